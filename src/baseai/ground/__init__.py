@@ -1,0 +1,1 @@
+"""What every room stands on: ids, money, quantities, the clock and faults. Standard library only."""
