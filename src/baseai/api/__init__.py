@@ -1,0 +1,1 @@
+"""REST: the door every client, agent and page comes through. Translates, authenticates, maps faults to statuses."""

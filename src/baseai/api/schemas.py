@@ -1,0 +1,406 @@
+"""The shapes that cross the wire between server, command line and agents.
+
+Invariant: agent schemas only grow, so that server and agent of adjacent minor versions work together
+(`PROTOCOL` travels with each report). Unknown fields are ignored on the wire, never an error.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PROTOCOL = 1
+LOG_CHUNK_BYTES = 256 * 1024
+
+
+class Wire(BaseModel):
+    """Base of all shapes: extra fields are dropped, so that a newer peer can say more."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+# ---- agent: joining -------------------------------------------------------------------------------------------
+
+
+class Device(Wire):
+    """One accelerator as the node's agent sees it. A CPU slot is one core."""
+
+    serial: str  # unique over the fleet; a slot's is derived from the node's own identity
+    model: str  # a model of the catalogue
+    index: int  # the number the driver, or the kernel for a core, knows it by
+    memory_mib: int = 0
+
+
+class NodeFacts(Wire):
+    """What a node says of itself when it joins and whenever its agent starts."""
+
+    name: str
+    address: str  # where other nodes of the site reach this one
+    site: str = "local"
+    isolation: Literal["none", "user", "container"] = "none"
+    container_runtime: str | None = None
+    cores: int
+    memory_mib: int
+    disk_mib: int
+    devices: list[Device]
+    boot_id: str
+    version: str = ""
+    protocol: int = PROTOCOL
+
+
+class Join(Wire):
+    token: str
+    facts: NodeFacts
+
+
+class Joined(Wire):
+    node_id: str
+    node_key: str  # shown once; reads this node's desired state and writes its observations, nothing else
+
+
+# ---- agent: desired state -------------------------------------------------------------------------------------
+
+
+class FileRef(Wire):
+    """A file of the run, by digest, to lie at `path` below the run's working folder."""
+
+    path: str
+    digest: str  # sha256 hex
+    bytes: int
+    mode: int = 0o644
+
+
+class LeasedDevice(Wire):
+    accelerator_id: str
+    model: str
+    index: int
+
+
+class Launch(Wire):
+    """One lease as its node must carry it out: what to start, on which devices, until when."""
+
+    lease_id: str
+    run_id: str
+    run_name: str
+    tenant_id: str
+    attempt_no: int  # the fence: it rises with every attempt of a run
+    kind: Literal["task", "train"]
+    commands: list[str] = Field(default_factory=list)
+    train: dict[str, Any] | None = None  # recipe, config, parallel, checkpoint_every, max_restarts, seed, workers
+    env: dict[str, str] = Field(default_factory=dict)
+    secrets: dict[str, str] = Field(default_factory=dict)  # handed to the process, never written to disk or log
+    files: list[FileRef] = Field(default_factory=list)
+    working_dir: str | None = None
+    image: str | None = None
+    devices: list[LeasedDevice]
+    memory_mib: int | None = None
+    node_rank: int
+    nodes: int
+    addresses: list[str]  # of all nodes of the attempt, by rank
+    rendezvous_port: int
+    checkpoint_folder: str
+    output_folder: str
+    run_started_at: datetime | None = None
+    ends_at: datetime  # by the database's clock
+    ends_in_s: float  # the same, as a distance from the moment of the answer: free of clock skew
+    stop: bool = False  # end it now: SIGTERM, then SIGKILL after `stop_grace_s`
+    stop_reason: str | None = None
+    stop_grace_s: float = 20.0
+
+
+class Desired(Wire):
+    """All that a node shall run. What is not listed shall not run."""
+
+    version: int
+    node_id: str
+    node_state: str
+    launches: list[Launch]
+    released: list[str] = Field(default_factory=list)  # leases that are over for the server: their folders may be tidied
+
+
+# ---- agent: observed state ------------------------------------------------------------------------------------
+
+
+class Observation(Wire):
+    """One thing the agent saw. `event_id` is made when it is seen, so a repeat is harmless."""
+
+    event_id: str
+    at: datetime  # by the node's clock; the server corrects it with `sent_at`
+    kind: Literal["started", "exited", "not_started", "progress", "log_truncated"]
+    lease_id: str
+    attempt_no: int
+    pid: int | None = None
+    exit_code: int | None = None  # negative: ended by that signal
+    reason: str | None = None  # a value of workloads.reason.Reason
+    sentence: str | None = None  # what a person should read
+    payload: dict[str, Any] = Field(default_factory=dict)  # progress: one line of progress.jsonl
+
+
+class Alive(Wire):
+    """The processes of a lease exist at the moment of the report."""
+
+    lease_id: str
+    attempt_no: int
+    pid: int
+    memory_mib: int | None = None
+    cpu_s: float | None = None
+
+
+class Report(Wire):
+    protocol: int = PROTOCOL
+    boot_id: str
+    sent_at: datetime  # the node's clock as the report leaves
+    seen_version: int
+    alive: list[Alive] = Field(default_factory=list)  # all of them, always: what is missing is gone
+    observations: list[Observation] = Field(default_factory=list)
+    gone: list[str] = Field(default_factory=list)  # leases of which no process exists here (never started, ended, or lost)
+
+
+class Reported(Wire):
+    accepted: list[str]  # event ids now in the truth (new or repeated): the agent may forget them
+    refused: dict[str, str] = Field(default_factory=dict)  # event id → why it will never be taken
+    desired_version: int
+
+
+class LogOffset(Wire):
+    next_offset: int  # bytes the server has of this log; send from there
+
+
+# ---- runs -----------------------------------------------------------------------------------------------------
+
+
+class Submit(Wire):
+    spec: str  # the YAML text
+    file: str = "spec.yaml"  # its name, for messages
+    files: list[FileRef] = Field(default_factory=list)
+    project: str | None = None
+
+
+class SpecProblem(Wire):
+    file: str
+    line: int
+    column: int
+    key: str
+    message: str
+    fix: str
+
+
+class WaitView(Wire):
+    """Why a run waits: position, nodes failing each constraint, cheapest change, when."""
+
+    position: int
+    ahead: int
+    sentence: str
+    code: str = ""
+    failing: dict[str, int] = Field(default_factory=dict)
+    change: str | None = None
+    earliest_at: datetime | None = None
+    latest_at: datetime | None = None
+
+
+class LeaseView(Wire):
+    lease_id: str
+    attempt_no: int
+    node_id: str
+    node: str
+    state: str
+    accelerators: list[str]  # serials
+    model: str
+    granted_at: datetime
+    ends_at: datetime
+    observed_from: datetime | None = None
+    observed_until: datetime | None = None
+    released_at: datetime | None = None
+
+
+class CostView(Wire):
+    """Hours, revenue, cost and contribution of one thing (a run, a node, an accelerator, a tenant)."""
+
+    subject: str
+    label: str
+    accelerator_hours: Decimal
+    revenue: Decimal
+    cost: Decimal
+    contribution: Decimal
+    currency: str = "USD"
+    accruing: bool = False  # True while an hour or a lease is still open: these figures are estimates until posted
+    basis: str = ""  # what the cost rests on
+
+
+class RunView(Wire):
+    run_id: str
+    name: str
+    tenant: str
+    project: str
+    kind: str
+    state: str
+    reason: str | None = None
+    sentence: str | None = None
+    priority: int
+    gpu: str  # what it asked for, in words
+    nodes: int
+    attempt_no: int = 0
+    restarts: int = 0
+    submitted_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    progress: dict[str, Any] = Field(default_factory=dict)  # latest step, loss, tokens_per_s, ...
+    result: dict[str, Any] = Field(default_factory=dict)
+    wait: WaitView | None = None
+    simulated: bool = False
+
+
+class EventView(Wire):
+    at: datetime
+    subject: str
+    event: str
+    from_state: str | None = None
+    to_state: str | None = None
+    reason: str | None = None
+    actor: str
+    sentence: str | None = None
+
+
+class CheckpointView(Wire):
+    step: int
+    attempt_no: int
+    bytes: int
+    save_s: float
+    stall_ms: float
+    path: str
+    committed_at: datetime
+
+
+class PointView(Wire):
+    """One point of a run's curve."""
+
+    step: int
+    at: datetime
+    loss: float | None = None
+    tokens_per_s: float | None = None
+    step_ms: float | None = None
+    sync_ratio: float | None = None
+    goodput_ratio: float | None = None
+
+
+class RunDetail(Wire):
+    run: RunView
+    leases: list[LeaseView]
+    events: list[EventView]
+    checkpoints: list[CheckpointView]
+    money: CostView
+    spec: dict[str, Any] = Field(default_factory=dict)
+
+
+# ---- fleet ----------------------------------------------------------------------------------------------------
+
+
+class NodeView(Wire):
+    node_id: str
+    name: str
+    site: str
+    state: str
+    health: str
+    reachable: bool
+    address: str
+    isolation: str
+    models: dict[str, int]  # accelerators by model
+    free: dict[str, int]
+    memory_mib: int
+    disk_mib: int
+    seen_at: datetime | None = None
+    runs: list[str] = Field(default_factory=list)
+
+
+class Offer(Wire):
+    """One thing that can be leased here: model, how many exist and are free, and its price."""
+
+    model: str
+    site: str
+    total: int
+    free: int
+    memory_gib: float | None = None
+    price_per_hour: Decimal
+    currency: str = "USD"
+    largest_single_node: int = 0
+
+
+# ---- tenancy --------------------------------------------------------------------------------------------------
+
+
+class TenantView(Wire):
+    tenant_id: str
+    name: str
+    projects: list[str] = Field(default_factory=list)
+
+
+class NewKey(Wire):
+    name: str
+    role: Literal["operator", "customer", "finance", "investor", "viewer"]
+    tenant: str | None = None
+    project: str | None = None
+
+
+class KeyView(Wire):
+    key_id: str
+    name: str
+    role: str
+    tenant: str | None = None
+    created_at: datetime
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+    secret: str | None = None  # only in the answer that made it
+
+
+class SecretView(Wire):
+    name: str
+    project: str
+    updated_at: datetime
+
+
+# ---- books ----------------------------------------------------------------------------------------------------
+
+
+class Balance(Wire):
+    account: str
+    currency: str
+    debits: Decimal
+    credits: Decimal
+    balance: Decimal
+
+
+class TrialBalance(Wire):
+    at: datetime
+    balances: list[Balance]
+    difference: Decimal  # zero, or the books are wrong
+
+
+class TransferView(Wire):
+    transfer_id: str
+    debit: str
+    credit: str
+    amount: Decimal
+    currency: str
+    effective_at: datetime
+    run_id: str | None = None
+    accelerator: str | None = None
+    note: str | None = None
+
+
+class Page(Wire):
+    """A list, a page of it: `next` is the cursor of the following page or None."""
+
+    items: list[Any]
+    next: str | None = None
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str | None = None
+    errors: list[SpecProblem] = Field(default_factory=list)
