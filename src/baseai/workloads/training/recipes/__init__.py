@@ -1,0 +1,1 @@
+"""One module or package per recipe; its name is the recipe's name."""
