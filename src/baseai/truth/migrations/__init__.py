@@ -1,0 +1,1 @@
+"""Alembic's folder: one revision a file, never edited once released."""
