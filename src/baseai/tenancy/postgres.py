@@ -1,0 +1,315 @@
+"""Tenants, keys, tokens, links and secrets in PostgreSQL.
+
+Whoever needs to be let in is looked up in the platform's own scope; all else runs in the asker's.
+"""
+
+import secrets as chance
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from baseai.ground.fault import Conflict, NotFound, Refused
+from baseai.ground.identity import KeyId, NodeId, ProjectId, TenantId, mint
+from baseai.tenancy.key import Holder, NotAdmitted, key_text, keyed_hash
+from baseai.tenancy.role import Role
+from baseai.tenancy.secret import NONCE_BYTES, opened, sealed
+from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
+
+LINK_LIVES = timedelta(minutes=10)
+SESSION_LIVES = timedelta(hours=12)
+TOKEN_LIVES = timedelta(hours=24)
+Row = dict[str, Any]
+
+
+class Tenancy:
+    """Who may do what. `pepper` and `master` are 32 bytes each and lie outside the database."""
+
+    def __init__(self, truth: Truth, *, pepper: bytes, master: bytes) -> None:
+        self._truth = truth
+        self._pepper = pepper
+        self._master = master
+
+    # ---- being let in
+
+    async def holder(self, text: str) -> Holder:
+        """Whose key this is. Raises NotAdmitted without a hint."""
+        async with self._truth.transaction() as session:
+            row = await fetch_one(
+                session,
+                "UPDATE api_keys SET last_used_at = now() WHERE hash = %s AND revoked_at IS NULL AND"
+                " (last_used_at IS NULL OR last_used_at < now() - interval '1 minute') RETURNING *",
+                (self._hash(text),),
+            ) or await fetch_one(
+                session, "SELECT * FROM api_keys WHERE hash = %s AND revoked_at IS NULL", (self._hash(text),)
+            )
+        return _holder(row)
+
+    async def session_holder(self, text: str) -> Holder:
+        """Whose browser session this is. Raises NotAdmitted."""
+        async with self._truth.transaction() as session:
+            row = await fetch_one(
+                session,
+                "SELECT k.* FROM sign_ins s JOIN api_keys k USING (key_id)"
+                " WHERE s.hash = %s AND s.kind = 'session' AND s.expires_at > now() AND k.revoked_at IS NULL",
+                (self._hash(text),),
+            )
+        return _holder(row)
+
+    async def make_link(self, key_id: KeyId) -> str:
+        """A token that signs one browser in as `key_id`, once, within ten minutes."""
+        return await self._sign_in("link", "lnk", key_id, LINK_LIVES)
+
+    async def use_link(self, text: str) -> str:
+        """The session that a link is exchanged for. Raises NotAdmitted when used, old or unknown."""
+        async with self._truth.transaction() as session:
+            row = await fetch_one(
+                session,
+                "UPDATE sign_ins SET used_at = now() WHERE hash = %s AND kind = 'link' AND used_at IS NULL"
+                " AND expires_at > now() RETURNING key_id",
+                (self._hash(text),),
+            )
+        if row is None:
+            raise NotAdmitted
+        return await self._sign_in("session", "ses", KeyId(row["key_id"]), SESSION_LIVES)
+
+    async def sign_out(self, text: str) -> None:
+        async with self._truth.transaction() as session:
+            await session.execute("DELETE FROM sign_ins WHERE hash = %s", (self._hash(text),))
+
+    async def _sign_in(self, kind: str, prefix: str, key_id: KeyId, lives: timedelta) -> str:
+        text = key_text(prefix, chance.token_bytes(20))
+        async with self._truth.transaction() as session:
+            await session.execute("DELETE FROM sign_ins WHERE expires_at < now() - interval '1 day'")
+            await session.execute(
+                "INSERT INTO sign_ins (hash, kind, key_id, expires_at) VALUES (%s, %s, %s, now() + %s)",
+                (self._hash(text), kind, key_id, lives),
+            )
+        return text
+
+    # ---- tenants and projects
+
+    async def make_tenant(self, name: str, *, actor: str) -> Row:
+        """A tenant and its first project, `main`. Raises Conflict when the name is taken."""
+        async with self._truth.transaction(Scope(tenant_id=None, actor=actor)) as session:
+            made = await fetch_one(
+                session,
+                "INSERT INTO tenants (tenant_id, name) VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING *",
+                (mint("ten"), name),
+            )
+            if made is None:
+                raise Conflict(f"there is a tenant {name} already")
+            await self._insert_project(session, made["tenant_id"], "main")
+            await _event(session, made["tenant_id"], "tenant", made["tenant_id"], "made", actor)
+        return {**made, "projects": ["main"]}
+
+    async def make_project(self, tenant: str, name: str, *, actor: str) -> Row:
+        async with self._truth.transaction(Scope(tenant_id=None, actor=actor)) as session:
+            tenant_id = await self._tenant_id(session, tenant)
+            await self._insert_project(session, tenant_id, name)
+            await _event(session, tenant_id, "project", name, "made", actor)
+        return {"tenant": tenant, "name": name}
+
+    async def tenants(self, scope: Scope) -> Sequence[Row]:
+        async with self._truth.transaction(scope) as session:
+            return await fetch_all(
+                session,
+                "SELECT t.*, coalesce(array_agg(p.name ORDER BY p.name) FILTER (WHERE p.name IS NOT NULL), '{}')"
+                " AS projects FROM tenants t LEFT JOIN projects p USING (tenant_id)"
+                " WHERE %s = '*' OR t.tenant_id = %s GROUP BY t.tenant_id ORDER BY t.name",
+                (scope.setting(), scope.setting()),
+            )
+
+    async def project(self, scope: Scope, tenant: str | None, name: str | None) -> tuple[TenantId, ProjectId]:
+        """The project a request is about: the named one, or the first of the tenant. Raises NotFound."""
+        async with self._truth.transaction(scope) as session:
+            row = await fetch_one(
+                session,
+                "SELECT p.* FROM projects p JOIN tenants t USING (tenant_id)"
+                " WHERE (%(tenant)s::text IS NULL OR t.name = %(tenant)s OR t.tenant_id = %(tenant)s)"
+                " AND (%(name)s::text IS NULL OR p.name = %(name)s) ORDER BY t.created_at, p.created_at LIMIT 1",
+                {"tenant": tenant, "name": name},
+            )
+        if row is None:
+            raise NotFound("project", name or tenant or "at all: make a tenant first with `baseai tenant add NAME`")
+        return TenantId(row["tenant_id"]), ProjectId(row["project_id"])
+
+    async def _insert_project(self, session: Session, tenant_id: str, name: str) -> None:
+        made = await fetch_one(
+            session,
+            "INSERT INTO projects (project_id, tenant_id, name) VALUES (%s, %s, %s)"
+            " ON CONFLICT DO NOTHING RETURNING project_id",
+            (mint("prj"), tenant_id, name),
+        )
+        if made is None:
+            raise Conflict(f"there is a project {name} already")
+
+    async def _tenant_id(self, session: Session, name: str) -> str:
+        row = await fetch_one(session, "SELECT tenant_id FROM tenants WHERE name = %s OR tenant_id = %s", (name, name))
+        if row is None:
+            raise NotFound("tenant", name)
+        return str(row["tenant_id"])
+
+    # ---- keys
+
+    async def make_key(
+        self,
+        name: str,
+        role: Role,
+        *,
+        actor: str,
+        tenant: str | None = None,
+        node_id: NodeId | None = None,
+        text: str | None = None,
+    ) -> Row:
+        """A new key; its text stands in `secret` of the answer and nowhere else.
+
+        Raises Refused where role and tenant do not go together.
+        """
+        if (role is Role.CUSTOMER) != (tenant is not None):
+            raise Refused(
+                "a customer's key belongs to a tenant: name it with --tenant"
+                if role is Role.CUSTOMER
+                else f"a key of the role {role} is the platform's own and takes no tenant"
+            )
+        text = text or key_text("bai", chance.token_bytes(25))
+        async with self._truth.transaction(Scope(tenant_id=None, actor=actor)) as session:
+            tenant_id = await self._tenant_id(session, tenant) if tenant is not None else None
+            made = await fetch_one(
+                session,
+                "INSERT INTO api_keys (key_id, tenant_id, node_id, name, role, hash) VALUES (%s, %s, %s, %s, %s, %s)"
+                " RETURNING key_id, name, role, created_at, revoked_at, last_used_at",
+                (mint("key"), tenant_id, node_id, name, role.value, self._hash(text)),
+            )
+            assert made is not None
+            await _event(session, tenant_id, "key", made["key_id"], "made", actor)
+        return {**made, "tenant": tenant, "secret": text}
+
+    async def keys(self, scope: Scope) -> Sequence[Row]:
+        async with self._truth.transaction(scope) as session:
+            return await fetch_all(
+                session,
+                "SELECT k.key_id, k.name, k.role, t.name AS tenant, k.created_at, k.revoked_at, k.last_used_at"
+                " FROM api_keys k LEFT JOIN tenants t USING (tenant_id) WHERE k.role <> 'node' ORDER BY k.created_at",
+            )
+
+    async def revoke_key(self, key_id: str, *, actor: str) -> None:
+        """No request with this key is answered from now on; its browser sessions end with it. Raises NotFound."""
+        async with self._truth.transaction(Scope(tenant_id=None, actor=actor)) as session:
+            done = await session.execute(
+                "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE key_id = %s", (key_id,)
+            )
+            if done.rowcount == 0:
+                raise NotFound("key", key_id)
+            await _event(session, None, "key", key_id, "revoked", actor)
+
+    # ---- join tokens
+
+    async def make_join_token(self, site: str, *, actor: str) -> tuple[str, datetime]:
+        text = key_text("join", chance.token_bytes(20))
+        async with self._truth.transaction(Scope(tenant_id=None, actor=actor)) as session:
+            row = await fetch_one(
+                session,
+                "INSERT INTO join_tokens (hash, site_id, made_by, expires_at) VALUES (%s, %s, %s, now() + %s)"
+                " RETURNING expires_at",
+                (self._hash(text), site, actor, TOKEN_LIVES),
+            )
+        assert row is not None
+        return text, row["expires_at"]
+
+    async def spend_join_token(self, session: Session, text: str) -> str:
+        """The site the token admits to, in the caller's transaction, so that a failed join leaves it unspent.
+
+        Raises NotAdmitted when unknown or old, Conflict when used before.
+        """
+        row = await fetch_one(
+            session, "SELECT site_id, used_at, expires_at < now() AS old FROM join_tokens WHERE hash = %s FOR UPDATE",
+            (self._hash(text),),
+        )  # fmt: skip
+        if row is None or row["old"]:
+            raise NotAdmitted
+        if row["used_at"] is not None:
+            raise Conflict("this join token was used before: make a new one with `baseai node token`")
+        await session.execute("UPDATE join_tokens SET used_at = now() WHERE hash = %s", (self._hash(text),))
+        return str(row["site_id"])
+
+    async def insert_node_key(self, session: Session, node_id: NodeId, name: str) -> str:
+        """A key that speaks for `node_id` only, replacing former ones, in the caller's transaction."""
+        text = key_text("node", chance.token_bytes(25))
+        await session.execute(
+            "UPDATE api_keys SET revoked_at = now() WHERE node_id = %s AND revoked_at IS NULL", (node_id,)
+        )
+        await session.execute(
+            "INSERT INTO api_keys (key_id, node_id, name, role, hash) VALUES (%s, %s, %s, 'node', %s)",
+            (mint("key"), node_id, f"node {name}", self._hash(text)),
+        )
+        return text
+
+    # ---- secrets
+
+    async def set_secret(self, scope: Scope, project: tuple[TenantId, ProjectId], name: str, value: str) -> Row:
+        tenant_id, project_id = project
+        ciphertext = sealed(
+            value, master=self._master, project_id=project_id, name=name, nonce=chance.token_bytes(NONCE_BYTES)
+        )
+        async with self._truth.transaction(scope) as session:
+            row = await fetch_one(
+                session,
+                "INSERT INTO secrets (tenant_id, project_id, name, ciphertext) VALUES (%s, %s, %s, %s)"
+                " ON CONFLICT (project_id, name) DO UPDATE SET ciphertext = excluded.ciphertext, updated_at = now()"
+                " RETURNING name, updated_at",
+                (tenant_id, project_id, name, ciphertext),
+            )
+            await _event(session, tenant_id, "secret", name, "set", scope.actor)
+        assert row is not None
+        return dict(row)
+
+    async def secret_names(self, scope: Scope) -> Sequence[Row]:
+        async with self._truth.transaction(scope) as session:
+            return await fetch_all(
+                session,
+                "SELECT s.name, p.name AS project, s.updated_at FROM secrets s JOIN projects p USING (project_id)"
+                " ORDER BY p.name, s.name",
+            )
+
+    async def remove_secret(self, scope: Scope, project: tuple[TenantId, ProjectId], name: str) -> None:
+        async with self._truth.transaction(scope) as session:
+            done = await session.execute("DELETE FROM secrets WHERE project_id = %s AND name = %s", (project[1], name))
+            if done.rowcount == 0:
+                raise NotFound("secret", name)
+            await _event(session, project[0], "secret", name, "removed", scope.actor)
+
+    def open_secrets(self, rows: Sequence[Row]) -> dict[str, str]:
+        """Name → value of rows of `secrets`, for the run that asked for them."""
+        return {
+            row["name"]: opened(
+                bytes(row["ciphertext"]), master=self._master, project_id=row["project_id"], name=row["name"]
+            )
+            for row in rows
+        }
+
+    def _hash(self, text: str) -> bytes:
+        return keyed_hash(text, self._pepper)
+
+
+async def _event(
+    session: Session, tenant_id: str | None, kind: str, subject: str, event: str, actor: str
+) -> None:
+    await session.execute(
+        "INSERT INTO events (tenant_id, subject_kind, subject_id, event, actor) VALUES (%s, %s, %s, %s, %s)",
+        (tenant_id, kind, subject, event, actor),
+    )
+
+
+def _holder(row: Row | None) -> Holder:
+    if row is None:
+        raise NotAdmitted
+    return Holder(
+        key_id=KeyId(row["key_id"]),
+        name=row["name"],
+        role=Role(row["role"]),
+        tenant_id=row["tenant_id"],
+        project_id=row["project_id"],
+        node_id=row["node_id"],
+    )
+
+
