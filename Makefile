@@ -27,6 +27,7 @@ help:
 	@echo 'make clean   remove .venv and what was built; your data folder stays'
 
 setup: $(stamp)
+	@echo 'setup: ready in $(VENV)'
 
 $(stamp): $(inputs)
 	@sh tools/setup.sh '$(EXTRAS)'

@@ -1,48 +1,26 @@
-"""What tests of every room may ask for: a real PostgreSQL, and the folder of real recorded data."""
+"""What every test may ask for. Builders of a room live beside the room's tests, not here."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from baseai.ground.identity import mint
-from baseai.truth.embedded import Embedded
-from baseai.truth.session import Truth
-from tests.postgres import database, server
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
+def root() -> Path:
+    """The checkout."""
+    return ROOT
 
 
 @pytest.fixture(scope="session")
-def embedded() -> Iterator[Embedded]:
-    with server() as running:
-        yield running
-
-
-@pytest.fixture
-def dsn(embedded: Embedded) -> Iterator[str]:
-    """A fresh, migrated database of its own."""
-    with database(embedded, mint("db").lower()) as fresh:
-        yield fresh
-
-
-@pytest.fixture
-async def truth(dsn: str) -> AsyncIterator[Truth]:
-    """The truth over a fresh database; use with `@pytest.mark.anyio`."""
-    opened = Truth(dsn, connections_max=6)
-    await opened.open()
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
 def shared() -> Path:
-    """The folder of recorded real data, by `BASEAI_SHARED`; tests that need it are skipped where it is absent."""
-    folder = Path(os.environ.get("BASEAI_SHARED", Path(__file__).parents[2] / "shared"))
-    if not (folder / "fixtures").is_dir():
-        pytest.skip(f"the recorded data are not here: set BASEAI_SHARED (looked in {folder.name}/fixtures)")
+    """The folder of traces, fixtures and judging tools that is kept beside the checkout, not in it.
+
+    `BASEAI_SHARED` names it; otherwise `../shared` is looked at. Without it the test is skipped.
+    """
+    folder = Path(os.environ.get("BASEAI_SHARED") or ROOT.parent / "shared")
+    if not folder.is_dir():
+        pytest.skip(f"needs the shared folder: {folder} is not there, and BASEAI_SHARED names no other")
     return folder
