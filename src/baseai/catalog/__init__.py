@@ -1,4 +1,4 @@
-"""What can be bought, leased, rented and charged: models, servers, partners, prices, costs, each with its source."""
+"""What can be bought, leased, rented and charged, each fact with its source."""
 
 from baseai.catalog.catalog import Catalog, load_catalog
 

@@ -81,13 +81,35 @@ class Accelerator:
 
 
 _FACTS = (
-    "vendor architecture process memory_gib memory_kind memory_bandwidth_gb_per_s fp32_tflops bf16_tflops"
-    " fp8_tflops int8_tops interconnect interconnect_gb_per_s board_power_watts form_factor ideal_uses purchase_usd"
-).split()
+    "vendor",
+    "architecture",
+    "process",
+    "memory_gib",
+    "memory_kind",
+    "memory_bandwidth_gb_per_s",
+    "fp32_tflops",
+    "bf16_tflops",
+    "fp8_tflops",
+    "int8_tops",
+    "interconnect",
+    "interconnect_gb_per_s",
+    "board_power_watts",
+    "form_factor",
+    "ideal_uses",
+    "purchase_usd",
+)
 _PUBLISHED = (
-    "memory_gib memory_kind memory_bandwidth_gb_per_s fp32_tflops bf16_tflops int8_tops purchase_low_usd"
-    " purchase_high_usd ideal_uses offer"
-).split()
+    "memory_gib",
+    "memory_kind",
+    "memory_bandwidth_gb_per_s",
+    "fp32_tflops",
+    "bf16_tflops",
+    "int8_tops",
+    "purchase_low_usd",
+    "purchase_high_usd",
+    "ideal_uses",
+    "offer",
+)
 
 
 def accelerators_in(sheet: Sheet) -> tuple[Accelerator, ...]:

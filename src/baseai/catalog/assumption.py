@@ -1,7 +1,7 @@
-"""An assumption is an amount we hold to be so, with low, default and high, until a quote or a meter replaces it.
+"""An assumption is an amount we hold to be so, with low, default and high, until a quote or a meter ends it.
 
-Invariant: every amount that a cost is made of is an assumption here, with its source, its day and its mark; owned
-hardware never costs nothing. Amounts change only in `data/cost_assumptions.toml`.
+Invariant: every amount that a cost is made of is an assumption here, with its source, its day and its mark;
+owned hardware never costs nothing. Amounts change only in `data/cost_assumptions.toml`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,15 @@ from baseai.catalog.sheet import Entry, Sheet
 from baseai.catalog.source import Mark, Source
 from baseai.ground.fault import NotFound, Refused
 
-__all__ = ["Assumption", "Assumptions", "HourlyCost", "Ownership", "SiteTerms", "assumptions_in", "hourly_cost"]
+__all__ = [
+    "Assumption",
+    "Assumptions",
+    "HourlyCost",
+    "Ownership",
+    "SiteTerms",
+    "assumptions_in",
+    "hourly_cost",
+]
 
 HOURS_PER_YEAR = Decimal(8760)
 HOURS_PER_MONTH = Decimal(730)
@@ -86,7 +94,7 @@ def hourly_cost(ownership: Ownership, site: SiteTerms, case: Case = Case.DEFAULT
     colocation   = server watts / accelerators / 1,000 × rate per kW-month / 730 h
 
     Straight line over the book life. Case LOW takes what makes the cost lowest: the low amounts, and the
-    longest life and highest residual; HIGH the other way round. Per installed hour: what stands idle costs the same.
+    longest life and highest residual; HIGH the other way round. Per installed hour: idle costs the same.
     """
     against = {Case.LOW: Case.HIGH, Case.DEFAULT: Case.DEFAULT, Case.HIGH: Case.LOW}[case]
     share = Decimal(ownership.accelerators_per_server)
@@ -134,7 +142,9 @@ class Assumptions:
             if ownership.model == model:
                 return ownership
         if any(model == leased for leased, _ in self.leased):
-            raise Refused(f"{model} is lease only: it stands in no server of ours and has no cost of ownership")
+            raise Refused(
+                f"{model} is lease only: it stands in no server of ours and costs what its lease does"
+            )
         raise NotFound("cost assumptions", f"for {model}")
 
     def hourly_cost(self, model: str, site_id: str, case: Case = Case.DEFAULT) -> HourlyCost:
@@ -163,7 +173,8 @@ def assumptions_in(sheet: Sheet, *, owned: frozenset[str], leased: frozenset[str
         ("leased", leased, {model for model, _ in assumptions.leased}),
     ):
         for model in sorted(wanted ^ found):
-            raise sheet.root.table(group).broken(model, "is missing" if model in wanted else "does not belong here")
+            problem = "is missing" if model in wanted else "does not belong here"
+            raise sheet.root.table(group).broken(model, problem)
     return assumptions
 
 
@@ -190,6 +201,7 @@ def _site_terms(entry: Entry, countries: Entry) -> SiteTerms:
     country = countries.table(entry.plain("country"))
     country.only("landed_multiplier", "tariff_brl_per_mwh", "brl_per_usd")
     partner = entry.plain("partner")
+    own_tariff = entry.has("tariff_usd_per_kwh")
     return SiteTerms(
         site_id=entry.name,
         partner_id=None if partner == "none" else partner,
@@ -197,9 +209,7 @@ def _site_terms(entry: Entry, countries: Entry) -> SiteTerms:
         landed_multiplier=_assumption(country, "landed_multiplier"),
         colocation_usd_per_kw_month=_assumption(entry, "colocation_usd_per_kw_month"),
         pue_ratio=_assumption(entry, "pue_ratio"),
-        tariff_usd_per_kwh=(
-            _assumption(entry, "tariff_usd_per_kwh") if entry.has("tariff_usd_per_kwh") else _local_tariff(country)
-        ),
+        tariff_usd_per_kwh=_assumption(entry, "tariff_usd_per_kwh") if own_tariff else _local_tariff(country),
     )
 
 

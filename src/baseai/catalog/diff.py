@@ -32,13 +32,26 @@ _UNITS = {
     "availability_percent": "%",
 }
 _ACCELERATOR = (
-    "memory_gib memory_kind memory_bandwidth_gb_per_s fp32_tflops bf16_tflops int8_tops purchase_low_usd"
-    " purchase_high_usd"
-).split()
+    "memory_gib",
+    "memory_kind",
+    "memory_bandwidth_gb_per_s",
+    "fp32_tflops",
+    "bf16_tflops",
+    "int8_tops",
+    "purchase_low_usd",
+    "purchase_high_usd",
+)
 _SERVER = (
-    "processors accelerators_max accelerator_models memory_max_tb memory_kind nvme_max_tb network network_gbit_per_s"
-).split()
-_PARTNER = "data_centers data_centers_in_brazil countries networks availability_percent".split()
+    "processors",
+    "accelerators_max",
+    "accelerator_models",
+    "memory_max_tb",
+    "memory_kind",
+    "nvme_max_tb",
+    "network",
+    "network_gbit_per_s",
+)
+_PARTNER = ("data_centers", "data_centers_in_brazil", "countries", "networks", "availability_percent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Matching turns the name in a spec (`H100`, `nvidia a100`, `cpu-slot`) into the catalogue models that fit it.
+"""Matching turns the name in a spec (`H100`, `nvidia a100`, `cpu-slot`) into the models it may mean.
 
 Invariant: the answer keeps the order of the catalogue, and an unknown name gives nothing rather than a guess.
 """

@@ -44,7 +44,7 @@ class PriceList:
 
 
 def price_list_in(sheet: Sheet, *, models: frozenset[str]) -> PriceList:
-    """The price list of a sheet. Raises BrokenSheet, also for a model outside `models` or a repeated price."""
+    """The price list of a sheet. Raises BrokenSheet, also for a model outside `models` or a price twice."""
     prices: list[Price] = []
     for entry in sheet.entries("prices"):
         entry.only("effective_from", "currency", "per_hour")

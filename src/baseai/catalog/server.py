@@ -1,7 +1,7 @@
 """A server model is a machine that carries accelerators: the XE9680, the SYS-821GE-TNHR, the AS-8125GS-TNMR2.
 
-Invariant: a server never lists a model that is only leased. What its maker says and what Base A.I offers it as
-stand side by side. Figures change only in `data/servers.toml`, each with its source.
+Invariant: a server never lists a model that is only leased. What its maker says and what Base A.I offers it
+as stand side by side. Figures change only in `data/servers.toml`, each with its source.
 """
 
 from collections.abc import Sequence
@@ -63,14 +63,22 @@ class Server:
 
 
 _PUBLISHED = (
-    "processors accelerators_max accelerator_models memory_max_tb memory_kind nvme_max_tb network network_gbit_per_s"
-).split()
-_FACTS = ["vendor", "rack_units", "sockets", *_PUBLISHED, "rated_watts", "power_supplies"]
+    "processors",
+    "accelerators_max",
+    "accelerator_models",
+    "memory_max_tb",
+    "memory_kind",
+    "nvme_max_tb",
+    "network",
+    "network_gbit_per_s",
+)
+_FACTS = ("vendor", "rack_units", "sockets", *_PUBLISHED, "rated_watts", "power_supplies")
 
 
 def servers_in(sheet: Sheet, accelerators: Sequence[Accelerator]) -> tuple[Server, ...]:
-    """The servers of a sheet. Raises BrokenSheet, also for a model nobody can own or that is not catalogued."""
-    return tuple(_server(entry, {known.model: known for known in accelerators}) for entry in sheet.entries("servers"))
+    """The servers of a sheet. Raises BrokenSheet, also for a model that is unknown or that nobody can own."""
+    known = {accelerator.model: accelerator for accelerator in accelerators}
+    return tuple(_server(entry, known) for entry in sheet.entries("servers"))
 
 
 def servers_taking(accelerator: Accelerator, servers: Sequence[Server]) -> tuple[Server, ...]:

@@ -1,8 +1,9 @@
 """A sheet is one data file of the catalogue: its sources, and entries whose facts each name one.
 
-Invariant: a fact is written `key = [value, "source"]`, the unit in the key; an array is always a fact. The word "none" as value says
-that the source denies the figure (an unsupported number format, a price that does not exist). Whatever breaks
-this is a BrokenSheet that names file, entry and key. Only `load_sheet` reads a file.
+Invariant: a fact is written `key = [value, "source"]`, the unit in the key, and an array is always a fact. The
+word "none" as value says that there is no such figure: an unsupported number format, a price that does not
+exist, a thing its maker does not publish. Whatever breaks this is a BrokenSheet
+that names file, entry and key. Only `load_sheet` reads a file.
 """
 
 import tomllib

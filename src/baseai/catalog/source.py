@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 
-__all__ = ["Evidence", "Mark", "Source", "source_in", "weakest"]
+__all__ = ["Evidence", "Mark", "Source", "source_in"]
 
 
 class Mark(StrEnum):
@@ -40,8 +40,3 @@ def source_in(evidence: Evidence, fact: str) -> Source:
         if name == fact:
             return source
     raise KeyError(fact)
-
-
-def weakest(marks: tuple[Mark, ...]) -> Mark:
-    """The mark of a value computed from several: no stronger than its weakest input."""
-    return max(marks)
