@@ -5,6 +5,7 @@ in `FLOORS`. To add a shell, name its file after the outside thing and, if that 
 """
 
 import ast
+import contextlib
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,14 +88,20 @@ def module_of(name: str, text: str) -> Module:
     return Module(name=name, path=PACKAGE / (name.replace(".", "/") + ".py"), tree=ast.parse(text))
 
 
+def parsed(path: Path) -> ast.Module:
+    """The file as Python 3.11 reads it, on whatever Python this is. Raises SyntaxError."""
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path), feature_version=(3, 11))
+
+
 def modules() -> tuple[Module, ...]:
+    """Every file of the package that is Python; that all of them are is a rule of its own."""
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = list(path.relative_to(PACKAGE).with_suffix("").parts)
         if parts[-1] == "__init__":
             parts.pop()
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-        found.append(Module(name=".".join(parts), path=path, tree=tree))
+        with contextlib.suppress(SyntaxError):
+            found.append(Module(name=".".join(parts), path=path, tree=parsed(path)))
     return tuple(found)
 
 
