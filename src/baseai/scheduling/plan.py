@@ -1,0 +1,85 @@
+"""A plan is who starts now and on what, and who waits and why: the answer to one snapshot.
+
+Invariant: grants and waits together are the whole queue, each run once, both in queue order. Made by `decide`;
+nobody changes a plan: the shell that writes it may be refused single grants by the database, and asks again.
+All explanations are codes with their figures, so that a page can say them in any language; `sentence` says them in
+English.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from baseai.ground.identity import NodeId, RunId
+from baseai.scheduling.place import Constraint
+
+
+class WaitKind(StrEnum):
+    """Why a run does not start in this cycle."""
+
+    SHORT = "short"  # too few nodes can take it now
+    HELD = "held"  # it would fit, and would put off a run ahead that has booked its start
+    NEVER = "never"  # the nodes that are ready could not take it even without a single lease
+
+
+class Lever(StrEnum):
+    """What a tenant can change of a demand. Where data may lie is not among them."""
+
+    ACCELERATORS = "accelerators"  # on each node
+    NODES = "nodes"
+    MEMORY = "memory"  # MiB on each node
+    DISK = "disk"  # MiB on each node
+    CPU = "cpu"  # thousandths of a core on each node
+    DURATION = "max_duration"  # seconds
+    SITE = "site"
+    MODEL = "model"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One change of the demand with which the run would fit: the largest that does, of the cheapest lever."""
+
+    lever: Lever
+    asked: int | str
+    instead: int | str  # for `site`, "any"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why one run waits, in figures. Nodes count for the first constraint they fail."""
+
+    nodes_failing: tuple[tuple[Constraint, int], ...]  # those above 0, in the order considered
+    nodes_fitting: int
+    nodes_needed: int
+    change: Change | None  # None where no single change would start it now
+    earliest_at: datetime | None  # by the ends of the leases that stand, had it the queue to itself
+    latest_at: datetime | None  # sure while no node is lost; None where nothing is sure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """The right of one run to accelerators until `ends_at`. The shell names the serials."""
+
+    run_id: RunId
+    places: tuple[tuple[NodeId, str, int], ...]  # (node, model, accelerators), in the order of node ids
+    ends_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """One run that does not start in this cycle. `ahead` counts the waiting runs that are served before it."""
+
+    run_id: RunId
+    position: int  # 1 for the first that waits
+    ahead: int
+    kind: WaitKind
+    behind: RunId | None  # the run whose booked start it would put off, where that is what holds it
+    explanation: Explanation | None  # None beyond the cycle's bound on explanations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The whole queue, split in two."""
+
+    grants: tuple[Grant, ...]
+    waits: tuple[Wait, ...]
