@@ -1,6 +1,7 @@
 """`make setup` says in one clear sentence what a machine lacks, and leaves nothing behind."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,7 @@ def test_a_folder_that_is_no_environment_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "venv" / "thesis.txt").read_text() == "mine"
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_make_alone_lists_the_targets() -> None:
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True).stdout
     for target in ("make demo", "make test", "make setup", "make check", "make bench", "make lock"):
