@@ -95,6 +95,19 @@ def test_owned_hardware_never_costs_nothing(site: str) -> None:
         assert 0 < low.colocation < default.colocation < high.colocation
 
 
+def test_a_purchase_price_by_server_share_is_that_share() -> None:
+    shares = [
+        (accelerator.purchase_usd, ASSUMPTIONS.ownership(accelerator.model))
+        for accelerator in load_catalog().accelerators
+        if accelerator.source_of("purchase_usd").source_id == "server-share"
+    ]
+    assert len(shares) == 3
+    for purchase_usd, ownership in shares:
+        assert purchase_usd is not None
+        for case in Case:
+            assert purchase_usd.at(case) * 8 == ownership.server_usd.at(case)
+
+
 def test_every_partner_site_has_terms_of_its_own_partner() -> None:
     for partner in load_catalog().partners:
         for site in partner.sites:

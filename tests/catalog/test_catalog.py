@@ -37,8 +37,8 @@ def test_every_fact_has_a_source() -> None:
             claims = dict(thing.published.evidence)
             assert claims, thing
             assert {source.source_id for source in claims.values()} == {"baseai-published"}
-    for price in CATALOG.prices.prices:
-        assert price.source.title
+    for site in (site for partner in CATALOG.partners for site in partner.sites):
+        assert set(dict(site.evidence)) == {"metro", "role"}
 
 
 def test_every_source_is_used() -> None:

@@ -32,7 +32,3 @@ class Bounds:
 
     def at(self, case: Case) -> Decimal:
         return {Case.LOW: self.low, Case.DEFAULT: self.default, Case.HIGH: self.high}[case]
-
-    def times(self, factor: Decimal) -> "Bounds":
-        """The same amount in another unit; `factor` is positive."""
-        return Bounds(low=self.low * factor, default=self.default * factor, high=self.high * factor)
