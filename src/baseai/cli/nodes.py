@@ -1,0 +1,173 @@
+"""The commands around nodes and what they offer: node, offers.
+
+Invariant: a move of a node is asked for by its verb with a reason; the platform decides whether it may happen.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from baseai.cli.call import Call, command, listed, segment
+from baseai.cli.column import Column, age, figure, instant_text, money_column, plain
+from baseai.cli.runs import Cursor, Limit
+from baseai.ground.clock import now_utc
+from baseai.ground.quantity import shown_mib
+
+MOVES: Mapping[str, str] = {
+    "cordon": "Take no new leases on a node; what runs there goes on.",
+    "uncordon": "Let a node take leases again.",
+    "drain": "Cordon a node and move what runs there elsewhere.",
+    "retire": "Take a node out of the fleet for good.",
+    "declare-dead": "Vouch that a node is off: what ran there may start elsewhere before its leases end.",
+}
+
+NodeName = Annotated[str, typer.Argument(metavar="NODE", help="Name or id of the node.", show_default=False)]
+
+
+def add_nodes(app: typer.Typer, environ: Mapping[str, str]) -> None:
+    """Register the commands."""
+    node = typer.Typer(help="The machines of the fleet.", no_args_is_help=True, rich_markup_mode=None)
+    app.add_typer(node, name="node")
+
+    @command(node, "list", example="baseai node list", environ=environ)
+    def list_nodes(call: Call, limit: Limit = 100, cursor: Cursor = None) -> None:
+        """List nodes: state, health, accelerators free and in all, what runs there."""
+        from baseai.api.schemas import NodeView
+
+        nodes = listed(call, "/nodes", NodeView, limit=limit, cursor=cursor)
+        if nodes is None:
+            return
+        now = now_utc()
+        call.screen.table(
+            [
+                Column(head="NAME"),
+                Column(head="SITE"),
+                Column(head="STATE"),
+                Column(head="HEALTH"),
+                Column(head="FREE"),
+                Column(head="MEMORY", right=True),
+                Column(head="SEEN", right=True),
+                Column(head="ADDRESS"),
+                Column(head="RUNS"),
+            ],
+            [
+                (
+                    one.name,
+                    one.site,
+                    one.state,
+                    one.health if one.reachable else "unreachable",
+                    _free_text(one.models, one.free),
+                    shown_mib(one.memory_mib),
+                    age(one.seen_at, now) if one.seen_at else "never",
+                    one.address,
+                    ",".join(one.runs),
+                )
+                for one in nodes
+            ],
+        )
+        if not nodes:
+            call.screen.note("no nodes; `baseai node token` says how to join one")
+
+    @command(node, "show", example="baseai node show gpu-07", environ=environ)
+    def show_node(call: Call, node: NodeName) -> None:
+        """Show one node."""
+        _show(call, "GET", f"/nodes/{segment(node)}", None)
+
+    for verb, meaning in MOVES.items():
+        _add_move(node, verb, meaning, environ)
+
+    @command(node, "token", example="baseai node token", environ=environ)
+    def token(call: Call) -> None:
+        """Make a token that joins one node, once, and print the command to run there."""
+        answer = call.platform.post("/join-tokens")
+        if call.screen.as_json:
+            call.screen.document(answer.text)
+            return
+        import json
+
+        made = json.loads(answer.text)
+        call.screen.note(f"run this on the other node before {made.get('expires_at')}; the token works once")
+        call.screen.say(plain(made["join_command"]))
+
+    @command(app, "offers", example="baseai offers", environ=environ)
+    def offers(call: Call) -> None:
+        """List what can be leased, what is free, and prices."""
+        from baseai.api.schemas import Offer
+
+        found = listed(call, "/offers", Offer)
+        if found is None:
+            return
+        prices = money_column([one.price_per_hour for one in found])
+        call.screen.table(
+            [
+                Column(head="MODEL"),
+                Column(head="SITE"),
+                Column(head="FREE", right=True),
+                Column(head="TOTAL", right=True),
+                Column(head="MOST ON ONE NODE", right=True),
+                Column(head="MEMORY GIB", right=True),
+                Column(head="PRICE AN HOUR", right=True),
+                Column(head="CURRENCY"),
+            ],
+            [
+                (
+                    one.model,
+                    one.site,
+                    str(one.free),
+                    str(one.total),
+                    str(one.largest_single_node or ""),
+                    figure(one.memory_gib),
+                    price,
+                    one.currency,
+                )
+                for one, price in zip(found, prices, strict=True)
+            ],
+        )
+
+
+def _add_move(app: typer.Typer, verb: str, meaning: str, environ: Mapping[str, str]) -> None:
+    def move(
+        call: Call,
+        node: NodeName,
+        reason: Annotated[
+            str, typer.Option("--reason", help="Why, for the record.")
+        ] = "asked for by an operator",
+    ) -> None:
+        _show(call, "POST", f"/nodes/{segment(node)}/{verb}", {"reason": reason})
+
+    move.__doc__ = meaning
+    command(app, verb, example=f"baseai node {verb} gpu-07 --reason 'fan replaced'", environ=environ)(move)
+
+
+def _show(call: Call, method: str, path: str, document: object) -> None:
+    from baseai.api.schemas import NodeView
+
+    answer = call.platform.send(method, path, document=document)
+    if call.screen.as_json:
+        call.screen.document(answer.text)
+        return
+    if not answer.body:
+        call.screen.note("done")
+        return
+    node = answer.read(NodeView)
+    call.screen.facts(
+        [
+            ("node", f"{node.name} ({node.node_id})"),
+            ("site", node.site),
+            ("state", node.state),
+            ("health", node.health if node.reachable else f"{node.health}, unreachable"),
+            ("address", node.address),
+            ("isolation", node.isolation),
+            ("accelerators", _free_text(node.models, node.free)),
+            ("memory", shown_mib(node.memory_mib)),
+            ("disk", shown_mib(node.disk_mib)),
+            ("seen", instant_text(node.seen_at) or "never"),
+            ("runs", ", ".join(node.runs)),
+        ]
+    )
+
+
+def _free_text(models: Mapping[str, int], free: Mapping[str, int]) -> str:
+    """`6/8 H100-SXM, 12/16 cpu-slot`: free of all."""
+    return ", ".join(f"{free.get(model, 0)}/{total} {model}" for model, total in sorted(models.items()))
