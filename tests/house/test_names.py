@@ -17,7 +17,6 @@ OTHER_WORDS: Mapping[str, str] = {
     "Helper": "the noun it builds",
     "Host": "Node",
     "Job": "Run",
-    "Machine": "Node",
     "Manager": "what it holds or decides",
     "Util": "the noun it builds",
     "Utils": "the noun it builds",
