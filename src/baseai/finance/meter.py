@@ -132,7 +132,7 @@ def usage_of(lease: ObservedLease, *, now: datetime) -> Metered:
 
 
 def _settled(lease: ObservedLease) -> datetime | None:
-    """How far a lease counts as metered when no line was due: an ended one is done with, up to its last sign of life."""
+    """How far a lease counts as metered when no line was due: an ended one up to its last sign of life."""
     if not lease.ended or lease.observed_until is None:
         return lease.metered_until
     end = min(lease.observed_until, lease.ends_at, lease.released_at or lease.ends_at)

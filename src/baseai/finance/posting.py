@@ -25,6 +25,7 @@ from baseai.finance.account import (
 )
 from baseai.finance.rate import Rates
 from baseai.finance.transfer import Transfer
+from baseai.ground.clock import hour_of
 from baseai.ground.identity import derived
 from baseai.ground.money import charge
 
@@ -111,7 +112,7 @@ def postings_of(
         (COST_ENERGY, PAYABLE_ENERGY, cost.energy, cost.currency, use.used_us),
         (COST_COLOCATION, PAYABLE_COLOCATION, cost.colocation, cost.currency, use.used_us),
     )
-    entry_id = derived("entry", use.run_id, use.accelerator_no, use.hour.isoformat())
+    entry_id = derived("entry", use.run_id, use.accelerator_no, hour_of(use.hour).isoformat())
     transfers = []
     for account, other, rate, currency, total_us in wanted:
         before = booked.get(account)

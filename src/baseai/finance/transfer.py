@@ -35,7 +35,7 @@ class Transfer:
     credit_account: str
     amount_micros: int
     currency: str  # ISO 4217
-    effective_at: datetime  # when what is paid for had happened; when it was written down is the books' affair
+    effective_at: datetime  # when what is paid for had happened; the books know when it was written down
     kind: Kind = Kind.POSTED
     pending_id: str | None = None  # the transfer that a post or void resolves
     tenant_id: str | None = None
@@ -74,12 +74,10 @@ class TrialBalance:
         """Debits less credits per currency, posted and pending each: every value is zero in sound books."""
         differences: dict[str, int] = {}
         for row in self.balances:
-            for name, debits, credits in (
-                (row.currency, row.debits_micros, row.credits_micros),
-                (f"{row.currency} pending", row.pending_debits_micros, row.pending_credits_micros),
-            ):
-                if debits or credits:
-                    differences[name] = differences.get(name, 0) + debits - credits
+            posted = row.debits_micros - row.credits_micros
+            pending = row.pending_debits_micros - row.pending_credits_micros
+            for name, difference in ((row.currency, posted), (f"{row.currency} pending", pending)):
+                differences[name] = differences.get(name, 0) + difference
         return differences
 
     def is_balanced(self) -> bool:
@@ -106,16 +104,24 @@ class Books(Protocol):
 def check_resolution(resolution: Transfer, pending: Transfer | None) -> None:
     """Raises Conflict when `resolution`, a post or void, cannot resolve `pending`."""
     if pending is None or pending.kind is not Kind.PENDING:
-        raise Conflict(f"{resolution.transfer_id} names {resolution.pending_id}, which is no pending transfer")
+        raise Conflict(
+            f"{resolution.transfer_id} names {resolution.pending_id}, which is no pending transfer"
+        )
     same = (pending.debit_account, pending.credit_account, pending.currency)
     if (resolution.debit_account, resolution.credit_account, resolution.currency) != same:
-        raise Conflict(f"{resolution.transfer_id} does not move between the accounts of {pending.transfer_id}")
+        raise Conflict(
+            f"{resolution.transfer_id} does not move between the accounts of {pending.transfer_id}"
+        )
     if resolution.kind is Kind.VOID and resolution.amount_micros != pending.amount_micros:
-        raise Conflict(f"{resolution.transfer_id} voids {pending.transfer_id} in part; a void frees all of it")
+        raise Conflict(
+            f"{resolution.transfer_id} voids {pending.transfer_id} in part; a void frees all of it"
+        )
     if resolution.amount_micros > pending.amount_micros:
         raise Conflict(f"{resolution.transfer_id} posts more than {pending.transfer_id} reserved")
     if resolution.effective_at < pending.effective_at:
-        raise Conflict(f"{resolution.transfer_id} takes effect before {pending.transfer_id}, which it resolves")
+        raise Conflict(
+            f"{resolution.transfer_id} takes effect before {pending.transfer_id}, which it resolves"
+        )
 
 
 def balances_of(transfers: Iterable[Transfer], *, at: datetime) -> tuple[Balance, ...]:
@@ -138,10 +144,10 @@ def balances_of(transfers: Iterable[Transfer], *, at: datetime) -> tuple[Balance
         Balance(
             account=account,
             currency=currency,
-            debits_micros=debits,
-            credits_micros=credits,
-            pending_debits_micros=pending_debits,
-            pending_credits_micros=pending_credits,
+            debits_micros=row[0],
+            credits_micros=row[1],
+            pending_debits_micros=row[2],
+            pending_credits_micros=row[3],
         )
-        for (account, currency), (debits, credits, pending_debits, pending_credits) in sorted(sums.items())
+        for (account, currency), row in sorted(sums.items())
     )
