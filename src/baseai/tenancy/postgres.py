@@ -13,6 +13,7 @@ from baseai.ground.identity import KeyId, NodeId, ProjectId, TenantId, mint
 from baseai.tenancy.key import Holder, NotAdmitted, key_text, keyed_hash
 from baseai.tenancy.role import Role
 from baseai.tenancy.secret import NONCE_BYTES, opened, sealed
+from baseai.truth.history import record
 from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
 
 LINK_LIVES = timedelta(minutes=10)
@@ -99,14 +100,14 @@ class Tenancy:
             if made is None:
                 raise Conflict(f"there is a tenant {name} already")
             await self._insert_project(session, made["tenant_id"], "main")
-            await _event(session, made["tenant_id"], "tenant", made["tenant_id"], "made", actor)
+            await record(session, "tenant", made["tenant_id"], "made", actor=actor, tenant_id=made["tenant_id"])
         return {**made, "projects": ["main"]}
 
     async def make_project(self, tenant: str, name: str, *, actor: str) -> Row:
         async with self._truth.transaction(Scope(tenant_id=None, actor=actor)) as session:
             tenant_id = await self._tenant_id(session, tenant)
             await self._insert_project(session, tenant_id, name)
-            await _event(session, tenant_id, "project", name, "made", actor)
+            await record(session, "project", name, "made", actor=actor, tenant_id=tenant_id)
         return {"tenant": tenant, "name": name}
 
     async def tenants(self, scope: Scope) -> Sequence[Row]:
@@ -181,7 +182,7 @@ class Tenancy:
                 (mint("key"), tenant_id, node_id, name, role.value, self._hash(text)),
             )
             assert made is not None
-            await _event(session, tenant_id, "key", made["key_id"], "made", actor)
+            await record(session, "key", made["key_id"], "made", actor=actor, tenant_id=tenant_id)
         return {**made, "tenant": tenant, "secret": text}
 
     async def keys(self, scope: Scope) -> Sequence[Row]:
@@ -200,7 +201,7 @@ class Tenancy:
             )
             if done.rowcount == 0:
                 raise NotFound("key", key_id)
-            await _event(session, None, "key", key_id, "revoked", actor)
+            await record(session, "key", key_id, "revoked", actor=actor, tenant_id=None)
 
     # ---- join tokens
 
@@ -259,7 +260,7 @@ class Tenancy:
                 " RETURNING name, updated_at",
                 (tenant_id, project_id, name, ciphertext),
             )
-            await _event(session, tenant_id, "secret", name, "set", scope.actor)
+            await record(session, "secret", name, "set", actor=scope.actor, tenant_id=tenant_id)
         assert row is not None
         return dict(row)
 
@@ -276,7 +277,7 @@ class Tenancy:
             done = await session.execute("DELETE FROM secrets WHERE project_id = %s AND name = %s", (project[1], name))
             if done.rowcount == 0:
                 raise NotFound("secret", name)
-            await _event(session, project[0], "secret", name, "removed", scope.actor)
+            await record(session, "secret", name, "removed", actor=scope.actor, tenant_id=project[0])
 
     def open_secrets(self, rows: Sequence[Row]) -> dict[str, str]:
         """Name → value of rows of `secrets`, for the run that asked for them."""
@@ -289,15 +290,6 @@ class Tenancy:
 
     def _hash(self, text: str) -> bytes:
         return keyed_hash(text, self._pepper)
-
-
-async def _event(
-    session: Session, tenant_id: str | None, kind: str, subject: str, event: str, actor: str
-) -> None:
-    await session.execute(
-        "INSERT INTO events (tenant_id, subject_kind, subject_id, event, actor) VALUES (%s, %s, %s, %s, %s)",
-        (tenant_id, kind, subject, event, actor),
-    )
 
 
 def _holder(row: Row | None) -> Holder:

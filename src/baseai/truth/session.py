@@ -139,9 +139,9 @@ def _first_line(wrong: BaseException) -> str:
 
 async def fetch_one(session: Session, query: str, params: Any = None) -> DictRow | None:
     """The first row of a query, or None."""
-    return await (await session.execute(query, params)).fetchone()  # type: ignore[arg-type]
+    return await (await session.execute(query, params)).fetchone()
 
 
 async def fetch_all(session: Session, query: str, params: Any = None) -> list[DictRow]:
     """All rows of a query."""
-    return await (await session.execute(query, params)).fetchall()  # type: ignore[arg-type]
+    return await (await session.execute(query, params)).fetchall()

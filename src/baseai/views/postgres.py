@@ -1,0 +1,231 @@
+"""Lists and details for doors, read from PostgreSQL in the asker's scope.
+
+Each answer is a mapping with the fields of the shape of the same name in the doors' schemas. Pages of a list are
+walked by a cursor over (submitted or happened, id), so that a row is neither lost nor repeated while others arrive.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from baseai.fleet.node import SILENT_AFTER_S
+from baseai.ground.fault import NotFound, Refused
+from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
+from baseai.workloads.spec import RunSpec
+
+Row = dict[str, Any]
+PAGE_MAX = 500
+POINTS_MAX = 400  # of a curve on a page: more are thinned, the first and the last kept
+
+_RUN = """
+SELECT r.*, t.name AS tenant, p.name AS project,
+  (SELECT coalesce(array_agg(n.name ORDER BY l.node_rank), '{}') FROM leases l JOIN nodes n USING (node_id)
+    WHERE l.run_id = r.run_id AND l.attempt_no = r.attempt_no) AS node_names,
+  (SELECT coalesce(bool_or(n.simulated), false) FROM leases l JOIN nodes n USING (node_id)
+    WHERE l.run_id = r.run_id) AS simulated
+FROM runs r JOIN tenants t USING (tenant_id) JOIN projects p USING (project_id)
+"""
+
+
+class Views:
+    """What doors show."""
+
+    def __init__(self, truth: Truth) -> None:
+        self._truth = truth
+
+    # ---- runs
+
+    async def runs(
+        self, scope: Scope, *, states: Sequence[str] = (), everything: bool = False, limit: int = 100,
+        cursor: str | None = None,
+    ) -> tuple[list[Row], str | None]:  # fmt: skip
+        """Newest first; without `states` those that have not ended and the last few that have."""
+        at, after_id = _cursor(cursor)
+        async with self._truth.transaction(scope) as session:
+            rows = await fetch_all(
+                session,
+                _RUN + " WHERE (%(states)s::text[] = '{}' OR r.state = ANY(%(states)s))"
+                " AND (%(everything)s OR %(states)s::text[] <> '{}' OR r.ended_at IS NULL"
+                " OR r.ended_at > now() - interval '1 day')"
+                " AND (%(at)s::timestamptz IS NULL OR (r.submitted_at, r.run_id) < (%(at)s, %(id)s))"
+                " ORDER BY r.submitted_at DESC, r.run_id DESC LIMIT %(limit)s",
+                {"states": list(states), "everything": everything, "at": at, "id": after_id, "limit": _limit(limit) + 1},
+            )
+        return _page([_run(row) for row in rows], limit, "submitted_at", "run_id")
+
+    async def run(self, scope: Scope, run_id: str) -> Row:
+        """One run with its leases, events, checkpoints and spec. Raises NotFound."""
+        async with self._truth.transaction(scope) as session:
+            row = await fetch_one(session, _RUN + " WHERE r.run_id = %s", (run_id,))
+            if row is None:
+                raise NotFound("run", run_id)
+            leases = await self._leases(session, run_id)
+            events = await fetch_all(
+                session,
+                "SELECT * FROM events WHERE subject_id = %s OR subject_id = ANY(%s) ORDER BY event_no DESC LIMIT 200",
+                (run_id, [lease["lease_id"] for lease in leases]),
+            )
+            checkpoints = await fetch_all(
+                session, "SELECT * FROM checkpoints WHERE run_id = %s ORDER BY committed_at DESC LIMIT 20", (run_id,)
+            )
+        return {
+            "run": _run(row),
+            "leases": leases,
+            "events": [_event(event) for event in reversed(events)],
+            "checkpoints": checkpoints,
+            "spec": row["spec"],
+        }
+
+    async def _leases(self, session: Session, run_id: str) -> list[Row]:
+        return await fetch_all(
+            session,
+            "SELECT l.*, n.name AS node, coalesce(array_agg(a.serial ORDER BY a.accelerator_no)"
+            " FILTER (WHERE a.serial IS NOT NULL), '{}') AS accelerators"
+            " FROM leases l JOIN nodes n USING (node_id) LEFT JOIN lease_accelerators la USING (lease_id)"
+            " LEFT JOIN accelerators a USING (accelerator_no) WHERE l.run_id = %s"
+            " GROUP BY l.lease_id, n.name ORDER BY l.attempt_no, l.node_rank",
+            (run_id,),
+        )
+
+    async def points(self, scope: Scope, run_id: str, *, after_step: int = -1) -> list[Row]:
+        """The curve of a run by step, the newest restart's word where steps were repeated; at most POINTS_MAX."""
+        async with self._truth.transaction(scope) as session:
+            rows = await fetch_all(
+                session,
+                "SELECT DISTINCT ON (step) step, at, loss, tokens_per_s, step_ms, sync_ratio, goodput_ratio"
+                " FROM run_points WHERE run_id = %s AND step > %s ORDER BY step, attempt_no DESC, restart DESC, at DESC",
+                (run_id, after_step),
+            )
+        stride = -(-len(rows) // POINTS_MAX) or 1
+        return [row for number, row in enumerate(rows) if number % stride == 0 or number == len(rows) - 1]
+
+    # ---- fleet
+
+    async def nodes(self, scope: Scope) -> list[Row]:
+        """Every node with its accelerators and the runs on it (those the asker may see)."""
+        async with self._truth.transaction(scope) as session:
+            nodes = await fetch_all(
+                session,
+                "SELECT *, seen_at > now() - make_interval(secs => %s) AS speaks FROM nodes ORDER BY name",
+                (SILENT_AFTER_S,),
+            )
+            installed = await fetch_all(
+                session,
+                "SELECT node_id, model, count(*) AS total FROM accelerators WHERE state = 'in_service' GROUP BY 1, 2",
+            )
+            runs = await fetch_all(
+                session,
+                "SELECT l.node_id, r.name FROM leases l JOIN runs r USING (run_id) WHERE l.state <> 'released'"
+                " ORDER BY l.granted_at",
+            )
+        # How much is free is no secret; who holds it is.
+        async with self._truth.transaction() as session:
+            held = await fetch_all(
+                session,
+                "SELECT l.node_id, l.model, count(*) AS held FROM leases l JOIN lease_accelerators USING (lease_id)"
+                " WHERE l.state <> 'released' GROUP BY 1, 2",
+            )
+        taken = {(row["node_id"], row["model"]): row["held"] for row in held}
+        models: dict[str, dict[str, int]] = {}
+        for row in installed:
+            models.setdefault(row["node_id"], {})[row["model"]] = row["total"]
+        return [
+            {
+                **node,
+                "site": node["site_id"],
+                "reachable": node["speaks"],
+                "models": models.get(node["node_id"], {}),
+                "free": {
+                    model: max(0, total - taken.get((node["node_id"], model), 0))
+                    for model, total in models.get(node["node_id"], {}).items()
+                },
+                "runs": [row["name"] for row in runs if row["node_id"] == node["node_id"]],
+            }
+            for node in nodes
+        ]
+
+    async def accelerators(self, scope: Scope, node_id: str) -> list[Row]:
+        async with self._truth.transaction(scope) as session:
+            return await fetch_all(
+                session,
+                "SELECT a.*, (SELECT l.run_id FROM lease_accelerators la JOIN leases l USING (lease_id)"
+                " WHERE la.accelerator_no = a.accelerator_no AND l.state <> 'released' LIMIT 1) AS run_id"
+                " FROM accelerators a WHERE node_id = %s ORDER BY device_index",
+                (node_id,),
+            )
+
+    async def offers(self) -> list[Row]:
+        """Totals by site and model over ready nodes that speak."""
+        nodes = [node for node in await self.nodes(Scope(tenant_id=None, actor="offers")) if node["state"] == "ready"]
+        found: dict[tuple[str, str], Row] = {}
+        for node in nodes:
+            for model, total in node["models"].items():
+                offer = found.setdefault(
+                    (node["site"], model),
+                    {"site": node["site"], "model": model, "total": 0, "free": 0, "largest_single_node": 0},
+                )
+                offer["total"] += total
+                offer["free"] += node["free"][model] if node["reachable"] else 0
+                offer["largest_single_node"] = max(offer["largest_single_node"], total)
+        return [found[key] for key in sorted(found)]
+
+    async def queue(self, scope: Scope) -> list[Row]:
+        """What waits, in queue order, each with its reason."""
+        async with self._truth.transaction(scope) as session:
+            rows = await fetch_all(
+                session, _RUN + " WHERE r.state = 'queued' ORDER BY r.priority DESC, r.enqueued_at, r.run_id LIMIT 500"
+            )
+        return [_run(row) for row in rows]
+
+    async def events(
+        self, scope: Scope, *, subject: str | None, limit: int = 100, cursor: str | None = None
+    ) -> tuple[list[Row], str | None]:
+        """Newest first."""
+        before = int(cursor) if cursor and cursor.isdigit() else None
+        async with self._truth.transaction(scope) as session:
+            rows = await fetch_all(
+                session,
+                "SELECT * FROM events WHERE (%(subject)s::text IS NULL OR subject_id = %(subject)s)"
+                " AND (%(before)s::bigint IS NULL OR event_no < %(before)s) ORDER BY event_no DESC LIMIT %(limit)s",
+                {"subject": subject, "before": before, "limit": _limit(limit) + 1},
+            )
+        shown = rows[: _limit(limit)]
+        more = str(shown[-1]["event_no"]) if len(rows) > len(shown) else None
+        return [_event(row) for row in shown], more
+
+
+def _run(row: Mapping[str, Any]) -> Row:
+    spec = RunSpec.from_json(row["spec"])
+    asked = [ask.text for ask in spec.resources.gpu]
+    cores = spec.resources.cpu
+    return {
+        **row,
+        "gpu": " | ".join(asked) or f"cpu-slot:{1 if cores is None else cores.most:g}",
+        "nodes": spec.nodes,
+        "wait": {**row["wait"]} if row["wait"] and row["state"] == "queued" else None,
+    }
+
+
+def _event(row: Mapping[str, Any]) -> Row:
+    return {**row, "subject": row["subject_id"]}
+
+
+def _limit(limit: int) -> int:
+    return min(max(1, limit), PAGE_MAX)
+
+
+def _page(rows: list[Row], limit: int, at: str, key: str) -> tuple[list[Row], str | None]:
+    shown = rows[: _limit(limit)]
+    if len(rows) == len(shown):
+        return shown, None
+    return shown, f"{shown[-1][at].isoformat()}|{shown[-1][key]}"
+
+
+def _cursor(text: str | None) -> tuple[datetime | None, str | None]:
+    if text is None:
+        return None, None
+    at, _, key = text.partition("|")
+    try:
+        return datetime.fromisoformat(at), key
+    except ValueError as wrong:
+        raise Refused(f"{text!r} is not a cursor: take it from `next` of the page before") from wrong
