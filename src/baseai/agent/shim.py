@@ -343,7 +343,6 @@ def run(folder: str, lock_fd: int) -> int:
         tell({"error": trouble, "disk_full": False})
         return 2
     tell(born)
-    os.dup2(nothing, 2)
     order.pop("env")
 
     watched = [output, wake]

@@ -1,7 +1,7 @@
 """The spool keeps what this node saw until the server has it, through outages and kill -9.
 
 Invariant: an observation is on disk before anybody is told that it happened, leaves in the order in which it
-came, and an id stands in the spool once. How far a progress file was read is part of the same line as the
+came, and an id stands in the spool once. How far a progress file was read is part of the same write as the
 observation made from it, so that a line of it is neither lost nor doubled.
 """
 
@@ -44,15 +44,16 @@ class Spool:
         """The offset up to which this lease's progress file is in the spool or beyond it."""
         return self._read_to.get(lease_id, 0)
 
-    def add(self, observations: Sequence[Observation], *, read_to: int | None = None) -> None:
-        """Write observations down. `read_to` belongs to the lease of the last one and counts with it."""
+    def add(
+        self, observations: Sequence[Observation], *, lease_id: str | None = None, read_to: int | None = None
+    ) -> None:
+        """Write observations down, and with them how far the progress file of `lease_id` has been read."""
         fresh = [each for each in observations if each.event_id not in self._waiting]
         lines: list[str] = []
         for each in fresh:
             self._waiting[each.event_id] = each
             lines.append(json.dumps({"o": each.model_dump(mode="json")}))
-        if read_to is not None and observations:
-            lease_id = observations[-1].lease_id
+        if lease_id is not None and read_to is not None:
             self._read_to[lease_id] = read_to
             lines.append(json.dumps({"lease": lease_id, "to": read_to}))
         self._write(lines, sync=True)
