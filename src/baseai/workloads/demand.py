@@ -14,8 +14,8 @@ from baseai.workloads.spec import AcceleratorAsk, RunSpec
 
 CPU_SLOT = "cpu-slot"  # the accelerator model that a core left beside the accelerators is leased as
 
-ModelsMatching = Callable[[str, range | None], tuple[str, ...]]
-"""Catalogue models for a name as people write it ("" for any but the CPU slot) and whole GiB of memory."""
+ModelsMatching = Callable[[str | None, range | None], tuple[str, ...]]
+"""Catalogue models for a name as people write it (None for any but the CPU slot) and whole GiB of memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ def _asks_of(written: AcceleratorAsk, models_matching: ModelsMatching) -> tuple[
         memory = None
         if written.memory_gib_least is not None or written.memory_gib_most is not None:
             memory = range(written.memory_gib_least or 0, (written.memory_gib_most or 1 << 20) + 1)
-        models = models_matching(written.name or "", memory)
+        models = models_matching(written.name, memory)
     if not models:
         raise UnknownAccelerator(written.text)
     return tuple(
