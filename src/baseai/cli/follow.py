@@ -179,7 +179,7 @@ class _Bar(_Lines):
         if self._progress is None:
             self._progress = _progress(self.console)
             self._progress.start()
-            self._task = self._progress.add_task(run.name, total=total)
+            self._task = self._progress.add_task(plain(run.name), total=total, figures="")
         assert self._task is not None
         figures = progress_text(run).partition(", ")[2]
         self._progress.update(
