@@ -98,6 +98,9 @@ class Tended:
     splices: list[Splice] = field(default_factory=list)
     stop_grace_s: float = 20.0
 
+    def is_asked(self) -> bool:
+        return self.asked is not None
+
     def observed(self) -> Process:
         return Process(
             lease_id=self.record.lease_id,
@@ -292,9 +295,7 @@ class Agent:
                     self._take_up(lease_id)
                     self._decline(self._tended[lease_id], reason, sentence)
                 case Extend(lease_id=lease_id, ends_s=ends_s):
-                    tended = self._tended[lease_id]
-                    tended.ends_s = ends_s
-                    self._on_disk(tended, lambda folder, at=ends_s: folder.record_end_of_lease(at))
+                    self._extend(self._tended[lease_id], ends_s)
                 case Ask(lease_id=lease_id, reason=reason, sentence=sentence):
                     self._ask(self._tended[lease_id], Asked(reason=reason, sentence=sentence))
                 case Kill(lease_id=lease_id, reason=reason, sentence=sentence):
@@ -303,6 +304,11 @@ class Agent:
                     tended = self._tended.pop(lease_id)
                     self._spool.forget(lease_id)
                     self._background(asyncio.to_thread(tended.folder.remove))
+
+    def _extend(self, tended: Tended, ends_s: float) -> None:
+        tended.ends_s = ends_s
+        if tended.folder.path.exists():
+            self._on_disk(tended, lambda folder: folder.record_end_of_lease(ends_s))
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -353,12 +359,12 @@ class Agent:
 
     async def _prepare_and_start(self, tended: Tended, launch: Launch) -> None:
         refusal = await self._prepare(tended, launch)
-        if refusal is None and tended.asked is None:
+        if refusal is None and not tended.is_asked():
             answer = await asyncio.to_thread(self._launcher.start, launch, tended.folder)
             if isinstance(answer, Born):
                 self._say_started(tended, answer)
                 self._watch(tended)
-                if tended.asked is not None:
+                if tended.is_asked():
                     self._launcher.ask(answer)
                 return
             refusal = answer
@@ -390,7 +396,9 @@ class Agent:
             if is_disk_full(error):
                 sentence = f"the disk under {tended.folder.path} is full"
                 return NotStarted(reason=Reason.DISK_FULL, sentence=sentence)
-            return NotStarted(reason=Reason.START_FAILED, sentence=f"could not prepare the run's folder: {error}")
+            return NotStarted(
+                reason=Reason.START_FAILED, sentence=f"could not prepare the run's folder: {error}"
+            )
         except Fault as fault:
             return NotStarted(reason=Reason.START_FAILED, sentence=f"could not get the run's files: {fault}")
         finally:
@@ -481,7 +489,9 @@ class Agent:
             await asyncio.to_thread(self._launcher.sweep, tended.record.lease_id, tended.born)
         asked = tended.asked
         if end is not None and end.lease_over and asked is None:
-            asked = Asked(reason=Reason.LEASE_ENDED, sentence="the lease ended and the run was killed at its end")
+            asked = Asked(
+                reason=Reason.LEASE_ENDED, sentence="the lease ended and the run was killed at its end"
+            )
         outcome = outcome_of(
             end.exit_code if end else None,
             kind=tended.record.kind,
@@ -550,20 +560,24 @@ class Agent:
         sentence: str | None = None,
         payload: dict[str, object] | None = None,
     ) -> None:
-        self._spool.add([
-            Observation.model_validate({
-                "event_id": event_id,
-                "at": at,
-                "kind": kind,
-                "lease_id": tended.record.lease_id,
-                "attempt_no": tended.record.attempt_no,
-                "pid": pid,
-                "exit_code": exit_code,
-                "reason": reason.value if reason else None,
-                "sentence": sentence,
-                "payload": payload or {},
-            })
-        ])
+        self._spool.add(
+            [
+                Observation.model_validate(
+                    {
+                        "event_id": event_id,
+                        "at": at,
+                        "kind": kind,
+                        "lease_id": tended.record.lease_id,
+                        "attempt_no": tended.record.attempt_no,
+                        "pid": pid,
+                        "exit_code": exit_code,
+                        "reason": reason.value if reason else None,
+                        "sentence": sentence,
+                        "payload": payload or {},
+                    }
+                )
+            ]
+        )
         self._news.set()
         self._wake.set()
         self._logs.set()
@@ -608,7 +622,9 @@ class Agent:
             used_mib = each.use.memory_mib
             near = near or used_mib > MEMORY_NEAR_RATIO * limit_mib
             if used_mib > limit_mib and each.killed_s is None and each.asked is None:
-                self._kill(each, out_of_memory(used_mib=used_mib, limit_mib=limit_mib, largest=each.use.largest))
+                self._kill(
+                    each, out_of_memory(used_mib=used_mib, limit_mib=limit_mib, largest=each.use.largest)
+                )
         return near
 
     # ---- the server -------------------------------------------------------------------------------------------
@@ -648,7 +664,9 @@ class Agent:
             try:
                 joined = await self._link.join(Join(token=self._token, facts=facts))
             except KeyRevoked as fault:
-                raise Refused(f"{fault.url} does not know this join token; ask an operator for a new one") from None
+                raise Refused(
+                    f"{fault.url} does not know this join token; ask an operator for a new one"
+                ) from None
             except ServerRefused as fault:
                 raise Refused(f"this node cannot join: {fault.detail or fault.status}") from None
             identity = NodeIdentity(node_id=joined.node_id, node_key=joined.node_key, url=self._link.url)
@@ -678,6 +696,7 @@ class Agent:
     async def _report(self) -> None:
         failures = 0
         await self._joined.wait()
+        self._news.set()  # the first report says at once that this agent is here
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), HEARTBEAT_S)
@@ -736,7 +755,9 @@ class Agent:
                 more = False
                 await self._bear(fault, failures)
             if not more:
-                wait_s = LOG_LOOK_S if any(not each.log_done for each in self._tended.values()) else LONGEST_WAIT_S
+                wait_s = (
+                    LOG_LOOK_S if any(not each.log_done for each in self._tended.values()) else LONGEST_WAIT_S
+                )
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._logs.wait(), wait_s)
             self._logs.clear()
@@ -748,14 +769,18 @@ class Agent:
             if tended.sent_to is None:
                 tended.sent_to = await self._link.send_log(lease_id, STREAM, offset=0, chunk=b"")
             for _ in range(LOG_CHUNKS_A_TURN):
-                ended = tended.phase == Phase.ENDED  # read before the log: what is written later is not missed
+                ended = (
+                    tended.phase == Phase.ENDED
+                )  # read before the log: what is written later is not missed
                 chunk = self._next_of_log(tended)
                 if not chunk:
                     if ended:
                         tended.log_done = True
                         self._settle(tended)
                     return False
-                tended.sent_to = await self._link.send_log(lease_id, STREAM, offset=tended.sent_to, chunk=chunk)
+                tended.sent_to = await self._link.send_log(
+                    lease_id, STREAM, offset=tended.sent_to, chunk=chunk
+                )
         except ServerRefused as refused:
             log.warning("the server takes no log of lease %s: %s", lease_id, refused)
             tended.log_done = True

@@ -101,7 +101,9 @@ def _said_by(program: str, *arguments: str) -> str:
     if path is None:
         return ""
     try:
-        said = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=PROBE_WAIT_S, check=True)
+        said = subprocess.run(
+            [path, *arguments], capture_output=True, text=True, timeout=PROBE_WAIT_S, check=True
+        )
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("%s gave no answer and its devices are not offered: %s", program, error)
         return ""
@@ -119,7 +121,9 @@ def cpu_slots(*, machine_id: str, node: str, count: int, memory_mib: int) -> lis
     """The node's CPU slots. The same machine, node name and index make the same serial for ever."""
     share_mib = memory_mib // max(1, count)
     return [
-        Device(serial=derived("slot", machine_id, node, index), model=CPU_SLOT, index=index, memory_mib=share_mib)
+        Device(
+            serial=derived("slot", machine_id, node, index), model=CPU_SLOT, index=index, memory_mib=share_mib
+        )
         for index in range(count)
     ]
 

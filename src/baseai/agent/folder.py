@@ -37,7 +37,8 @@ class NodeFolderBusy(Fault):
         self.pid = pid
 
     def __str__(self) -> str:
-        return f"another agent (process {self.pid or 'unknown'}) already works in {self.folder}; give this one its own folder"
+        who = f"another agent (process {self.pid or 'unknown'})"
+        return f"{who} already works in {self.folder}; give this one a folder of its own"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,7 +87,9 @@ def checked_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not host:
         raise Refused(f"{url!r} is not an address of a server; write it like https://baseai.example:8443")
     if parts.scheme == "http" and not is_loopback(host):
-        raise Refused(f"{url} would send the node's key unprotected; use https:// (http is for this machine only)")
+        raise Refused(
+            f"{url} would send the node's key unprotected; use https:// (http is for this machine only)"
+        )
     return url.rstrip("/")
 
 
@@ -139,7 +141,9 @@ class Link:
     async def send_log(self, lease_id: str, stream: str, *, offset: int, chunk: bytes) -> int:
         """Send a piece of a log; the answer is where the server wants the next one to begin."""
         path = f"/api/v1/agent/logs/{lease_id}/{stream}"
-        answer = await self._call("POST", path, query={"offset": str(offset)}, body=chunk, takes=(200, 201, 409))
+        answer = await self._call(
+            "POST", path, query={"offset": str(offset)}, body=chunk, takes=(200, 201, 409)
+        )
         return LogOffset.model_validate_json(answer.content).next_offset
 
     async def fetch_file(self, digest: str) -> AsyncIterator[bytes]:

@@ -96,7 +96,9 @@ def reachable_user(name: str, folder: Path) -> RunUser | None:
     root instead would give them more than was meant.
     """
     if os.geteuid() != 0:
-        log.warning("runs cannot be started as %s, because the agent is not run by root; they run as the agent", name)
+        log.warning(
+            "runs cannot be started as %s, because the agent is not run by root; they run as the agent", name
+        )
         return None
     try:
         found = pwd.getpwnam(name)
@@ -115,6 +117,6 @@ def reachable_user(name: str, folder: Path) -> RunUser | None:
             check=True,
         )
     except (OSError, subprocess.SubprocessError):
-        sentence = f"the user {name} cannot reach {sys.executable} or {folder}; make both readable to it, or choose another"
-        raise Refused(sentence) from None
+        what = f"the user {name} cannot reach {sys.executable} or {folder}"
+        raise Refused(f"{what}; make both readable to it, or choose another") from None
     return RunUser(name=name, uid=found.pw_uid, gid=found.pw_gid, home=found.pw_dir)

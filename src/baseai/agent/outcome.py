@@ -39,8 +39,14 @@ def outcome_of(
     after a stop says only that it stopped well.
     """
     if asked is not None and not (exit_code == 0 and kind == "train"):
-        ending = "" if exit_code in (0, STOPPED_CODE, -signal.SIGTERM, -signal.SIGKILL) else f" (exited with {exit_code})"
-        return Outcome(reason=asked.reason, sentence=asked.sentence + (ending if exit_code is not None else ""))
+        ending = (
+            ""
+            if exit_code in (0, STOPPED_CODE, -signal.SIGTERM, -signal.SIGKILL)
+            else f" (exited with {exit_code})"
+        )
+        return Outcome(
+            reason=asked.reason, sentence=asked.sentence + (ending if exit_code is not None else "")
+        )
     if exit_code is None:
         return Outcome(reason=Reason.PROCESS_LOST, sentence="its processes vanished without a recorded end")
     if exit_code == 0:
@@ -53,7 +59,9 @@ def outcome_of(
         name = signal.Signals(-exit_code).name
         return Outcome(reason=Reason.PROCESS_LOST, sentence=f"was ended by {name} from outside{line}")
     if exit_code == 128 + signal.SIGKILL:
-        return Outcome(reason=Reason.WORKER_LOST, sentence=f"one of its processes was killed from outside{line}")
+        return Outcome(
+            reason=Reason.WORKER_LOST, sentence=f"one of its processes was killed from outside{line}"
+        )
     if exit_code < 0:
         return Outcome(reason=Reason.COMMAND_FAILED, sentence=f"ended by {_signal_name(-exit_code)}{line}")
     return Outcome(reason=Reason.COMMAND_FAILED, sentence=f"exited with {exit_code}{line}")

@@ -119,7 +119,9 @@ class ShimLauncher:
         except OSError as error:
             return _refused_by_disk(error, folder)
         if lock_fd is None:
-            return NotStarted(reason=Reason.START_FAILED, sentence="a process of this attempt still runs here")
+            return NotStarted(
+                reason=Reason.START_FAILED, sentence="a process of this attempt still runs here"
+            )
         cores = cores_of(launch, self._cores)
         order = {
             "argv": argv,
@@ -185,7 +187,9 @@ class ShimLauncher:
             for name in (*folders, *files):
                 os.chown(os.path.join(parent, name), uid, gid, follow_symlinks=False)
 
-    def _start_shim(self, order: Mapping[str, object], folder: AttemptFolder, lock_fd: int) -> Born | NotStarted:
+    def _start_shim(
+        self, order: Mapping[str, object], folder: AttemptFolder, lock_fd: int
+    ) -> Born | NotStarted:
         with (folder.path / "shim.err").open("ab") as errors:
             shim = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(SHIM), str(folder.path), str(lock_fd)],
@@ -232,7 +236,11 @@ class ShimLauncher:
 
     def lives(self, born: Born, folder: AttemptFolder) -> bool:
         if LINUX:
-            return born.shim_start != 0 and start_ticks(born.shim_pid) == born.shim_start and not _is_zombie(born.shim_pid)
+            return (
+                born.shim_start != 0
+                and start_ticks(born.shim_pid) == born.shim_start
+                and not _is_zombie(born.shim_pid)
+            )
         return folder.shim_lives()
 
     def ask(self, born: Born) -> None:
@@ -322,7 +330,12 @@ def _left_of(lease_id: LeaseId, born: Born | None) -> set[int]:
         if stat[0] in ("Z", "X"):
             continue
         # A session id can be reused only by a process born later than the last one of the session.
-        if born is not None and born.pid > 1 and stat[3] == str(born.pid) and (pid != born.pid or int(stat[19]) == born.pid_start):
+        if (
+            born is not None
+            and born.pid > 1
+            and stat[3] == str(born.pid)
+            and (pid != born.pid or int(stat[19]) == born.pid_start)
+        ):
             left.add(pid)
             continue
         with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as environ:

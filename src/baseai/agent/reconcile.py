@@ -124,7 +124,9 @@ def reconcile(
             now_s=now_s,
             shutdown=shutdown,
         )
-    held = {device for process in observed.values() if process.phase != Phase.ENDED for device in process.devices}
+    held = {
+        device for process in observed.values() if process.phase != Phase.ENDED for device in process.devices
+    }
     starts: list[Action] = []
     for lease_id in sorted(desired or {}):
         if lease_id in observed or shutdown:

@@ -9,6 +9,8 @@ Signals: SIGTERM asks the command to stop; SIGUSR1 kills everything it started. 
 (seconds of the monotonic clock) it kills unasked, so that a lease ends even when the agent never comes back.
 """
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import errno
@@ -18,6 +20,10 @@ import select
 import signal
 import sys
 import time
+
+TYPE_CHECKING = False  # the module typing would cost a third of the start
+if TYPE_CHECKING:
+    from typing import Any
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -72,7 +78,9 @@ class Log:
     def write(self, chunk: bytes) -> None:
         try:
             if self.lost_bytes:
-                self._append(b"\n[baseai] %d bytes of output were lost: the disk was full\n" % self.lost_bytes)
+                self._append(
+                    b"\n[baseai] %d bytes of output were lost: the disk was full\n" % self.lost_bytes
+                )
                 self.lost_bytes = 0
             while chunk:
                 chunk = chunk[self._append(chunk) :]
@@ -127,10 +135,17 @@ class Mask:
         return rest
 
 
-def become_command(order: dict, output: int, parent: int) -> None:
+def become_command(order: dict[str, Any], output: int, parent: int) -> None:
     """In the child: take off everything of the shim and turn into the command. Returns only by raising."""
     os.setsid()
-    for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGCHLD):
+    for number in (
+        signal.SIGPIPE,
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGUSR1,
+        signal.SIGHUP,
+        signal.SIGCHLD,
+    ):
         signal.signal(number, signal.SIG_DFL)
     if order.get("cores") and hasattr(os, "sched_setaffinity"):
         with contextlib.suppress(OSError):
@@ -156,10 +171,10 @@ def become_command(order: dict, output: int, parent: int) -> None:
     os.dup2(nothing, 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    os.execvpe(order["argv"][0], order["argv"], order["env"])
+    os.execvpe(order["argv"][0], order["argv"], order["env"])  # noqa: S606 - the argv is the order
 
 
-def start_command(order: dict, output: int) -> tuple[int, str | None]:
+def start_command(order: dict[str, Any], output: int) -> tuple[int, str | None]:
     """The command's pid, or why it could not be started: a pipe that closes on exec carries the child's errors."""
     heard, told = os.pipe()
     parent = os.getpid()
@@ -167,7 +182,7 @@ def start_command(order: dict, output: int) -> tuple[int, str | None]:
     if pid == 0:
         try:
             become_command(order, output, parent)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - a forked child must never go on as its parent
             os.write(told, str(error).encode()[:2000])
         os._exit(127)
     os.close(told)
@@ -183,7 +198,10 @@ def descendants() -> list[int]:
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{name}/stat", "rb") as stat:
+            with (
+                contextlib.suppress(OSError, ValueError, IndexError),
+                open(f"/proc/{name}/stat", "rb") as stat,
+            ):
                 children.setdefault(int(stat.read().rpartition(b")")[2].split()[1]), []).append(int(name))
     found: list[int] = []
     below = children.get(os.getpid(), [])
@@ -196,7 +214,7 @@ def descendants() -> list[int]:
 class Shim:
     """One attempt's command from its start to its recorded end."""
 
-    def __init__(self, folder: str, order: dict) -> None:
+    def __init__(self, folder: str, order: dict[str, Any]) -> None:
         self.folder = folder
         self.order = order
         self.pid = 0
@@ -282,7 +300,7 @@ def run(folder: str, lock_fd: int) -> int:
         return 3  # the agent died while it spoke: nothing was started, and the next one will see that
     del text
 
-    def tell(words: dict) -> None:
+    def tell(words: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             os.write(answer, json.dumps(words).encode() + b"\n")
         os.close(answer)
@@ -303,6 +321,7 @@ def run(folder: str, lock_fd: int) -> int:
     def on_kill(_number: int, _frame: object) -> None:
         shim.kill_asked = True
 
+    born: dict[str, Any] = {}
     try:
         reserved = os.open(os.path.join(folder, "exit.json.new"), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         os.write(reserved, b" " * RESERVED_BYTES)
@@ -365,7 +384,12 @@ def run(folder: str, lock_fd: int) -> int:
             log.write(mask.through(chunk))
     log.write(mask.rest())
 
-    end = {"exit_code": shim.exit_code, "ended_at": utc(time.time()), "log_bytes": log.end, "lease_over": shim.lease_over}
+    end = {
+        "exit_code": shim.exit_code,
+        "ended_at": utc(time.time()),
+        "log_bytes": log.end,
+        "lease_over": shim.lease_over,
+    }
     os.pwrite(reserved, json.dumps(end).encode(), 0)
     with contextlib.suppress(OSError):
         os.fsync(reserved)
