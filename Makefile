@@ -21,7 +21,7 @@ help:
 	@echo 'make test    set up, then run all tests (ARGS="-k lease" passes words to pytest)'
 	@echo 'make setup   only set up: .venv with the exact versions of constraints.txt (EXTRAS= leaves torch out)'
 	@echo 'make check   format, lint, types and house rules, as continuous integration checks them'
-	@echo 'make format  put the code into the form that check wants'
+	@echo 'make format  put code and settings page into the form that check wants'
 	@echo 'make bench   measure the figures, each beside its peer'
 	@echo 'make lock    write constraints.txt anew (ARGS=--upgrade takes newer versions)'
 	@echo 'make clean   remove .venv and what was built; your data folder stays'
@@ -52,6 +52,7 @@ check: $(dev_stamp)
 format: $(dev_stamp)
 	@'$(VENV)/bin/ruff' format .
 	@'$(VENV)/bin/ruff' check --fix .
+	@'$(VENV)/bin/python' tools/settings_page.py
 
 bench: $(dev_stamp)
 	@'$(VENV)/bin/python' bench/run.py $(ARGS)

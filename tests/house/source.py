@@ -6,6 +6,7 @@ in `FLOORS`. To add a shell, name its file after the outside thing and, if that 
 
 import ast
 import contextlib
+import functools
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ FLOORS: Sequence[frozenset[str]] = (
     frozenset({"fleet", "workloads"}),
     frozenset({"scheduling", "finance"}),
     frozenset({"engine", "transparency", "planning"}),
-    frozenset({"twin"}),
+    frozenset({"twin", "views"}),
     frozenset({"api", "web", "cli", "agent"}),
     frozenset({"wiring", "settings"}),
 )
@@ -93,6 +94,7 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path), feature_version=(3, 11))
 
 
+@functools.cache
 def modules() -> tuple[Module, ...]:
     """Every file of the package that is Python; that all of them are is a rule of its own."""
     found = []

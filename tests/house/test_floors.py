@@ -38,7 +38,9 @@ def _why_not(module: Module, taken: Import) -> str | None:
             return "ground stands on the standard library alone"
         return None
     room, _, below = rest.partition(".")
-    if not module.room or room not in FLOOR_OF:  # the package's own head, or `from baseai import __version__`
+    if (
+        module.room not in FLOOR_OF or room not in FLOOR_OF
+    ):  # the package's own head, or `from baseai import __version__`
         return None
     if below.partition(".")[0] in SHELLS and module.room != "wiring":
         return "only wiring knows the shells"

@@ -37,7 +37,7 @@ WITHOUT_README = frozenset(
         "settings",
         "tenancy",
     }
-    | {"truth", "web", "wiring", "workloads"}
+    | {"truth", "views", "web", "wiring", "workloads"}
 )
 
 WORDS = ROOT / "docs" / "words.md"
@@ -125,11 +125,14 @@ def test_each_room_has_a_readme() -> None:
     assert rooms_without_readme() - WITHOUT_README == set()
 
 
+DEFINED = frozenset(name for module in modules() for name in defined_in(module))
+
+
 @pytest.mark.parametrize("word", words_of(WORDS.read_text(encoding="utf-8")) if WORDS.is_file() else ())
 def test_a_word_is_explained_and_exists(word: Word) -> None:
     assert word.meaning, f"{word.noun} has no meaning"
     if word.code:
-        assert word.code in {name for module in modules() for name in defined_in(module)}
+        assert word.code in DEFINED
 
 
 def test_a_noun_stands_once() -> None:
@@ -138,6 +141,16 @@ def test_a_noun_stands_once() -> None:
     nouns = [word.noun.lower() for word in words_of(WORDS.read_text(encoding="utf-8"))]
     assert sorted(noun for noun in set(nouns) if nouns.count(noun) > 1) == []
     assert len(nouns) >= 20
+
+
+def test_every_decision_is_listed_and_says_what_else_was_possible() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = (folder / "README.md").read_text(encoding="utf-8")
+    pages = [page for page in folder.glob("*.md") if page.name != "README.md"]
+    assert [page.name for page in pages if f"({page.name})" not in listed] == []
+    for page in pages:
+        headings = re.findall(r"^## (\w+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert headings == ["Context", "Decision", "Consequences", "Alternatives"], page.name
 
 
 def test_a_row_with_a_hole_is_refused() -> None:
