@@ -32,6 +32,7 @@ FLOOR_OF: Mapping[str, int] = {room: floor for floor, rooms in enumerate(FLOORS)
 DOORS_AJAR: Mapping[tuple[str, str], str] = {
     ("cli", "api.schemas"): "the terminal speaks HTTP to the API and shares only its shapes",
     ("agent", "api.schemas"): "the agent speaks HTTP to the API and shares only its shapes",
+    ("web", "api.schemas"): "pages show the same shapes that REST answers with",
     ("wiring", "settings"): "wiring reads the environment once, into the settings",
 }
 

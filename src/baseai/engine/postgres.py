@@ -323,6 +323,18 @@ class Engine:
             sentence=row["exit_sentence"],
         )  # fmt: skip
 
+    async def log_place(self, node_id: str, lease_id: str) -> tuple[str, int, int]:
+        """Run, attempt and node rank whose log a lease of this node writes. Raises NotFound."""
+        async with self._truth.transaction(CONTROLLER) as session:
+            row = await fetch_one(
+                session,
+                "SELECT run_id, attempt_no, node_rank FROM leases WHERE lease_id = %s AND node_id = %s",
+                (lease_id, node_id),
+            )
+        if row is None:
+            raise NotFound("lease", lease_id)
+        return row["run_id"], row["attempt_no"], row["node_rank"]
+
     # ---- what follows
 
     async def settle(self) -> int:

@@ -1,9 +1,9 @@
 """Sites, nodes and accelerators in PostgreSQL: joining, facts, sightings and moves of the lifecycle."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from baseai.fleet.machine import MachineFacts
 from baseai.fleet.node import NodeEvent, NodeState, moved
 from baseai.ground.fault import Conflict, NotFound, Refused
 from baseai.ground.identity import NodeId, mint
@@ -18,31 +18,6 @@ class Admission(Protocol):
 
     async def spend_join_token(self, session: Session, text: str) -> str: ...
     async def insert_node_key(self, session: Session, node_id: NodeId, name: str) -> str: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceFacts:
-    serial: str
-    model: str
-    index: int
-    memory_mib: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MachineFacts:
-    """What a node says of itself."""
-
-    name: str
-    address: str
-    isolation: str
-    container_runtime: str | None
-    cores: int
-    memory_mib: int
-    disk_mib: int
-    devices: tuple[DeviceFacts, ...]
-    boot_id: str
-    version: str
-    protocol: int
 
 
 class Fleet:

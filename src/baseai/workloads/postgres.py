@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -15,18 +14,9 @@ from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
 from baseai.workloads.reason import Reason
 from baseai.workloads.run import ENDED, RunState
 from baseai.workloads.spec import RunSpec
+from baseai.workloads.upload import Upload
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upload:
-    """A file of a run, uploaded before, and where it shall lie."""
-
-    path: str
-    digest: str
-    bytes: int
-    mode: int
 
 
 class Runs:

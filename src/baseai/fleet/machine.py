@@ -1,0 +1,32 @@
+"""A machine is what a node is made of, in its own words: address, cores, memory, devices.
+
+Invariant: these are claims of the node, taken over as it joins and as its agent starts; the truth keeps its own ids
+for what they name. Nobody changes a value once made.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceFacts:
+    serial: str
+    model: str
+    index: int
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineFacts:
+    """What a node says of itself."""
+
+    name: str
+    address: str
+    isolation: str
+    container_runtime: str | None
+    cores: int
+    memory_mib: int
+    disk_mib: int
+    devices: tuple[DeviceFacts, ...]
+    boot_id: str
+    version: str
+    protocol: int
