@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -142,5 +143,5 @@ def test_the_lines_of_an_ended_lease_are_its_observed_time(
     for accelerator_no in lease.accelerator_nos:
         own = [line for line in lines if line.accelerator_no == accelerator_no]
         assert sum(line.micro_seconds for line in own) == observed_us
-        assert all(one.to_at == two.from_at for one, two in zip(own, own[1:], strict=False))
+        assert all(one.to_at == two.from_at for one, two in pairwise(own))
         assert all(line.hour <= line.from_at < line.to_at <= line.hour + timedelta(hours=1) for line in own)

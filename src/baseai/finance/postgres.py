@@ -33,8 +33,8 @@ RUNS_A_TRANSACTION = 200
 ROWS_A_STATEMENT = 5_000
 POSTING_LOCK = 0x706F7374  # "post"
 
-UNBILLABLE = sorted(reason for reason, verdict in VERDICTS.items() if not verdict.billable)
-RUN_ENDED = sorted(ENDED)
+UNBILLABLE = sorted(reason.value for reason, verdict in VERDICTS.items() if not verdict.billable)
+RUN_ENDED = sorted(state.value for state in ENDED)
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ SEEN = "LEAST(l.observed_until, l.ends_at, l.released_at)"
 LEASE_ENDED = "(l.state = 'released' AND (a.state = 'ended' OR r.state = ANY(%(run_ended)s)))"
 DUE = f"""
 SELECT l.lease_id, l.run_id, l.attempt_no, l.tenant_id, l.project_id, l.node_id, n.site_id, l.model,
-  l.granted_at, l.ends_at, l.released_at, l.observed_from, l.observed_until, l.metered_until, a.reason,
+  l.granted_at, l.ends_at, l.released_at, l.observed_from, l.observed_until, l.metered_until,
+  CASE WHEN a.state = 'ended' THEN a.reason END AS reason,
   {LEASE_ENDED} AS ended, now() AS now,
   (SELECT array_agg(d.accelerator_no ORDER BY d.accelerator_no) FROM lease_accelerators d
     WHERE d.lease_id = l.lease_id) AS accelerator_nos
@@ -235,16 +236,17 @@ SELECT r.run_id, r.state = ANY(%(run_ended)s) AS ended, now() AS now,
   array_agg(COALESCE(l.metered_until, l.granted_at)) FILTER (
     WHERE NOT {LEASE_ENDED} OR (l.observed_until IS NOT NULL AND (l.metered_until IS NULL OR l.metered_until < {SEEN}))
   ) AS open_since
-FROM runs r LEFT JOIN leases l USING (run_id) LEFT JOIN attempts a USING (run_id, attempt_no)
+FROM runs r LEFT JOIN leases l ON l.run_id = r.run_id
+LEFT JOIN attempts a ON a.run_id = l.run_id AND a.attempt_no = l.attempt_no
 WHERE r.run_id = ANY(%(run_ids)s) GROUP BY r.run_id
 """  # noqa: S608 - pieces are constants of this file
 HOURS = """
 SELECT u.run_id, u.tenant_id, u.project_id, u.accelerator_no, u.node_id, u.site_id, u.model, u.hour,
   max(u.to_at) AS until_at, sum(u.micro_seconds)::bigint AS used_us,
-  COALESCE(sum(u.micro_seconds) FILTER (WHERE u.billable AND (a.reason = ANY(%(unbillable)s)) IS NOT TRUE), 0)::bigint
+  COALESCE(sum(u.micro_seconds) FILTER (WHERE u.billable AND (a.state = 'ended' AND a.reason = ANY(%(unbillable)s)) IS NOT TRUE), 0)::bigint
     AS billable_us,
   string_agg(DISTINCT format('attempt %%s: %%s', a.attempt_no, a.reason), ', ')
-    FILTER (WHERE a.reason = ANY(%(unbillable)s)) AS note
+    FILTER (WHERE a.state = 'ended' AND a.reason = ANY(%(unbillable)s)) AS note
 FROM unnest(%(run_ids)s::text[], %(since)s::timestamptz[]) AS due (run_id, since)
 JOIN usage_lines u ON u.run_id = due.run_id AND u.hour >= due.since
 JOIN attempts a ON a.run_id = u.run_id AND a.attempt_no = u.attempt_no
@@ -499,15 +501,16 @@ WITH posted AS (
   WHERE t.run_id IS NOT NULL AND t.hour IS NOT NULL AND {where_t}
 ), used AS (
   SELECT {grouped_u} AS grouped, {shown_u} AS subject, u.model, u.site_id, u.hour, u.micro_seconds AS us,
-    p.run_id IS NULL AS open, u.billable AND (a.reason = ANY(%(unbillable)s)) IS NOT TRUE AS billable
+    p.run_id IS NULL AS open, u.billable AND (a.state = 'ended' AND a.reason = ANY(%(unbillable)s)) IS NOT TRUE AS billable
   FROM usage_lines u JOIN attempts a USING (run_id, attempt_no)
   LEFT JOIN posted p ON p.run_id = u.run_id AND p.accelerator_no = u.accelerator_no AND p.hour = u.hour
   WHERE {where_u}
   UNION ALL
   SELECT {grouped_l}, {shown_l}, l.model, l.site_id, date_trunc('hour', l.from_at, 'UTC'),
-    (EXTRACT(epoch FROM l.seen - l.from_at) * 1000000)::bigint, true, (l.reason = ANY(%(unbillable)s)) IS NOT TRUE
+    (EXTRACT(epoch FROM l.seen - l.from_at) * 1000000)::bigint, true, (l.verdict = ANY(%(unbillable)s)) IS NOT TRUE
   FROM (
-    SELECT l.run_id, l.node_id, l.tenant_id, l.model, n.site_id, d.accelerator_no, a.reason, {seen} AS seen,
+    SELECT l.run_id, l.node_id, l.tenant_id, l.model, n.site_id, d.accelerator_no, {seen} AS seen,
+      CASE WHEN a.state = 'ended' THEN a.reason END AS verdict,
       GREATEST(l.observed_from, l.granted_at, l.metered_until) AS from_at
     FROM leases l JOIN attempts a USING (run_id, attempt_no) JOIN nodes n USING (node_id)
     JOIN lease_accelerators d USING (lease_id)
