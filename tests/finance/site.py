@@ -87,7 +87,8 @@ async def over(
     async with truth.transaction() as session:
         row = await fetch_one(
             session,
-            "UPDATE leases SET state = 'released', observed_until = %s, released_at = %s WHERE lease_id = %s RETURNING *",
+            "UPDATE leases SET state = 'released', observed_until = %s, released_at = %s"
+            " WHERE lease_id = %s RETURNING *",
             (at, at, lease_id),
         )
         assert row is not None

@@ -57,7 +57,7 @@ WHERE l.observed_until IS NOT NULL AND (l.metered_until IS NULL OR l.metered_unt
       > GREATEST(l.observed_from, l.granted_at, l.metered_until))
   AND (%(lease_id)s::text IS NULL OR l.lease_id = %(lease_id)s)
 ORDER BY l.lease_id LIMIT %(limit)s FOR NO KEY UPDATE OF l SKIP LOCKED
-"""  # noqa: S608 - pieces are constants of this file
+"""
 
 LINE_COLUMNS = tuple(field.name for field in fields(UsageLine))
 LINE_TYPES = """line_id text, lease_id text, run_id text, attempt_no integer, tenant_id text, project_id text,
@@ -67,7 +67,7 @@ INSERT_LINES = f"""
 INSERT INTO usage_lines ({", ".join(LINE_COLUMNS)})
 SELECT {", ".join(LINE_COLUMNS)} FROM json_to_recordset(%s::json) AS fresh ({LINE_TYPES})
 ON CONFLICT (line_id) DO NOTHING
-"""  # noqa: S608 - pieces are constants of this file
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,12 +239,12 @@ SELECT r.run_id, r.state = ANY(%(run_ended)s) AS ended, now() AS now,
 FROM runs r LEFT JOIN leases l ON l.run_id = r.run_id
 LEFT JOIN attempts a ON a.run_id = l.run_id AND a.attempt_no = l.attempt_no
 WHERE r.run_id = ANY(%(run_ids)s) GROUP BY r.run_id
-"""  # noqa: S608 - pieces are constants of this file
+"""
 HOURS = """
 SELECT u.run_id, u.tenant_id, u.project_id, u.accelerator_no, u.node_id, u.site_id, u.model, u.hour,
   max(u.to_at) AS until_at, sum(u.micro_seconds)::bigint AS used_us,
-  COALESCE(sum(u.micro_seconds) FILTER (WHERE u.billable AND (a.state = 'ended' AND a.reason = ANY(%(unbillable)s)) IS NOT TRUE), 0)::bigint
-    AS billable_us,
+  COALESCE(sum(u.micro_seconds) FILTER (
+    WHERE u.billable AND (a.state = 'ended' AND a.reason = ANY(%(unbillable)s)) IS NOT TRUE), 0)::bigint AS billable_us,
   string_agg(DISTINCT format('attempt %%s: %%s', a.attempt_no, a.reason), ', ')
     FILTER (WHERE a.state = 'ended' AND a.reason = ANY(%(unbillable)s)) AS note
 FROM unnest(%(run_ids)s::text[], %(since)s::timestamptz[]) AS due (run_id, since)
@@ -327,7 +327,7 @@ INSERT_TRANSFERS = f"""
 INSERT INTO transfers ({", ".join(TRANSFER_COLUMNS)})
 SELECT {", ".join(TRANSFER_COLUMNS)} FROM json_to_recordset(%s::json) AS fresh ({TRANSFER_TYPES})
 ON CONFLICT (transfer_id) DO NOTHING
-"""  # noqa: S608 - pieces are constants of this file
+"""
 BALANCES = """
 WITH counted AS (
   SELECT debit_account, credit_account, currency, amount_micros, kind = 'pending' AS pending FROM transfers t
@@ -442,7 +442,7 @@ def _plain(value: object) -> object:
 
 async def _load_by_id(session: Session, transfer_ids: Sequence[str]) -> dict[str, Transfer]:
     columns = ", ".join(TRANSFER_COLUMNS)
-    query = f"SELECT {columns} FROM transfers WHERE transfer_id = ANY(%s)"  # noqa: S608 - columns are our own
+    query = f"SELECT {columns} FROM transfers WHERE transfer_id = ANY(%s)"
     return {
         row["transfer_id"]: _transfer(row) for row in await fetch_all(session, query, (list(transfer_ids),))
     }
@@ -460,7 +460,7 @@ WHERE (%(run_id)s::text IS NULL OR run_id = %(run_id)s)
   AND (%(after)s::text IS NULL OR (effective_at, transfer_id) < (
     SELECT effective_at, transfer_id FROM transfers WHERE transfer_id = %(after)s))
 ORDER BY effective_at DESC, transfer_id DESC LIMIT %(limit)s
-"""  # noqa: S608 - pieces are constants of this file
+"""
 
 
 async def load_transfers(
@@ -501,7 +501,8 @@ WITH posted AS (
   WHERE t.run_id IS NOT NULL AND t.hour IS NOT NULL AND {where_t}
 ), used AS (
   SELECT {grouped_u} AS grouped, {shown_u} AS subject, u.model, u.site_id, u.hour, u.micro_seconds AS us,
-    p.run_id IS NULL AS open, u.billable AND (a.state = 'ended' AND a.reason = ANY(%(unbillable)s)) IS NOT TRUE AS billable
+    p.run_id IS NULL AS open,
+    u.billable AND (a.state = 'ended' AND a.reason = ANY(%(unbillable)s)) IS NOT TRUE AS billable
   FROM usage_lines u JOIN attempts a USING (run_id, attempt_no)
   LEFT JOIN posted p ON p.run_id = u.run_id AND p.accelerator_no = u.accelerator_no AND p.hour = u.hour
   WHERE {where_u}
