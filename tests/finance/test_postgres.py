@@ -9,7 +9,7 @@ import pytest
 
 from baseai.finance.cost import By
 from baseai.finance.postgres import Meter, PostgresBooks, costs_in, load_transfers
-from baseai.finance.transfer import Transfer
+from baseai.finance.transfer import Transfer, balances_of
 from baseai.truth.session import Scope, Truth, fetch_all
 from tests.finance.leased import FlatRates
 from tests.finance.site import lease, over, seeded
@@ -305,3 +305,32 @@ async def test_transfers_come_newest_first_in_pages(truth: Truth) -> None:
     assert pages == list(await load_transfers(truth))
     assert len(pages) == 12
     assert [t.effective_at for t in pages] == sorted((t.effective_at for t in pages), reverse=True)
+
+
+async def test_recomputing_from_the_first_row_gives_what_is_stored(truth: Truth) -> None:
+    start = await seeded(truth)
+    meter = Meter(truth, RATES)
+    held = await books_after(truth, meter, start, looks=True)
+    transfers = await load_transfers(truth, limit=1000)
+    folded = {
+        row.account: row.balance_micros() for row in balances_of(transfers, at=EVER) if row.balance_micros()
+    }
+    assert folded == held
+    assert (await meter.recompute()).missing == ()
+
+    everything = "SELECT * FROM usage_lines ORDER BY line_id"
+    async with truth.transaction() as session:
+        stored = await fetch_all(session, everything)
+        await session.execute("UPDATE leases SET metered_until = NULL")
+    await Meter(truth, RATES).meter()  # every line again, under the id it has: none is new
+    async with truth.transaction() as session:
+        assert await fetch_all(session, everything) == stored
+    assert (await Meter(truth, RATES).recompute()).missing == ()
+
+
+async def test_recomputing_finds_what_is_missing(truth: Truth) -> None:
+    start = await seeded(truth)
+    await lease(truth, "run_1", (start, start + HOUR), ended="finished", run_state="succeeded")
+    meter = Meter(truth, RATES)
+    await meter.meter()
+    assert len((await meter.recompute()).missing) == 4

@@ -26,7 +26,7 @@ from baseai.truth.session import PLATFORM, Overlap, Scope, Session, Truth, fetch
 from baseai.workloads.reason import VERDICTS, Reason
 from baseai.workloads.run import ENDED
 
-__all__ = ["Metering", "Meter", "Posting", "PostgresBooks", "costs_in", "load_transfers"]
+__all__ = ["Recomputed", "Metering", "Meter", "Posting", "PostgresBooks", "costs_in", "load_transfers"]
 
 LEASES_A_TRANSACTION = 500
 RUNS_A_TRANSACTION = 200
@@ -88,6 +88,16 @@ class Posting:
     unpriced: tuple[Unpriced, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recomputed:
+    """The books against the usage lines."""
+
+    runs: int
+    missing: tuple[
+        Transfer, ...
+    ]  # what would still have to be written: nothing, or the books are wrong or late
+
+
 class Meter:
     """Measures and books the use of leases, for the platform's own loop.
 
@@ -140,6 +150,18 @@ class Meter:
         for gap in unpriced:
             log.warning("no %s known for %s at %s: its usage waits", gap.missing, gap.model, gap.hour)
         return Posting(transfers=written, waiting=waiting, unpriced=tuple(unpriced))
+
+    async def recompute(self) -> Recomputed:
+        """Rate all settled usage again from the first line on and compare with the books. Writes nothing."""
+        async with self._truth.transaction() as session:
+            rows = await fetch_all(session, "SELECT DISTINCT run_id FROM usage_lines ORDER BY run_id")
+        run_ids: list[str] = [row["run_id"] for row in rows]
+        missing: list[Transfer] = []
+        for first in range(0, len(run_ids), RUNS_A_TRANSACTION):
+            some: dict[str, datetime | None] = dict.fromkeys(run_ids[first : first + RUNS_A_TRANSACTION])
+            async with self._truth.transaction() as session:
+                missing += (await _postings(session, some, self._rates))[0]
+        return Recomputed(runs=len(run_ids), missing=tuple(missing))
 
     async def _meter_some(self, limit: int, lease_id: str | None = None) -> tuple[int, int]:
         due: dict[str, datetime | None] = {}
