@@ -83,6 +83,7 @@ class State:
         self.waits: WaitView | None = None
         self.asked: list[str] = []
         self.may_see_money = True
+        self.outages = 0  # so many questions about a run are answered with 503: the database is away
         self.health = {"status": "ok", "version": "0.1.0", "database": "ok", "controller": "leading"}
 
     def add(self, run: RunView) -> RunView:
@@ -178,6 +179,9 @@ def application(state: State) -> FastAPI:
 
     @app.get("/api/v1/runs/{name}")
     async def run(name: str) -> Response:
+        if state.outages:
+            state.outages -= 1
+            return problem(503, "Unavailable", "the database is away")
         found = state.run(name)
         return problem(404, "Not found", f"no run {name}") if found is None else shaped(_detail(found))
 
@@ -229,7 +233,23 @@ def application(state: State) -> FastAPI:
 
     @app.get("/api/v1/nodes/{name}")
     async def node(name: str) -> Response:
-        return shaped(_node(state)) if name == "big" else problem(404, "Not found", f"no node {name}")
+        if name != "big":
+            return problem(404, "Not found", f"no node {name}")
+        slots = [
+            {
+                "accelerator_id": "acc_1",
+                "model": "cpu-slot",
+                "serial": "slot-0",
+                "device_index": 0,
+                "run_id": None,
+            }
+        ]
+        return JSONResponse(_node(state).model_dump(mode="json") | {"accelerators": slots})
+
+    @app.post("/api/v1/nodes/{name}/declare-dead")
+    async def declare_dead(name: str) -> dict[str, int]:
+        state.moves.append((name, "declare-dead", ""))
+        return {"released": 2}
 
     @app.post("/api/v1/nodes/{name}/{verb}")
     async def move(name: str, verb: str, request: Request) -> Response:
@@ -269,8 +289,9 @@ def application(state: State) -> FastAPI:
 
     @app.post("/api/v1/tenants/{name}/projects")
     async def add_project(name: str, request: Request) -> Response:
-        state.tenants[name].append((await request.json())["name"])
-        return shaped(_tenant(name, state.tenants[name]), 201)
+        project = (await request.json())["name"]
+        state.tenants[name].append(project)
+        return JSONResponse({"tenant": name, "name": project}, 201)
 
     @app.get("/api/v1/keys")
     async def keys() -> Response:

@@ -88,7 +88,7 @@ def test_without_any_word_there_is_no_platform() -> None:
     [
         (Path("/x"), {"BASEAI_DATA": "/y"}, True, Path("/x")),
         (None, {"BASEAI_DATA": "/y"}, True, Path("/y")),
-        (None, {"HOME": "/home/ana"}, False, Path("/home/ana/.baseai")),
+        (None, {"HOME": "/people/ana"}, False, Path("/people/ana/.baseai")),
         (None, {"HOME": "/root"}, True, Path("/var/lib/baseai")),
     ],
 )

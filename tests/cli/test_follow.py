@@ -165,6 +165,15 @@ def test_apply_and_follow_ends_with_the_runs_fate(platform: Loopback, baseai: Ba
     assert "contribution" in done.out
 
 
+def test_an_outage_of_the_database_is_waited_out(platform: Loopback) -> None:
+    run = platform.state.add(run_of(state="succeeded"))
+    platform.state.outages = 3
+    console = Console(file=io.StringIO(), width=120)
+    with Platform(Connection(url=platform.url, key=KEY)) as client:
+        assert follow_run(client, run.run_id, console).state == "succeeded"
+    assert platform.state.outages == 0
+
+
 def test_patience_ends() -> None:
     now = [0.0]
     notes: list[str] = []
@@ -178,4 +187,4 @@ def test_patience_ends() -> None:
     with pytest.raises(NoPlatform):
         patiently(ask, note=notes.append, sleep=sleep, clock=lambda: now[0], patience_s=30)
     assert 30 < now[0] < 40
-    assert notes == ["http://127.0.0.1:1 does not answer; trying again"]
+    assert notes == ["the platform does not answer; trying again"]

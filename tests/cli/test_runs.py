@@ -121,6 +121,11 @@ OFFERS = [
         pytest.param("cpu-slot:2", 2, "USD 0.16 an hour at list price", id="on each node"),
         pytest.param("8 × H100-SXM", 1, "USD 30.80 an hour at list price", id="in words"),
         pytest.param("H100:80GB:8", 1, "USD 22.32 to 30.80 an hour at list price", id="either of two models"),
+        pytest.param(
+            "H100-PCIe:1 | cpu-slot:2", 1, "USD 0.08 to 2.79 an hour at list price", id="alternatives"
+        ),
+        pytest.param("cpu-slot:2.5", 1, "USD 0.12 an hour at list price", id="slots are whole"),
+        pytest.param("H100-PCIe:1..4", 1, "USD 2.79 to 11.16 an hour at list price", id="a range"),
         pytest.param("quantum:1", 1, "", id="no offer"),
     ],
 )

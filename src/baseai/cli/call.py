@@ -6,6 +6,7 @@ request is wrong, 3 no platform, 1 all else, 130 interrupted. A traceback is sho
 
 import inspect
 import os
+import shlex
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -160,5 +161,5 @@ def listed(call: Call, path: str, shape: "type[BaseModel]", **query: object) -> 
         return None
     items, following = answer.items(shape)
     if following:
-        call.screen.note(f"there is more: --cursor {following}")
+        call.screen.note(f"there is more: --cursor {shlex.quote(following)}")
     return items

@@ -39,17 +39,22 @@ def patiently(
     clock: Callable[[], float] = time.monotonic,
     patience_s: float = PATIENCE_S,
 ) -> Got:
-    """Ask until there is an answer, waiting longer each time; give up with NoPlatform after `patience_s`."""
+    """Ask until there is an answer, waiting longer each time; after `patience_s` the outage is raised.
+
+    An outage is a platform that does not answer, or one that answers without being itself (5xx).
+    """
     since: float | None = None
     tries = 0
     while True:
         try:
             answer = ask()
-        except NoPlatform as gone:
+        except (NoPlatform, Declined) as gone:
+            if isinstance(gone, Declined) and not gone.is_outage:
+                raise
             now = clock()
             if since is None:
                 since = now
-                note(f"{gone.url} does not answer; trying again")
+                note("the platform does not answer; trying again")
             if now - since > patience_s:
                 raise
             sleep(BACK_OFF_S[min(tries, len(BACK_OFF_S) - 1)])

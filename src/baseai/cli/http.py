@@ -61,6 +61,11 @@ class Declined(Fault):
         self.document = document  # as it came
 
     @property
+    def is_outage(self) -> bool:
+        """Whether the platform answers but is not itself: its database is away, or it is just starting."""
+        return self.status >= 500
+
+    @property
     def is_bad_input(self) -> bool:
         return self.status in (400, 413, 415, 422)
 

@@ -3,6 +3,7 @@
 Invariant: a move of a node is asked for by its verb with a reason; the platform decides whether it may happen.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -19,9 +20,11 @@ MOVES: Mapping[str, str] = {
     "uncordon": "Let a node take leases again.",
     "drain": "Cordon a node and move what runs there elsewhere.",
     "retire": "Take a node out of the fleet for good.",
-    "declare-dead": "Vouch that a node is off: what ran there may start elsewhere before its leases end.",
 }
 
+UNSAID = "asked for by an operator"
+
+Reason = Annotated[str, typer.Option("--reason", help="Why, for the record.")]
 NodeName = Annotated[str, typer.Argument(metavar="NODE", help="Name or id of the node.", show_default=False)]
 
 
@@ -77,6 +80,21 @@ def add_nodes(app: typer.Typer, environ: Mapping[str, str]) -> None:
     for verb, meaning in MOVES.items():
         _add_move(node, verb, meaning, environ)
 
+    @command(
+        node, "declare-dead", example="baseai node declare-dead gpu-07 --reason 'burnt'", environ=environ
+    )
+    def declare_dead(call: Call, node: NodeName, reason: Reason = UNSAID) -> None:
+        """Vouch that a silent node's processes are gone.
+
+        Its leases end now, and what ran there may start elsewhere. If a process lives on after all, it runs twice.
+        """
+        answer = call.platform.post(f"/nodes/{segment(node)}/declare-dead", {"reason": reason})
+        if call.screen.as_json:
+            call.screen.document(answer.text)
+        else:
+            released = json.loads(answer.text or "{}").get("released", 0)
+            call.screen.say(f"{plain(node)} counts as dead; leases ended: {released}")
+
     @command(node, "token", example="baseai node token", environ=environ)
     def token(call: Call) -> None:
         """Make a token that joins one node, once, and print the command to run there."""
@@ -84,8 +102,6 @@ def add_nodes(app: typer.Typer, environ: Mapping[str, str]) -> None:
         if call.screen.as_json:
             call.screen.document(answer.text)
             return
-        import json
-
         made = json.loads(answer.text)
         call.screen.note(f"run this on the other node before {made.get('expires_at')}; the token works once")
         call.screen.say(plain(made["join_command"]))
@@ -166,6 +182,20 @@ def _show(call: Call, method: str, path: str, document: object) -> None:
             ("runs", ", ".join(node.runs)),
         ]
     )
+    devices = json.loads(answer.text).get("accelerators")
+    if isinstance(devices, list) and devices:
+        heads = {
+            "device_index": "INDEX",
+            "model": "MODEL",
+            "serial": "SERIAL",
+            "state": "STATE",
+            "run_id": "RUN",
+        }
+        call.screen.say("")
+        call.screen.table(
+            [Column(head=head, right=head == "INDEX") for head in heads.values()],
+            [["" if one.get(key) is None else str(one[key]) for key in heads] for one in devices],
+        )
 
 
 def _free_text(models: Mapping[str, int], free: Mapping[str, int]) -> str:

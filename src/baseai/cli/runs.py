@@ -4,10 +4,12 @@ Invariant: what cannot be undone is never asked about and never guessed: apply c
 """
 
 import json
+import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
@@ -49,10 +51,14 @@ if TYPE_CHECKING:
 WATCH_EVERY_S = 2.0
 CHECK_FIRST_BYTES = 8 * 1024**2  # a spec with more than this to upload is checked before anything is sent
 
+COUNT = re.compile(
+    r"(?<![\w.-])(\d+(?:\.\d+)?)(?!\.?[\w-]|\s*[KMGT]i?B)"
+)  # a number that is no name and no memory
+
 Table = tuple[Sequence[Column], Sequence[Sequence[str]]]
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name or id of the run.", show_default=False)]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many at most.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="How many at most.")]
 Cursor = Annotated[
     str | None, typer.Option("--cursor", help="Where the page before ended.", show_default=False)
 ]
@@ -329,20 +335,24 @@ def _say_price(call: Call, run: "RunView") -> None:
 
 def price_text(run: "RunView", offers: "Sequence[Offer]") -> str:
     """What an hour of the run costs at list price, a range where the run leaves the model or the count open."""
-    asked = plain(run.gpu).casefold()
-    tokens = set(re.findall(r"[a-z][a-z0-9.-]*", asked))
-    fitting = [offer for offer in offers if any(offer.model.casefold().startswith(token) for token in tokens)]
-    exact = [offer for offer in fitting if offer.model.casefold() in tokens]
-    counts = [
-        int(found) for found in re.findall(r"(?<![\w.-])(\d+)(?![\w.-]|\s*[KMGT]i?B)", plain(run.gpu))
-    ] or [1]
-    rates = [offer.price_per_hour for offer in exact or fitting]
-    if not rates:
+    amounts: list[tuple[Decimal, str]] = []
+    for ask in plain(run.gpu).split("|"):
+        words = {word.casefold() for word in re.findall(r"[A-Za-z][\w.-]*", ask)}
+        fitting = [
+            offer for offer in offers if any(offer.model.casefold().startswith(word) for word in words)
+        ]
+        exact = [offer for offer in fitting if offer.model.casefold() in words]
+        counts = [math.ceil(float(count)) for count in COUNT.findall(ask)] or [1]
+        amounts += [
+            (offer.price_per_hour * count * run.nodes, offer.currency)
+            for offer in exact or fitting
+            for count in counts
+        ]
+    if not amounts:
         return ""
-    currency = (exact or fitting)[0].currency
-    least, most = min(rates) * min(counts) * run.nodes, max(rates) * max(counts) * run.nodes
-    amount = money_text(least, currency) + ("" if least == most else f" to {money_text(most, currency)}")
-    return f"{currency} {amount} an hour at list price"
+    (least, currency), (most, _) = min(amounts), max(amounts)
+    shown = money_text(least, currency) + ("" if least == most else f" to {money_text(most, currency)}")
+    return f"{currency} {shown} an hour at list price"
 
 
 # ---- ps -------------------------------------------------------------------------------------------------------
@@ -366,7 +376,7 @@ def _ps_lines(call: Call, runs: "Sequence[RunView]") -> Table:
         except Declined:
             pass
         try:
-            nodes, _ = call.platform.get("/nodes", limit=1000).items(NodeView)
+            nodes, _ = call.platform.get("/nodes").items(NodeView)
         except Declined:
             pass
     return run_columns(runs, costs, nodes, now_utc())

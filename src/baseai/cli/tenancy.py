@@ -46,7 +46,16 @@ def _add_tenants(app: typer.Typer, environ: Mapping[str, str]) -> None:
     @command(tenant, "add", example="baseai tenant add ufmg", environ=environ)
     def add_tenant(call: Call, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
         """Add a tenant."""
-        _show_tenant(call, "/tenants", name)
+        from baseai.api.schemas import TenantView
+
+        answer = call.platform.post("/tenants", {"name": name})
+        if call.screen.as_json:
+            call.screen.document(answer.text)
+            return
+        made = answer.read(TenantView)
+        call.screen.say(
+            f"{plain(made.name)} was added ({made.tenant_id}); projects: {', '.join(made.projects)}"
+        )
 
     @command(tenant, "add-project", example="baseai tenant add-project ufmg vision", environ=environ)
     def add_project(
@@ -55,20 +64,11 @@ def _add_tenants(app: typer.Typer, environ: Mapping[str, str]) -> None:
         name: Annotated[str, typer.Argument(metavar="NAME")],
     ) -> None:
         """Add a project to a tenant."""
-        _show_tenant(call, f"/tenants/{segment(tenant)}/projects", name)
-
-
-def _show_tenant(call: Call, path: str, name: str) -> None:
-    from baseai.api.schemas import TenantView
-
-    answer = call.platform.post(path, {"name": name})
-    if call.screen.as_json:
-        call.screen.document(answer.text)
-        return
-    tenant = answer.read(TenantView)
-    call.screen.facts(
-        [("tenant", f"{tenant.name} ({tenant.tenant_id})"), ("projects", ", ".join(tenant.projects))]
-    )
+        answer = call.platform.post(f"/tenants/{segment(tenant)}/projects", {"name": name})
+        if call.screen.as_json:
+            call.screen.document(answer.text)
+        else:
+            call.screen.say(f"{plain(name)} was added to {plain(tenant)}")
 
 
 def _add_keys(app: typer.Typer, environ: Mapping[str, str]) -> None:
