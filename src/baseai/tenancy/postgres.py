@@ -103,6 +103,10 @@ class Tenancy:
             await record(session, "tenant", made["tenant_id"], "made", actor=actor, tenant_id=made["tenant_id"])
         return {**made, "projects": ["main"]}
 
+    async def tenants_exist(self) -> bool:
+        async with self._truth.transaction() as session:
+            return await fetch_one(session, "SELECT FROM tenants LIMIT 1") is not None
+
     async def make_project(self, tenant: str, name: str, *, actor: str) -> Row:
         async with self._truth.transaction(Scope(tenant_id=None, actor=actor)) as session:
             tenant_id = await self._tenant_id(session, tenant)
@@ -185,6 +189,16 @@ class Tenancy:
             await record(session, "key", made["key_id"], "made", actor=actor, tenant_id=tenant_id)
         return {**made, "tenant": tenant, "secret": text}
 
+    async def ensure_key(self, name: str, role: Role, text: str) -> None:
+        """A platform key with this very text, once."""
+        async with self._truth.transaction() as session:
+            made = await session.execute(
+                "INSERT INTO api_keys (key_id, name, role, hash) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                (mint("key"), name, role.value, self._hash(text)),
+            )
+            if made.rowcount:
+                await record(session, "key", name, "made", actor="platform")
+
     async def keys(self, scope: Scope) -> Sequence[Row]:
         async with self._truth.transaction(scope) as session:
             return await fetch_all(
@@ -216,6 +230,15 @@ class Tenancy:
             )
         assert row is not None
         return text, row["expires_at"]
+
+    async def ensure_join_token(self, text: str, site: str) -> None:
+        """A join token with this very text, once."""
+        async with self._truth.transaction() as session:
+            await session.execute(
+                "INSERT INTO join_tokens (hash, site_id, made_by, expires_at) VALUES (%s, %s, 'platform', now() + %s)"
+                " ON CONFLICT DO NOTHING",
+                (self._hash(text), site, TOKEN_LIVES),
+            )
 
     async def spend_join_token(self, session: Session, text: str) -> str:
         """The site the token admits to, in the caller's transaction, so that a failed join leaves it unspent.

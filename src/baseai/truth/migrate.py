@@ -20,7 +20,8 @@ FOLDER = Path(__file__).parent / "migrations"
 
 def migrate(dsn: str) -> None:
     """Bring the database at `dsn` to the newest revision. Raises TruthUnavailable when it cannot be reached."""
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for name in ("alembic", "alembic.runtime.plugins"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool)
     try:
         with engine.connect() as connection:

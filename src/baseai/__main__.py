@@ -1,0 +1,5 @@
+"""`python -m baseai` is the command `baseai`."""
+
+from baseai.wiring import main
+
+main()

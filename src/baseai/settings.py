@@ -1,0 +1,95 @@
+"""Settings of the platform on one machine: what `baseai up` takes, from options and from the environment.
+
+Invariant: the environment is read once, by wiring, into these values; an unknown BASEAI_ name is refused.
+"""
+
+import difflib
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from baseai.ground.fault import Refused
+
+DEFAULT_PORT = 7800
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+ENVIRONMENT = frozenset(
+    {
+        "BASEAI_DATA", "BASEAI_URL", "BASEAI_KEY", "BASEAI_CA_FILE", "BASEAI_DEBUG", "BASEAI_DATABASE",
+        "BASEAI_LISTEN", "BASEAI_PORT", "BASEAI_CHILD", "BASEAI_SHARED",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformSettings:
+    """How `baseai up` runs the platform."""
+
+    data: Path  # everything the platform keeps; one platform each
+    listen: str = "127.0.0.1"  # address the server listens on; beyond loopback only with a certificate
+    port: int = DEFAULT_PORT  # of the server; 0 takes a free one
+    database: str | None = None  # a PostgreSQL ≥ 16 to use instead of the embedded one, `postgresql://…`
+    tls_cert: Path | None = None  # certificate chain of the server, PEM
+    tls_key: Path | None = None  # its private key, PEM
+    agent: bool = True  # whether this machine is a node as well
+    node_name: str | None = None  # of this machine in the fleet; by default the host's name
+    node_address: str | None = None  # where other nodes reach this one
+    cpu_slots: int | None = None  # how many CPU slots this machine offers; by default all cores
+    run_user: str | None = None  # the user runs are started as; needs root
+    demo: bool = False  # label every page as a demonstration
+    durable: bool = True  # off only in tests: PostgreSQL then trades safety against a power cut for speed
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.tls_cert else "http"
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.listen}]" if ":" in self.listen else self.listen
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+def checked(settings: PlatformSettings) -> PlatformSettings:
+    """The settings, if they may be run with. Raises Refused with the sentence to show."""
+    if settings.listen not in LOOPBACK and not settings.listen.startswith("127.") and settings.tls_cert is None:
+        raise Refused(
+            f"the server listens beyond this machine ({settings.listen}) only with --tls-cert and --tls-key"
+        )
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise Refused("--tls-cert and --tls-key go together")
+    for file in (settings.tls_cert, settings.tls_key):
+        if file is not None and not file.is_file():
+            raise Refused(f"there is no file {file}")
+    if not 0 <= settings.port <= 65_535:
+        raise Refused(f"{settings.port} is not a port")
+    return settings
+
+
+def refuse_unknown(environ: Mapping[str, str]) -> None:
+    """Raises Refused for a BASEAI_ variable that means nothing, with the nearest that does."""
+    for name in sorted(environ):
+        # BASEAI_RUN_… and the like are what a run is told of itself; a command within a run may meet them.
+        if not name.startswith("BASEAI_") or name in ENVIRONMENT or "BASEAI_RUN_ID" in environ:
+            continue
+        near = difflib.get_close_matches(name, ENVIRONMENT, n=1)
+        raise Refused(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+
+
+def data_folder(given: Path | None, environ: Mapping[str, str]) -> Path:
+    """The data folder: the one given, BASEAI_DATA, or ~/.baseai (for root /var/lib/baseai)."""
+    if given is not None:
+        return given.absolute()
+    if environ.get("BASEAI_DATA"):
+        return Path(environ["BASEAI_DATA"]).absolute()
+    return Path("/var/lib/baseai") if os.geteuid() == 0 else Path.home() / ".baseai"
+
+
+def runtime_folder(data: Path, environ: Mapping[str, str]) -> Path:
+    """A short folder for sockets, one for each data folder."""
+    name = f"baseai-{hashlib.sha256(str(data).encode()).hexdigest()[:10]}"
+    if os.geteuid() != 0 and environ.get("XDG_RUNTIME_DIR"):
+        return Path(environ["XDG_RUNTIME_DIR"]) / name
+    if os.geteuid() == 0 and os.access("/run", os.W_OK):
+        return Path("/run") / name
+    return Path("/tmp") / f"{name}-{os.geteuid()}"  # noqa: S108 - created mode 700 and owned, or refused

@@ -1,0 +1,79 @@
+"""The controller's process: the loops that settle, schedule, watch, meter and post. One of them leads at a time.
+
+It holds an advisory lock of PostgreSQL while it leads; a second controller waits for it. Every loop may be
+killed between any two statements: what it does is one transaction each, and level-triggered.
+"""
+
+import asyncio
+import logging
+import time
+
+import psycopg
+from psycopg import AsyncConnection
+
+from baseai.scheduling.tick import tick
+from baseai.truth.migrate import migrate
+from baseai.truth.session import Truth, TruthUnavailable
+from baseai.wiring.household import Household
+from baseai.wiring.rooms import Rooms
+
+log = logging.getLogger(__name__)
+
+LEADER_LOCK = 0x6C656164  # "lead"
+LONGEST_REST_S = 2.0  # between looks when nothing is told
+SCHEDULE_EVERY_S = 10.0  # a full look at the queue, also when nothing was told
+BOOK_EVERY_S = 5.0
+
+
+async def control(dsn: str, household: Household) -> None:
+    """Lead whenever nobody else does, for ever."""
+    while True:
+        try:
+            await asyncio.to_thread(migrate, dsn)
+            async with await AsyncConnection.connect(dsn, autocommit=True, connect_timeout=5) as leading:
+                await leading.execute("SELECT pg_advisory_lock(%s)", (LEADER_LOCK,))
+                log.info("leading")
+                await _lead(dsn, household, leading)
+        except (TruthUnavailable, psycopg.OperationalError) as wrong:
+            log.warning("%s", str(wrong).splitlines()[0])
+            await asyncio.sleep(0.3)
+
+
+async def _lead(dsn: str, household: Household, leading: AsyncConnection) -> None:
+    truth = Truth(dsn, connections_max=4)
+    await truth.open()
+    rung = asyncio.Event()
+    listening = asyncio.create_task(_listen(truth, rung))
+    try:
+        rooms = Rooms(truth, household)
+        scheduled = booked = 0.0
+        told = True
+        while True:
+            rung.clear()
+            await leading.execute("SELECT 1")  # the lock is held as long as this line is
+            await rooms.engine.watch()
+            moved = await rooms.engine.settle()
+            if told or moved or time.monotonic() - scheduled > SCHEDULE_EVERY_S:
+                scheduled = time.monotonic()
+                plan, stale = await tick(rooms.queue)
+                for refused in stale:
+                    log.warning("the grant of %s was not written: %s", refused.run_id, refused.why)
+                if plan.grants:
+                    log.info("granted %d, waiting %d", len(plan.grants), len(plan.waits))
+            if moved or time.monotonic() - booked > BOOK_EVERY_S:
+                booked = time.monotonic()
+                await rooms.meter.meter()
+                await rooms.meter.post()
+            told = True
+            try:
+                await asyncio.wait_for(rung.wait(), LONGEST_REST_S)
+            except TimeoutError:
+                told = False
+    finally:
+        listening.cancel()
+        await truth.close()
+
+
+async def _listen(truth: Truth, rung: asyncio.Event) -> None:
+    async for _ in truth.notices("baseai_tick"):
+        rung.set()

@@ -1,0 +1,155 @@
+"""A household is a platform's data folder: what lies where, who holds it, and how to reach the platform.
+
+Invariant: one supervisor holds the folder at a time; its keys are made once, readable by its owner only.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from baseai.ground.fault import Fault
+from baseai.tenancy.key import key_text
+
+
+class HeldAlready(Fault):
+    """Another platform runs on this data folder."""
+
+    def __init__(self, data: str, pid: int | None) -> None:
+        super().__init__(data, pid)
+        self.data = data
+        self.pid = pid
+
+    def __str__(self) -> str:
+        by = f" (pid {self.pid})" if self.pid else ""
+        return f"a platform runs on {self.data} already{by}: end it with `baseai down`, or choose another --data"
+
+
+class FolderUnusable(Fault):
+    """The data folder cannot be written."""
+
+    def __init__(self, data: str, why: str) -> None:
+        super().__init__(data, why)
+        self.data = data
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"the data folder {self.data} cannot be used: {self.why}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Household:
+    """Where things lie below one data folder."""
+
+    data: Path
+
+    @property
+    def postgres(self) -> Path:
+        return self.data / "postgres"
+
+    @property
+    def logs(self) -> Path:
+        return self.data / "log"
+
+    @property
+    def node(self) -> Path:
+        return self.data / "node"
+
+    @property
+    def files(self) -> Path:
+        return self.data / "files"
+
+    @property
+    def uploads(self) -> Path:
+        return self.files / "uploads"
+
+    @property
+    def run_logs(self) -> Path:
+        return self.files / "logs"
+
+    @property
+    def connect(self) -> Path:
+        return self.data / "connect.json"
+
+    @property
+    def running(self) -> Path:
+        return self.data / "platform.json"
+
+    def checkpoints(self, run_id: str) -> str:
+        return str(self.files / "checkpoints" / run_id)
+
+    def outputs(self, run_id: str) -> str:
+        return str(self.files / "outputs" / run_id)
+
+    def make(self) -> None:
+        """The folders. Others may pass through `data` (PostgreSQL's account must), and read nothing in it."""
+        try:
+            self.data.mkdir(parents=True, exist_ok=True)
+            os.chmod(self.data, 0o711 if os.geteuid() == 0 else 0o700)
+            for folder in (self.logs, self.node, self.files, self.uploads, self.run_logs, self.data / "keys"):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            probe = self.data / ".probe"
+            probe.write_bytes(b"x" * 4096)
+            probe.unlink()
+        except OSError as wrong:
+            raise FolderUnusable(str(self.data), wrong.strerror or str(wrong)) from wrong
+
+    def hold(self) -> IO[str]:
+        """Hold the folder until the returned file is closed or the process ends. Raises HeldAlready."""
+        file = (self.data / "platform.lock").open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as wrong:
+            file.close()
+            raise HeldAlready(str(self.data), self.pid()) from wrong
+        return file
+
+    def is_held(self) -> bool:
+        """Whether a supervisor holds the folder now."""
+        if not (self.data / "platform.lock").exists():
+            return False
+        try:
+            self.hold().close()
+        except HeldAlready:
+            return True
+        return False
+
+    def pid(self) -> int | None:
+        """Of the supervisor, as it wrote it down; None when there is none."""
+        return self.read(self.running).get("pid")
+
+    def key(self, name: str) -> bytes:
+        """32 secret bytes of that name, made on first use."""
+        path = self.data / "keys" / name
+        if not path.exists():
+            write_private(path, secrets.token_bytes(32))
+        return path.read_bytes()
+
+    def text(self, name: str, prefix: str) -> str:
+        """A secret text of that name, made on first use."""
+        path = self.data / "keys" / name
+        if not path.exists():
+            write_private(path, key_text(prefix, secrets.token_bytes(25)).encode())
+        return path.read_text()
+
+    def read(self, path: Path) -> dict[str, Any]:
+        try:
+            found = json.loads(path.read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file of mode 600, whole or not at all."""
+    coming = path.with_name(f".{path.name}.{os.getpid()}")
+    handle = os.open(coming, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(coming, path)
+

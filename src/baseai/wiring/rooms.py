@@ -1,0 +1,244 @@
+"""The rooms of one process: every shell over one truth, joined to the catalogue by small adapters."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from baseai.catalog.catalog import Catalog, load_catalog
+from baseai.engine.postgres import Engine, Places
+from baseai.finance.cost import By
+from baseai.finance.postgres import Meter, PostgresBooks, costs_in, load_transfers
+from baseai.finance.rate import HourlyCostRate, HourlyPrice
+from baseai.fleet.postgres import Fleet
+from baseai.ground.clock import now_utc
+from baseai.ground.fault import NotFound, Refused
+from baseai.ground.identity import RunId, TenantId
+from baseai.ground.money import MICRO
+from baseai.scheduling.admit import NeverFits, fits_ever
+from baseai.scheduling.postgres import PostgresQueue
+from baseai.tenancy.postgres import Tenancy
+from baseai.truth.session import Scope, Truth, fetch_all
+from baseai.views.postgres import Views
+from baseai.workloads.demand import demand_of
+from baseai.workloads.postgres import Runs
+from baseai.workloads.spec import RunSpec, spec_of
+from baseai.workloads.training import recipe
+from baseai.wiring.household import Household
+
+HOME_SITE = "local"  # whose terms hold for a site that the catalogue does not know
+
+
+class CatalogRates:
+    """Prices and hourly costs for finance, from the catalogue."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def price(self, model: str, at: datetime) -> HourlyPrice | None:
+        try:
+            found = self._catalog.price(model, at)
+        except NotFound:
+            return None
+        return HourlyPrice(
+            per_hour=found.per_hour, currency=found.currency, source=f"list of {found.effective_from}"
+        )
+
+    def hourly_cost(self, model: str, site_id: str, at: datetime) -> HourlyCostRate | None:
+        for site in (site_id, HOME_SITE):
+            try:
+                cost = self._catalog.hourly_cost(model, site)
+            except NotFound:
+                continue
+            except Refused:
+                return None
+            return HourlyCostRate(
+                depreciation=cost.depreciation,
+                energy=cost.energy,
+                colocation=cost.colocation,
+                currency=cost.currency,
+                basis=f"catalogue assumptions for {site} (estimated, mark {cost.mark.value}):"
+                " straight-line depreciation, power × PUE × tariff, colocation",
+            )
+        return None
+
+
+class Money:
+    """Cost reports and the books as doors show them."""
+
+    def __init__(self, truth: Truth, catalog: Catalog, rates: CatalogRates) -> None:
+        self._truth = truth
+        self._catalog = catalog
+        self._rates = rates
+
+    async def cost(self, by: str, subject: str | None, scope: Scope) -> list[dict[str, Any]]:
+        rows = await costs_in(self._truth, self._rates, scope, by=By(by), subject=subject)
+        labels = await self._labels(scope, by, [row.subject for row in rows])
+        return [
+            {
+                "subject": row.subject,
+                "label": labels.get(row.subject, row.subject),
+                "accelerator_hours": (Decimal(row.accelerator_us) / 3_600_000_000).quantize(Decimal("0.000001")),
+                "revenue": row.revenue.amount(),
+                "cost": row.cost.amount(),
+                "contribution": row.contribution().amount(),
+                "currency": row.revenue.currency,
+                "accruing": row.accruing,
+                "basis": row.basis,
+            }
+            for row in rows
+        ]
+
+    async def _labels(self, scope: Scope, by: str, subjects: Sequence[str]) -> Mapping[str, str]:
+        query = {
+            "run": "SELECT run_id AS id, name AS label FROM runs WHERE run_id = ANY(%s)",
+            "node": "SELECT node_id AS id, name AS label FROM nodes WHERE node_id = ANY(%s)",
+            "tenant": "SELECT tenant_id AS id, name AS label FROM tenants WHERE tenant_id = ANY(%s)",
+            "accelerator": "SELECT accelerator_id AS id, model || ' ' || serial AS label FROM accelerators"
+            " WHERE accelerator_id = ANY(%s)",
+        }[by]
+        async with self._truth.transaction(scope) as session:
+            return {row["id"]: row["label"] for row in await fetch_all(session, query, (list(subjects),))}
+
+    async def trial_balance(self, scope: Scope) -> dict[str, Any]:
+        found = await PostgresBooks(self._truth, scope).trial_balance(now_utc())
+        micros = sum(abs(difference) for difference in found.difference_micros().values())
+        return {
+            "at": found.at,
+            "balances": [
+                {
+                    "account": row.account,
+                    "currency": row.currency,
+                    "debits": Decimal(row.debits_micros) / MICRO,
+                    "credits": Decimal(row.credits_micros) / MICRO,
+                    "balance": Decimal(row.balance_micros()) / MICRO,
+                }
+                for row in found.balances
+            ],
+            "difference": Decimal(micros) / MICRO,
+        }
+
+    async def transfers(
+        self, scope: Scope, *, run_id: str | None, limit: int, cursor: str | None
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        most = min(max(1, limit), 500)
+        found = await load_transfers(self._truth, scope, run_id=run_id, after=cursor, limit=most + 1)
+        shown = found[:most]
+        return [
+            {
+                "transfer_id": one.transfer_id,
+                "debit": one.debit_account,
+                "credit": one.credit_account,
+                "amount": Decimal(one.amount_micros) / MICRO,
+                "currency": one.currency,
+                "effective_at": one.effective_at,
+                "run_id": one.run_id,
+                "accelerator": None if one.accelerator_no is None else str(one.accelerator_no),
+                "note": one.note,
+            }
+            for one in shown
+        ], (shown[-1].transfer_id if len(found) > most else None)
+
+    def offer(self, model: str) -> dict[str, Any]:
+        price = self._rates.price(model, datetime.now(UTC))
+        if price is None:
+            return {"price_per_hour": Decimal(0)}
+        try:
+            memory = self._catalog.accelerator(model).memory_gib
+        except NotFound:
+            memory = None
+        return {
+            "price_per_hour": price.per_hour,
+            "currency": price.currency,
+            "memory_gib": float(memory) if memory else None,
+        }
+
+    def prices(self) -> dict[str, Decimal]:
+        return {
+            accelerator.model: found.per_hour
+            for accelerator in self._catalog.accelerators
+            if (found := self._rates.price(accelerator.model, datetime.now(UTC))) is not None
+        }
+
+
+class Admission:
+    """Reads specs, and refuses at once what no node could ever take."""
+
+    def __init__(self, catalog: Catalog, queue: PostgresQueue) -> None:
+        self._catalog = catalog
+        self._queue = queue
+
+    def read(self, text: str, file: str) -> RunSpec:
+        return spec_of(text, file, recipe.checked)
+
+    async def check(self, run_id: str, tenant_id: str, spec: RunSpec) -> None:
+        demand = demand_of(spec, RunId(run_id), TenantId(tenant_id), self._catalog.models_matching)
+        snapshot, _ = await self._queue.snapshot(with_queue=False)
+        verdict = fits_ever(demand, snapshot)
+        if isinstance(verdict, NeverFits):
+            raise Refused(verdict.sentence)
+
+
+class NoticeBell:
+    """Rings whoever waits for a run or a node when PostgreSQL tells that it changed."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
+
+    async def listen(self, truth: Truth, *channels: str) -> None:
+        """Pass on what is told, for ever. After a lost line everybody is rung, for something may have been missed."""
+        async for channel, subject in truth.notices(*channels):
+            for name in (subject, channel) if channel else tuple(self._waiting):
+                for event in self._waiting.get(name, ()):
+                    event.set()
+
+    async def wait(self, subject: str, within_s: float) -> bool:
+        """Until something about `subject` (an id, or a channel for all of its ids) is told; False when time is up."""
+        event = asyncio.Event()
+        self._waiting[subject].add(event)
+        try:
+            await asyncio.wait_for(event.wait(), within_s)
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting[subject].discard(event)
+            if not self._waiting[subject]:
+                del self._waiting[subject]
+        return True
+
+
+class Rooms:
+    """Every room of one process, over one truth."""
+
+    def __init__(self, truth: Truth, household: Household) -> None:
+        self.catalog = load_catalog()
+        self.truth = truth
+        self.tenancy = Tenancy(truth, pepper=household.key("pepper"), master=household.key("master"))
+        self.rates = CatalogRates(self.catalog)
+        self.meter = Meter(truth, self.rates)
+        self.money = Money(truth, self.catalog, self.rates)
+        self.fleet = Fleet(truth, self.tenancy, self._unplaceable)
+        self.runs = Runs(truth)
+        self.queue = PostgresQueue(truth, self.catalog.models_matching, self._country_of)
+        self.admission = Admission(self.catalog, self.queue)
+        self.engine = Engine(
+            truth, self.tenancy, Places(checkpoints=household.checkpoints, outputs=household.outputs)
+        )
+        self.views = Views(truth)
+
+    def _unplaceable(self, model: str) -> str | None:
+        try:
+            accelerator = self.catalog.accelerator(model)
+        except NotFound:
+            return f"the catalogue has no accelerator model {model}"
+        if not accelerator.may_stand_in_our_servers:
+            return f"{model} is leased from its provider and never stands in a node of ours"
+        return None
+
+    def _country_of(self, site_id: str) -> str:
+        try:
+            return self.catalog.site(site_id).country
+        except NotFound:
+            return "BR"  # a site of our own: the company is Brazilian

@@ -1,0 +1,92 @@
+"""The server's process: REST and pages over one port."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from baseai.api.app import create_api
+from baseai.api.doors import Doors
+from baseai.engine.log_folder import LogFolder
+from baseai.settings import PlatformSettings
+from baseai.tenancy.role import Role
+from baseai.truth.migrate import migrate
+from baseai.truth.session import Truth, fetch_one
+from baseai.wiring.household import Household
+from baseai.wiring.rooms import NoticeBell, Rooms
+
+log = logging.getLogger(__name__)
+
+FIRST_TENANT = "base"  # so that a fresh platform takes a run at once
+
+
+async def serve(settings: PlatformSettings, dsn: str, household: Household, listening: socket.socket) -> None:
+    """Serve on `listening` until told to end."""
+    await asyncio.to_thread(migrate, dsn)
+    truth = Truth(dsn, connections_max=16)
+    await truth.open()
+    rooms = Rooms(truth, household)
+    await _furnish(rooms, household)
+    bell = NoticeBell()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        ringing = asyncio.create_task(bell.listen(truth, "baseai_desired", "baseai_run"))
+        yield
+        ringing.cancel()
+
+    async def health() -> dict[str, Any]:
+        async with truth.transaction() as session:
+            row = await fetch_one(session, "SELECT current_setting('server_version') AS version")
+        return {"database": f"PostgreSQL {row['version'] if row else '?'}", "demo": settings.demo}
+
+    app = create_api(
+        Doors(
+            tenancy=rooms.tenancy,
+            fleet=rooms.fleet,
+            runs=rooms.runs,
+            engine=rooms.engine,
+            views=rooms.views,
+            money=rooms.money,
+            admission=rooms.admission,
+            bell=bell,
+            logs=LogFolder(household.run_logs),
+            health=health,
+            uploads=household.uploads,
+            base_url=settings.url,
+            demo=settings.demo,
+        )
+    )
+    app.router.lifespan_context = lifespan
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            ssl_certfile=str(settings.tls_cert) if settings.tls_cert else None,
+            ssl_keyfile=str(settings.tls_key) if settings.tls_key else None,
+            timeout_graceful_shutdown=2,
+            server_header=False,
+        )
+    )
+    await server.serve(sockets=[listening])
+    await truth.close()
+
+
+async def _furnish(rooms: Rooms, household: Household) -> None:
+    """What a fresh platform starts with: a tenant, the operator's key, a token for this machine's agent. Repeatable."""
+    async with rooms.truth.transaction() as session:
+        known = await fetch_one(session, "SELECT FROM platform WHERE name = 'furnished'")
+    if known is not None:
+        return
+    if not await rooms.tenancy.tenants_exist():
+        await rooms.tenancy.make_tenant(FIRST_TENANT, actor="platform")
+    await rooms.tenancy.ensure_key("operator", Role.OPERATOR, household.text("operator", "bai"))
+    await rooms.tenancy.ensure_join_token(household.text("join", "join"), "local")
+    async with rooms.truth.transaction() as session:
+        await session.execute("INSERT INTO platform VALUES ('furnished', 'true') ON CONFLICT DO NOTHING")
