@@ -49,6 +49,13 @@ def work(train_json: str, launcher_pid: int, launched_at: str) -> Mapping[str, s
         os._exit(1)  # without the orderly end of a group whose other half may be dead
 
 
+def end_with_parent() -> bool:
+    """Ask the kernel to kill this process when its parent ends; False where the kernel cannot be asked."""
+    if sys.platform != "linux":
+        return False
+    return int(ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)) == 0
+
+
 def _trained(assignment: assignments.Assignment, launched_at: str) -> Mapping[str, str]:
     import torch
     import torch.distributed as dist
@@ -98,10 +105,7 @@ def _bind_to(launcher_pid: int) -> None:
     # Blocked in this thread and in all that it starts, torch's included: only the listener takes it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_listen, args=(launcher_pid,), daemon=True, name="sigterm").start()
-    if sys.platform == "linux":
-        # The forkserver, our parent, ends when the launcher does; the kernel then ends us.
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    else:
+    if not end_with_parent():
         threading.Thread(target=_watch, args=(launcher_pid,), daemon=True, name="launcher").start()
     if not _alive(launcher_pid):
         os._exit(TAKEN_DOWN)
