@@ -195,6 +195,18 @@ def test_a_platform_command_joins_the_app_and_its_faults_become_sentences() -> N
     assert "Start the platform." in CliRunner().invoke(app, ["--help"]).stdout
 
 
+def test_a_data_folder_named_before_a_platform_command_reaches_it() -> None:
+    found: list[Path | None] = []
+
+    def up(data: Path | None = typer.Option(None, "--data")) -> None:
+        found.append(data)
+
+    app = build_app({"up": up}, environ={})
+    for words in (["--data", "/a", "up"], ["--data", "/a", "up", "--data", "/b"], ["up"]):
+        assert CliRunner().invoke(app, words).exit_code == 0
+    assert found == [Path("/a"), Path("/b"), None]
+
+
 def test_a_bug_shows_its_traceback_only_on_request() -> None:
     def up() -> None:
         raise KeyError("lost")

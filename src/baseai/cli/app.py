@@ -46,6 +46,8 @@ def build_app(
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
+    before: dict[str, object] = {}  # what stands before the command and may be meant for it
+
     @app.callback()
     def connect(
         ctx: typer.Context,
@@ -82,9 +84,10 @@ def build_app(
         These options may stand before or after the command; every command also takes --json.
         """
         ctx.obj = Asked(url=url, key=key, data=data, ca_file=ca_file)
+        before["data"] = data
 
     for name, started in platform_commands.items():
-        app.command(name)(_ending(started, environ))
+        app.command(name)(_ending(started, environ, before))
     add_runs(app, environ)
     add_nodes(app, environ)
     add_tenancy(app, environ)
@@ -101,9 +104,16 @@ def _say_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _ending(started: Callable[..., Any], environ: Mapping[str, str]) -> Callable[..., None]:
+def _ending(
+    started: Callable[..., Any], environ: Mapping[str, str], before: Mapping[str, object]
+) -> Callable[..., None]:
+    """The command with its faults turned into sentences, and a --data that was written before it."""
+
     @functools.wraps(started)
     def command(*args: Any, **said: Any) -> None:
+        for name, value in before.items():
+            if name in said and said[name] is None:
+                said[name] = value
         raise typer.Exit(ended(lambda: started(*args, **said), this_screen(environ, as_json=False), environ))
 
     return command

@@ -51,9 +51,8 @@ if TYPE_CHECKING:
 WATCH_EVERY_S = 2.0
 CHECK_FIRST_BYTES = 8 * 1024**2  # a spec with more than this to upload is checked before anything is sent
 
-COUNT = re.compile(
-    r"(?<![\w.-])(\d+(?:\.\d+)?)(?!\.?[\w-]|\s*[KMGT]i?B)"
-)  # a number that is no name and no memory
+# A number that belongs to no name and is no memory: how many accelerators are asked for.
+COUNT = re.compile(r"(?<![\w-])(?<!\d\.)(\d+(?:\.\d+)?)(?!\.?[\w-]|\s*[KMGT]i?B)")
 
 Table = tuple[Sequence[Column], Sequence[Sequence[str]]]
 
