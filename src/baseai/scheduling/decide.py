@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 from baseai.ground.identity import RunId
 from baseai.scheduling.booking import Booking, Held, booking_of
 from baseai.scheduling.explain import explanation_of
-from baseai.scheduling.place import Placement, place, take
+from baseai.scheduling.place import Placement, permitted, place, take
 from baseai.scheduling.plan import Explanation, Grant, Plan, Wait, WaitKind
-from baseai.scheduling.snapshot import Capacity, Snapshot, micros
+from baseai.scheduling.snapshot import Bools, Capacity, Snapshot, micros
 from baseai.workloads.demand import Demand
 
 EXPLAINED_MOST = 100  # different explanations worked out in one cycle; `explain` gives the others when asked
@@ -55,7 +55,7 @@ def decide(snapshot: Snapshot, now: datetime, *, explained_most: int = EXPLAINED
     waits = []
     for ahead, waiting in enumerate(cycle.waiting):
         alike = (
-            *_likeness(waiting.demand),
+            *_likeness(waiting.demand, snapshot),
             waiting.demand.max_duration_s,
             waiting.bookings_ahead,
             waiting.own is not None,
@@ -80,16 +80,22 @@ def _served(snapshot: Snapshot, now: datetime) -> _Cycle:
     now_us = micros(now)
     cycle = _Cycle(free=snapshot.free.copy(), held=Held(snapshot.leases), bookings=[], grants=[], waiting=[])
     hopeless: dict[Likeness, tuple[WaitKind, Booking | None]] = {}
+    permits: dict[Likeness, Bools] = {}
     for run in snapshot.waiting:
         demand = run.demand
         ends_us = now_us + demand.max_duration_s * 1_000_000
         outlived = [booking for booking in cycle.bookings if ends_us > booking.starts_us]
         # Capacity only shrinks within a cycle, so what failed once fails again.
-        alike = (*_likeness(demand), *(booking.run_id for booking in outlived))
+        alike = (*_likeness(demand, snapshot), *(booking.run_id for booking in outlived))
         known = hopeless.get(alike)
         if known is None:
             left = [booking.left for booking in outlived]
-            placement = place(demand, snapshot, cycle.free, left, usable=snapshot.ready)
+            where = (demand.sites, demand.residency, demand.needs_container)
+            if where not in permits:
+                permits[where] = permitted(demand, snapshot, snapshot.ready)
+            placement = place(
+                demand, snapshot, cycle.free, left, usable=snapshot.ready, allowed=permits[where]
+            )
             if placement is not None:
                 for capacity in (cycle.free, *left):
                     take(placement, demand, snapshot, capacity)
@@ -121,10 +127,10 @@ def _kind(
     raise AssertionError("a run that fits beside every booking was not granted")
 
 
-def _likeness(demand: Demand) -> Likeness:
+def _likeness(demand: Demand, snapshot: Snapshot) -> Likeness:
     """Everything of a demand that decides whether it fits at one instant."""
     return (
-        demand.tenant_id,
+        None if snapshot.all_shared else demand.tenant_id,
         demand.node_count,
         demand.asks,
         demand.memory_mib,

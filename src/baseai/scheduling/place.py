@@ -48,16 +48,22 @@ def options(demand: Demand) -> Iterator[tuple[str, int]]:
 
 
 def place(
-    demand: Demand, snapshot: Snapshot, free: Capacity, also: Sequence[Capacity], *, usable: Bools
+    demand: Demand,
+    snapshot: Snapshot,
+    free: Capacity,
+    also: Sequence[Capacity],
+    *,
+    usable: Bools,
+    allowed: Bools | None = None,
 ) -> Placement | None:
     """Choose the nodes of one gang, or None where it does not fit as a whole.
 
     free: what is free now; the tightest fit in it wins, then the lowest node id.
     also: capacities at later instants that the gang must fit into as well, because it will still be running.
     usable: per node, whether it may be used at all (`snapshot.ready`, as a rule).
+    allowed: what `permitted` says of demand and usable, where the caller has asked before.
     The first of the demand's options that fits is taken. O(bays of the models asked for).
     """
-    allowed: Bools | None = None
     for model, count in options(demand):
         span = snapshot.bay_span.get(model)
         if span is None:
@@ -132,7 +138,8 @@ def _holds(
         holds &= capacity.disk_mib[nodes] >= demand.disk_mib
     if demand.cpu_milli:
         holds &= capacity.cpu_milli[nodes] >= demand.cpu_milli
-    holds &= tenant_may_join(demand, snapshot, capacity.tenant[nodes], snapshot.shared[nodes])
+    if not snapshot.all_shared:
+        holds &= tenant_may_join(demand, snapshot, capacity.tenant[nodes], snapshot.shared[nodes])
     return holds
 
 

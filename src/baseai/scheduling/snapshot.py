@@ -111,6 +111,7 @@ class Snapshot:
     ready: Bools
     standing: Bools  # ready, or cordoned and thus able to be ready again
     shared: Bools  # isolation keeps tenants apart
+    all_shared: bool  # on every node, so that whose run it is decides nothing
     container: Bools
     bay_node: Ints
     bay_span: dict[str, tuple[int, int]]  # the bays of one model, in the order of their nodes
@@ -194,6 +195,7 @@ def snapshot_of(
         ready=np.array([node.state == "ready" for node in fleet], dtype=np.bool_),
         standing=np.array([node.state in ("ready", "cordoned") for node in fleet], dtype=np.bool_),
         shared=np.array([node.isolation != "none" for node in fleet], dtype=np.bool_),
+        all_shared=all(node.isolation != "none" for node in fleet),
         container=np.array([node.has_container_runtime for node in fleet], dtype=np.bool_),
         bay_node=_ints(number for (_, number), _ in bays),
         bay_span=_spans(model_names),
