@@ -23,11 +23,11 @@ old=''      # a Python that runs and is too old
 venvless='' # a Python that is new enough and cannot make a virtual environment
 python=''
 if [ -n "${PYTHON-}" ]; then
-    candidates=$PYTHON
+    set -- "$PYTHON"
 else
-    candidates='python3 python3.13 python3.12 python3.11 python3.14 python'
+    set -- python3 python3.13 python3.12 python3.11 python3.14 python
 fi
-for candidate in $candidates; do
+for candidate in "$@"; do
     version=$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
     if ! "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
         old=${old:-"$candidate is Python $version"}
