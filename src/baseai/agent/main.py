@@ -19,7 +19,7 @@ from baseai.agent.agent import Agent
 from baseai.agent.facts import allowed_cores, observe_facts
 from baseai.agent.folder import NodeFolder
 from baseai.agent.link import Link
-from baseai.agent.process import RunUser, ShimLauncher
+from baseai.agent.process import SEGMENT_BYTES, SEGMENTS, RunUser, ShimLauncher
 from baseai.ground.fault import Fault, Refused
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ class AgentSettings:
     cpu_slots: int | None = None  # how many CPU slots the node offers; by default all cores
     run_user: str | None = None  # the user runs are started as; needs an agent run by root
     ca_file: Path | None = None  # certificate that signs the server's, when no public one does
+    segment_bytes: int = SEGMENT_BYTES  # a run's log on this node is kept in pieces of this size,
+    segments: int = SEGMENTS  # at most so many of them
 
 
 def run_agent(settings: AgentSettings) -> int:
@@ -69,7 +71,13 @@ async def _tend(settings: AgentSettings, folder: NodeFolder) -> None:
     agent = Agent(
         folder=folder,
         link=Link(settings.url, ca_file=settings.ca_file),
-        launcher=ShimLauncher(run_user=run_user, environment=dict(os.environ), cores=allowed_cores()),
+        launcher=ShimLauncher(
+            run_user=run_user,
+            environment=dict(os.environ),
+            cores=allowed_cores(),
+            segment_bytes=settings.segment_bytes,
+            segments=settings.segments,
+        ),
         observe_facts=lambda: observe_facts(
             folder=folder.path,
             url=settings.url,
