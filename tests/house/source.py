@@ -25,6 +25,7 @@ FLOORS: Sequence[frozenset[str]] = (
     frozenset({"twin", "views"}),
     frozenset({"api", "web", "cli", "agent"}),
     frozenset({"wiring", "settings"}),
+    frozenset({"__main__"}),
 )
 FLOOR_OF: Mapping[str, int] = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -51,6 +52,7 @@ OUTSIDE = (
     "agent",
     "wiring",
     "settings",
+    "__main__",
 )
 
 
