@@ -30,12 +30,20 @@ class Baseai(Protocol):
     ) -> Ended: ...
 
 
+@pytest.fixture(scope="session")
+def loopback() -> Iterator[Loopback]:
+    one = Loopback()
+    yield one
+    one.stop()
+
+
 @pytest.fixture
-def platform() -> Iterator[Loopback]:
-    loopback = Loopback()
-    loopback.start()
-    yield loopback
-    loopback.stop()
+def platform(loopback: Loopback) -> Loopback:
+    """The platform, up, with a new truth."""
+    loopback.state.__init__()  # type: ignore[misc]
+    if not loopback.is_up:
+        loopback.start()
+    return loopback
 
 
 @pytest.fixture

@@ -394,6 +394,10 @@ class Loopback:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def is_up(self) -> bool:
+        return self._server is not None
+
     def start(self) -> None:
         config = uvicorn.Config(
             application(self.state), port=self.port, log_level="critical", lifespan="off", ws="none"

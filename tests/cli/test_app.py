@@ -48,7 +48,7 @@ SPEC = "type: task\nname: hello\ncommands:\n  - echo hi\n"
         ),
         pytest.param("books transfers", "/books/transfers?limit=100", r" 0\.000417 +USD", id="transfers"),
         pytest.param(
-            "cost", "/cost?by=run", r"hello +0\.25 +0\.0102 +0\.000417 +0\.009783 +USD +~", id="cost"
+            "cost", "/cost?by=run", r"hello +0\.25 +~0\.0102 +~0\.000417 +~0\.009783 +USD", id="cost"
         ),
         pytest.param("status", "/health", r"you +ana \(operator\)", id="status"),
     ],
@@ -136,7 +136,7 @@ def test_text_of_others_cannot_steer_the_terminal(platform: Loopback, baseai: Ba
 
 def test_an_unknown_run_is_named(baseai: Baseai) -> None:
     wrong = baseai("show", "nobody")
-    assert (wrong.status, wrong.out, wrong.err) == (1, "", "baseai: Not found: no run nobody\n")
+    assert (wrong.status, wrong.out, wrong.err) == (1, "", "baseai: no run nobody\n")
     document = baseai("show", "nobody", "--json")
     assert json.loads(document.out)["status"] == 404
 
@@ -251,7 +251,7 @@ def test_as_a_process_it_writes_documents_out_and_sentences_beside(
     spec.write_text(SPEC.replace("commands", "comands"))
     wrong = typed("apply", "-f", str(spec), environ=here)
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert wrong.stderr.splitlines()[1] == f"{spec}:3:1 comands: is not a key — write `commands`"
+    assert wrong.stderr.splitlines()[1:] == [f"{spec}:3:1 comands: is not a key — write `commands`"]
     assert platform.state.submitted == {}
 
 

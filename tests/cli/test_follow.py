@@ -47,7 +47,7 @@ def test_logs_without_following_print_what_there_is(platform: Loopback, baseai: 
 def test_a_log_that_is_not_there_yet_is_explained(platform: Loopback, baseai: Baseai) -> None:
     wait = WaitView(position=1, ahead=0, sentence="waits for room")
     platform.state.add(run_of(state="queued", attempt_no=0, wait=wait))
-    assert baseai("logs", "hello").err == "nothing written yet: hello is queued: waits for room\n"
+    assert baseai("logs", "hello").err == "nothing written yet: hello: queued (waits for room)\n"
 
 
 def test_following_survives_cut_answers_and_a_restart_without_losing_or_doubling(
@@ -101,7 +101,7 @@ def test_following_waits_for_a_queued_run_and_ends_when_it_is_cancelled(
     done = baseai("logs", "-f", "hello")
     beside.join()
     assert (done.status, done.out) == (0, "")
-    assert done.err == "baseai: hello is queued\nbaseai: hello is cancelled\n"
+    assert done.err == "baseai: hello: queued\nbaseai: hello: cancelled\n"
 
 
 def test_following_nobody_ends_at_once(platform: Loopback, baseai: Baseai) -> None:
@@ -140,7 +140,7 @@ def test_follow_run_shows_progress_until_the_end(platform: Loopback, terminal: b
     assert last.state == "succeeded"
     assert seen == ["queued", "running", "running", "succeeded"]
     text = out.getvalue()
-    assert "train is running" in text
+    assert "train: running" in text
     assert "loss 2.5" in text
     if terminal:
         assert "5/9" in text
@@ -161,7 +161,7 @@ def test_apply_and_follow_ends_with_the_runs_fate(platform: Loopback, baseai: Ba
     done = baseai("apply", "-f", "-", "--follow", stdin="type: task\nname: hello\n")
     beside.join()
     assert done.status == 1
-    assert "hello is failed: exited with 3" in done.err
+    assert "hello: failed (exited with 3)" in done.err
     assert "contribution" in done.out
 
 

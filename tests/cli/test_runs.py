@@ -35,8 +35,8 @@ def test_apply_creates_a_run_and_says_where_and_for_how_much(
         "kind      task",
         "asks for  cpu-slot:2",
         "files     2 (2 B)",
+        "price     USD 0.0816 an hour at list price",
         f"page      {platform.url}/runs/{run.run_id}",
-        "price  USD 0.0816 an hour at list price",
     ]
     assert done.err == "uploading 1 file, 1 B\n"
     assert platform.state.puts == 1  # two files of one digest
@@ -94,7 +94,7 @@ def test_a_wrong_spec_creates_nothing(
     wrong = baseai("apply", "-f", str(spec))
     assert (wrong.status, wrong.out) == (2, "")
     assert sentence in wrong.err
-    assert platform.state.runs == {}
+    assert (platform.state.runs, platform.state.files) == ({}, {})
 
 
 def test_a_missing_spec_is_named(baseai: Baseai) -> None:

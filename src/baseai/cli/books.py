@@ -126,17 +126,13 @@ def add_books(app: typer.Typer, environ: Mapping[str, str]) -> None:
                 Column(head="COST", right=True),
                 Column(head="CONTRIBUTION", right=True),
                 Column(head="CURRENCY"),
-                Column(head=""),
             ],
             [
                 (
                     one.label,
                     figure(one.accelerator_hours, digits=5),
-                    revenue,
-                    spent,
-                    contribution,
+                    *(f"{'~' * one.accruing}{amount}" for amount in (revenue, spent, contribution)),
                     one.currency,
-                    "~" if one.accruing else " ",
                 )
                 for one, revenue, spent, contribution in zip(found, *columns, strict=True)
             ],

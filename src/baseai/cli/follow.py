@@ -81,8 +81,8 @@ def state_line(run: "RunView") -> str:
     if run.state == "queued" and run.wait is not None:
         because = plain(run.wait.sentence)
         if run.wait.change:
-            because += f" ({plain(run.wait.change)})"
-    return f"{run.name} is {run.state}" + (f": {because}" if because else "")
+            because += f"; {plain(run.wait.change)}"
+    return f"{plain(run.name)}: {run.state}" + (f" ({because})" if because else "")
 
 
 def progress_text(run: "RunView") -> str:

@@ -84,9 +84,8 @@ class Declined(Fault):
     def __str__(self) -> str:
         problem = self.problem()
         lines = [f"{e.file}:{e.line}:{e.column} {e.key}: {e.message} — {e.fix}" for e in problem.errors]
-        head = problem.title if not problem.detail else f"{problem.title}: {problem.detail}"
-        if problem.detail.casefold().startswith(problem.title.casefold()):
-            head = problem.detail
+        # With a list of errors the detail repeats them; without one the title only names the kind.
+        head = problem.title if lines or not problem.detail else problem.detail
         return "\n".join([head, *lines])
 
 

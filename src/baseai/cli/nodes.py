@@ -12,7 +12,7 @@ import typer
 from baseai.cli.call import Call, command, listed, segment
 from baseai.cli.column import Column, age, figure, instant_text, money_column, plain
 from baseai.cli.runs import Cursor, Limit
-from baseai.ground.clock import now_utc
+from baseai.ground.clock import instant, now_utc
 from baseai.ground.quantity import shown_mib
 
 MOVES: Mapping[str, str] = {
@@ -103,7 +103,7 @@ def add_nodes(app: typer.Typer, environ: Mapping[str, str]) -> None:
             call.screen.document(answer.text)
             return
         made = json.loads(answer.text)
-        call.screen.note(f"run this on the other node before {made.get('expires_at')}; the token works once")
+        call.screen.note(f"run this on the other node before {_until(made)}; the token works once")
         call.screen.say(plain(made["join_command"]))
 
     @command(app, "offers", example="baseai offers", environ=environ)
@@ -154,6 +154,10 @@ def _add_move(app: typer.Typer, verb: str, meaning: str, environ: Mapping[str, s
 
     move.__doc__ = meaning
     command(app, verb, example=f"baseai node {verb} gpu-07 --reason 'fan replaced'", environ=environ)(move)
+
+
+def _until(made: Mapping[str, str]) -> str:
+    return instant_text(instant(made["expires_at"]))
 
 
 def _show(call: Call, method: str, path: str, document: object) -> None:

@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from baseai.cli.follow import LogPiece
 
 WATCH_EVERY_S = 2.0
-CHECK_FIRST_BYTES = 8 * 1024**2  # a spec with more than this to upload is checked before anything is sent
 
 # A number that belongs to no name and is no memory: how many accelerators are asked for.
 COUNT = re.compile(r"(?<![\w-])(?<!\d\.)(\d+(?:\.\d+)?)(?!\.?[\w-]|\s*[KMGT]i?B)")
@@ -204,14 +203,13 @@ def _apply(
             return 0
         view = answer.read(RunView)
         screen.say(f"{plain(view.name)} would be created; nothing was")
-        screen.facts(
-            [("kind", view.kind), ("asks for", _asked_text(view)), ("files", _files_text(references))]
-        )
-        _say_price(call, view)
+        screen.facts(_created_facts(call, view, references))
         return 0
-    if sum(one.bytes for one in references) > CHECK_FIRST_BYTES:
+    sources = dict(zip([one.digest for one in references], found, strict=True))
+    missing = {digest: one for digest, one in sources.items() if not platform.has(f"/files/{digest}")}
+    if missing:  # a wrong spec is refused before anything is sent for it
         platform.send("POST", "/runs", query={"dry_run": True}, document=submit)
-    _upload(call, dict(zip([one.digest for one in references], found, strict=True)))
+        _upload(call, missing)
     # The key is made once and sent with every try: a repeated request cannot make a second run.
     answer = platform.send("POST", "/runs", document=submit, idempotency_key=uuid4().hex)
     view = answer.read(RunView)
@@ -220,15 +218,8 @@ def _apply(
         return 0
     if not screen.as_json:
         screen.say(f"{plain(view.name)} was created ({view.run_id})")
-        screen.facts(
-            [
-                ("kind", view.kind),
-                ("asks for", _asked_text(view)),
-                ("files", _files_text(references)),
-                ("page", platform.page_url(view.run_id)),
-            ]
-        )
-        _say_price(call, view)
+        page = ("page", platform.page_url(view.run_id))
+        screen.facts([*_created_facts(call, view, references), page])
         if view.state == "queued" and view.wait is not None:
             screen.say(*_wait_lines(view))
     if not follow:
@@ -279,13 +270,10 @@ def _spec(file: Path) -> tuple[str, str, Path]:
     return (text, "<stdin>", Path.cwd()) if str(file) == "-" else (text, str(file), file.resolve().parent)
 
 
-def _upload(call: Call, sources: "Mapping[str, Attachment]") -> None:
-    """Bring to the platform what it does not have yet, each digest once."""
+def _upload(call: Call, missing: "Mapping[str, Attachment]") -> None:
+    """Bring to the platform what it does not have yet: digest → where it lies here."""
     from baseai.cli.attachment import content
 
-    missing = {digest: one for digest, one in sources.items() if not call.platform.has(f"/files/{digest}")}
-    if not missing:
-        return
     total = sum(one.bytes for one in missing.values())
     files = "1 file" if len(missing) == 1 else f"{len(missing):,} files"
     note = f"uploading {files}, {bytes_text(total)}"
@@ -321,15 +309,20 @@ def _files_text(files: "Sequence[FileRef]") -> str:
     return f"{len(files):,} ({bytes_text(sum(one.bytes for one in files))})" if files else ""
 
 
-def _say_price(call: Call, run: "RunView") -> None:
+def _created_facts(call: Call, run: "RunView", files: "Sequence[FileRef]") -> list[tuple[str, str]]:
+    """What was asked for and what an hour of it costs."""
     from baseai.api.schemas import Offer
 
     try:
         offers, _ = call.platform.get("/offers").items(Offer)
     except Declined:
-        return  # a price that this key may not see is not a reason to fail
-    if text := price_text(run, offers):
-        call.screen.facts([("price", text)])
+        offers = []  # a price that this key may not see is no reason to fail
+    return [
+        ("kind", run.kind),
+        ("asks for", _asked_text(run)),
+        ("files", _files_text(files)),
+        ("price", price_text(run, offers)),
+    ]
 
 
 def price_text(run: "RunView", offers: "Sequence[Offer]") -> str:
