@@ -35,7 +35,7 @@ def demand(lines: str) -> Demand:
         (
             "resources: {gpu: [H100-SXM:2, A100:80GB:1..2]}",
             [(("H100-SXM",), 2), (("A100-80GB",), 2), (("A100-80GB",), 1)],
-        ),  # fmt: skip
+        ),
     ],
 )
 def test_asks(lines: str, asks: list[tuple[tuple[str, ...], int]]) -> None:

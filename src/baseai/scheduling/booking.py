@@ -106,7 +106,7 @@ def _first_start(
     demand: Demand, snapshot: Snapshot, leases: Holdings, now_us: int
 ) -> tuple[int, Placement, Capacity] | None:
     # What is free only grows as leases end, so the first sufficient end is found by halving.
-    ends = np.unique(np.maximum(leases.ends_us, now_us))
+    ends = np.sort(np.maximum(leases.ends_us, now_us))
     low, high = 0, len(ends)
     best: tuple[int, Placement, Capacity] | None = None
     while low < high:

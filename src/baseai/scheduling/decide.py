@@ -27,6 +27,7 @@ Likeness = tuple[object, ...]
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Waiting:
     demand: Demand
+    likeness: int
     kind: WaitKind
     behind: Booking | None
     own: Booking | None
@@ -55,7 +56,7 @@ def decide(snapshot: Snapshot, now: datetime, *, explained_most: int = EXPLAINED
     waits = []
     for ahead, waiting in enumerate(cycle.waiting):
         alike = (
-            *_likeness(waiting.demand, snapshot),
+            waiting.likeness,
             waiting.demand.max_duration_s,
             waiting.bookings_ahead,
             waiting.own is not None,
@@ -81,12 +82,13 @@ def _served(snapshot: Snapshot, now: datetime) -> _Cycle:
     cycle = _Cycle(free=snapshot.free.copy(), held=Held(snapshot.leases), bookings=[], grants=[], waiting=[])
     hopeless: dict[Likeness, tuple[WaitKind, Booking | None]] = {}
     permits: dict[Likeness, Bools] = {}
-    for run in snapshot.waiting:
+    booked: set[str] = set()
+    for run, likeness in zip(snapshot.waiting, snapshot.likeness, strict=True):
         demand = run.demand
         ends_us = now_us + demand.max_duration_s * 1_000_000
         outlived = [booking for booking in cycle.bookings if ends_us > booking.starts_us]
         # Capacity only shrinks within a cycle, so what failed once fails again.
-        alike = (*_likeness(demand, snapshot), *(booking.run_id for booking in outlived))
+        alike = (likeness, *[booking.run_id for booking in outlived])
         known = hopeless.get(alike)
         if known is None:
             left = [booking.left for booking in outlived]
@@ -102,44 +104,37 @@ def _served(snapshot: Snapshot, now: datetime) -> _Cycle:
                 cycle.held.add(placement, demand, snapshot, ends_us)
                 cycle.grants.append(_grant(placement, demand, snapshot, now))
                 continue
-            known = hopeless[alike] = _kind(demand, snapshot, cycle.free, outlived)
+            known = hopeless[alike] = _kind(demand, snapshot, cycle.free, outlived, permits[where])
         kind, behind = known
         ahead, own = len(cycle.bookings), None
-        if kind is WaitKind.SHORT and not any(book.model in demand.models for book in cycle.bookings):
+        if kind is WaitKind.SHORT and booked.isdisjoint(snapshot.models_of[likeness]):
             own = booking_of(demand, snapshot, cycle.held, now_us)
             cycle.bookings.append(own)
-        cycle.waiting.append(_Waiting(demand=demand, kind=kind, behind=behind, own=own, bookings_ahead=ahead))
+            booked.add(own.model)
+        cycle.waiting.append(
+            _Waiting(
+                demand=demand, likeness=likeness, kind=kind, behind=behind, own=own, bookings_ahead=ahead
+            )
+        )
     return cycle
 
 
 def _kind(
-    demand: Demand, snapshot: Snapshot, free: Capacity, outlived: list[Booking]
+    demand: Demand, snapshot: Snapshot, free: Capacity, outlived: list[Booking], allowed: Bools
 ) -> tuple[WaitKind, Booking | None]:
-    if place(demand, snapshot, snapshot.total, (), usable=snapshot.ready) is None:
+    def fits(capacity: Capacity, also: list[Capacity]) -> bool:
+        placed = place(demand, snapshot, capacity, also, usable=snapshot.ready, allowed=allowed)
+        return placed is not None
+
+    if not fits(snapshot.total, []):
         return WaitKind.NEVER, None
-    if place(demand, snapshot, free, (), usable=snapshot.ready) is None:
+    if not fits(free, []):
         return WaitKind.SHORT, None
     # It fits now, so some booking is in the way: the first without which less is left than it needs.
     for number, booking in enumerate(outlived):
-        left = [earlier.left for earlier in outlived[: number + 1]]
-        if place(demand, snapshot, free, left, usable=snapshot.ready) is None:
+        if not fits(free, [earlier.left for earlier in outlived[: number + 1]]):
             return WaitKind.HELD, booking
     raise AssertionError("a run that fits beside every booking was not granted")
-
-
-def _likeness(demand: Demand, snapshot: Snapshot) -> Likeness:
-    """Everything of a demand that decides whether it fits at one instant."""
-    return (
-        None if snapshot.all_shared else demand.tenant_id,
-        demand.node_count,
-        demand.asks,
-        demand.memory_mib,
-        demand.disk_mib,
-        demand.cpu_milli,
-        demand.sites,
-        demand.residency,
-        demand.needs_container,
-    )
 
 
 def _grant(placement: Placement, demand: Demand, snapshot: Snapshot, now: datetime) -> Grant:

@@ -120,6 +120,8 @@ class Snapshot:
     free: Capacity
     leases: Holdings
     waiting: tuple[WaitingRun, ...]  # in queue order
+    likeness: tuple[int, ...]  # of each waiting run: equal where no instant can tell their demands apart
+    models_of: tuple[frozenset[str], ...]  # what the runs of one likeness ask for
     sites: dict[str, int]
     countries: dict[str, int]
     tenants: dict[TenantId, int]
@@ -188,6 +190,15 @@ def snapshot_of(
         tenant=_ints(tenants[lease.tenant_id] for lease in held),
         ends_us=_ints(micros(lease.ends_at) for lease in held),
     )
+    all_shared = all(node.isolation != "none" for node in fleet)
+    codes: dict[tuple[object, ...], int] = {}
+    models_of: list[frozenset[str]] = []
+    for run in queue:
+        alike = _alike(run.demand, all_shared)
+        if alike not in codes:
+            codes[alike] = len(codes)
+            models_of.append(frozenset(run.demand.models))
+    likeness = tuple(codes[_alike(run.demand, all_shared)] for run in queue)
     columns = Snapshot(
         node_ids=tuple(node.node_id for node in fleet),
         site=_ints(sites[node.site] for node in fleet),
@@ -195,7 +206,7 @@ def snapshot_of(
         ready=np.array([node.state == "ready" for node in fleet], dtype=np.bool_),
         standing=np.array([node.state in ("ready", "cordoned") for node in fleet], dtype=np.bool_),
         shared=np.array([node.isolation != "none" for node in fleet], dtype=np.bool_),
-        all_shared=all(node.isolation != "none" for node in fleet),
+        all_shared=all_shared,
         container=np.array([node.has_container_runtime for node in fleet], dtype=np.bool_),
         bay_node=_ints(number for (_, number), _ in bays),
         bay_span=_spans(model_names),
@@ -204,6 +215,8 @@ def snapshot_of(
         free=less(total, holdings),
         leases=holdings,
         waiting=queue,
+        likeness=likeness,
+        models_of=tuple(models_of),
         sites=sites,
         countries=countries,
         tenants=tenants,
@@ -224,6 +237,21 @@ def less(total: Capacity, held: Holdings) -> Capacity:
         disk_mib=np.maximum(total.disk_mib - _summed(held.node, held.disk_mib, nodes), 0),
         cpu_milli=np.maximum(total.cpu_milli - _summed(held.node, held.cpu_milli, nodes), 0),
         tenant=tenant,
+    )
+
+
+def _alike(demand: Demand, all_shared: bool) -> tuple[object, ...]:
+    """Everything of a demand that decides whether it fits at one instant."""
+    return (
+        None if all_shared else demand.tenant_id,
+        demand.node_count,
+        demand.asks,
+        demand.memory_mib,
+        demand.disk_mib,
+        demand.cpu_milli,
+        demand.sites,
+        demand.residency,
+        demand.needs_container,
     )
 
 
