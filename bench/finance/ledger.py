@@ -112,7 +112,7 @@ async def measure(dsn: str, lines: int) -> None:
     lines = runs * ACCELERATORS * HOURS
     async with truth.transaction() as session:
         await session.execute("RESET ROLE")
-        await session.execute(SEED.format(runs=runs, accelerators=ACCELERATORS, hours=HOURS))  # type: ignore[arg-type]
+        await session.execute(SEED.format(runs=runs, accelerators=ACCELERATORS, hours=HOURS))
     print(f"{lines:,} usage lines of {runs:,} runs, {4 * lines:,} transfers")
     meter = Meter(truth, Rates())
     await timed("meter: leases → usage lines", lines, meter.meter)
@@ -121,8 +121,8 @@ async def measure(dsn: str, lines: int) -> None:
     async def ready_made(name: str) -> None:
         async with truth.transaction() as session:
             await session.execute("RESET ROLE")
-            await session.execute(f"CREATE TABLE {name} (LIKE transfers INCLUDING ALL)")  # type: ignore[arg-type]
-            await session.execute(f"INSERT INTO {name} SELECT * FROM transfers")  # type: ignore[arg-type]
+            await session.execute(f"CREATE TABLE {name} (LIKE transfers INCLUDING ALL)")
+            await session.execute(f"INSERT INTO {name} SELECT * FROM transfers")
 
     peer_s = await timed("peer: the same rows, ready made", lines, lambda: ready_made("peer_a"))
     again_s = await timed("peer against itself", lines, lambda: ready_made("peer_b"))
@@ -148,7 +148,9 @@ async def idle(meter: Meter) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--lines", type=int, default=200_000)
     lines = parser.parse_args().lines
     with postgres() as dsn:

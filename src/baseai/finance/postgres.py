@@ -4,13 +4,14 @@ Invariant: what is claimed and what is written stand in one transaction, so a cr
 and repeats nothing. Time is the database's `now()`, never this process's.
 """
 
+import asyncio
 import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from decimal import Decimal
-from typing import Any, LiteralString
+from operator import attrgetter
+from typing import LiteralString
 
 from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow
@@ -22,14 +23,15 @@ from baseai.finance.posting import Booked, HourOfUse, Unpriced, is_settled, post
 from baseai.finance.rate import Rates
 from baseai.finance.transfer import Kind, Transfer, TrialBalance, check_resolution
 from baseai.ground.fault import Conflict
-from baseai.truth.session import PLATFORM, Overlap, Scope, Session, Truth, fetch_all, fetch_one
+from baseai.truth.session import PLATFORM, Overlap, Scope, Session, Truth, fetch_all
 from baseai.workloads.reason import VERDICTS, Reason
 from baseai.workloads.run import ENDED
 
 __all__ = ["Recomputed", "Metering", "Meter", "Posting", "PostgresBooks", "costs_in", "load_transfers"]
 
 LEASES_A_TRANSACTION = 500
-RUNS_A_TRANSACTION = 200
+RUNS_A_TRANSACTION = 50
+LANES = 2  # while one transaction is being written, the next is being reckoned
 ROWS_A_STATEMENT = 5_000
 POSTING_LOCK = 0x706F7374  # "post"
 
@@ -57,7 +59,7 @@ WHERE l.observed_until IS NOT NULL AND (l.metered_until IS NULL OR l.metered_unt
       > GREATEST(l.observed_from, l.granted_at, l.metered_until))
   AND (%(lease_id)s::text IS NULL OR l.lease_id = %(lease_id)s)
 ORDER BY l.lease_id LIMIT %(limit)s FOR NO KEY UPDATE OF l SKIP LOCKED
-"""
+"""  # noqa: S608 - pieces are constants of this file
 
 LINE_COLUMNS = tuple(field.name for field in fields(UsageLine))
 LINE_TYPES = """line_id text, lease_id text, run_id text, attempt_no integer, tenant_id text, project_id text,
@@ -67,7 +69,7 @@ INSERT_LINES = f"""
 INSERT INTO usage_lines ({", ".join(LINE_COLUMNS)})
 SELECT {", ".join(LINE_COLUMNS)} FROM json_to_recordset(%s::json) AS fresh ({LINE_TYPES})
 ON CONFLICT (line_id) DO NOTHING
-"""
+"""  # noqa: S608 - pieces are constants of this file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,27 +131,42 @@ class Meter:
             for run_id in await self._unposted_runs():
                 self._due[run_id] = None
             self._looked = True
-        written, waiting = 0, 0
-        unpriced: dict[Unpriced, None] = {}
         due = sorted(self._due)
-        for first in range(0, len(due), RUNS_A_TRANSACTION):
-            some = {run_id: self._due[run_id] for run_id in due[first : first + RUNS_A_TRANSACTION]}
-            async with self._truth.transaction() as session:
-                if not await _alone(session):
-                    return Posting(transfers=written, waiting=len(self._due), unpriced=tuple(unpriced))
-                transfers, left, missing = await _postings(session, some, self._rates)
-                written += await _insert_transfers(session, transfers)
-            # Only now, after the commit, is it safe to forget them.
-            for run_id in some:
-                if run_id in left:
-                    self._due[run_id] = left[run_id]
-                    waiting += 1
-                else:
-                    del self._due[run_id]
-            unpriced |= dict.fromkeys(missing)
+        chunks = iter(
+            [due[first : first + RUNS_A_TRANSACTION] for first in range(0, len(due), RUNS_A_TRANSACTION)]
+        )
+        written, unpriced = 0, dict[Unpriced, None]()
+
+        async def lane() -> None:
+            nonlocal written
+            for run_ids in chunks:
+                transfers, missing = await self._post_some(run_ids)
+                written += transfers
+                unpriced.update(dict.fromkeys(missing))
+
+        async with asyncio.TaskGroup() as lanes:
+            for _ in range(min(LANES, len(due))):
+                lanes.create_task(lane())
         for gap in unpriced:
             log.warning("no %s known for %s at %s: its usage waits", gap.missing, gap.model, gap.hour)
-        return Posting(transfers=written, waiting=waiting, unpriced=tuple(unpriced))
+        return Posting(transfers=written, waiting=len(self._due), unpriced=tuple(unpriced))
+
+    async def _post_some(self, run_ids: Sequence[str]) -> tuple[int, list[Unpriced]]:
+        """Post these runs in one transaction; those that another copy is posting stay due."""
+        async with self._truth.transaction() as session:
+            free = await fetch_all(session, FREE, {"run_ids": run_ids, "lock": POSTING_LOCK})
+            some = {row["run_id"]: self._due[row["run_id"]] for row in free}
+            if not some:
+                return 0, []
+            transfers, left, missing = await _postings(session, some, self._rates)
+            written = await _insert_transfers(session, transfers)
+        # Only now, after the commit, is it safe to forget them.
+        for run_id in some:
+            if run_id in left:
+                self._due[run_id] = left[run_id]
+            else:
+                del self._due[run_id]
+        return written, missing
 
     async def recompute(self) -> Recomputed:
         """Rate all settled usage again from the first line on and compare with the books. Writes nothing."""
@@ -179,7 +196,7 @@ class Meter:
                 if metered.lines:
                     since = None if lease.billable is False else min(line.hour for line in metered.lines)
                     _earlier(due, lease.run_id, since)
-            written = await _insert(session, INSERT_LINES, [_line_row(line) for line in lines])
+            written = await _insert(session, INSERT_LINES, lines)
             if marks:
                 await session.execute(
                     "UPDATE leases l SET metered_until = m.until FROM unnest(%s::text[], %s::timestamptz[])"
@@ -261,7 +278,7 @@ SELECT r.run_id, r.state = ANY(%(run_ended)s) AS ended, now() AS now,
 FROM runs r LEFT JOIN leases l ON l.run_id = r.run_id
 LEFT JOIN attempts a ON a.run_id = l.run_id AND a.attempt_no = l.attempt_no
 WHERE r.run_id = ANY(%(run_ids)s) GROUP BY r.run_id
-"""
+"""  # noqa: S608 - pieces are constants of this file
 HOURS = """
 SELECT u.run_id, u.tenant_id, u.project_id, u.accelerator_no, u.node_id, u.site_id, u.model, u.hour,
   max(u.to_at) AS until_at, sum(u.micro_seconds)::bigint AS used_us,
@@ -291,12 +308,12 @@ FROM (
   WHERE raised LIKE 'cost:%%' OR raised LIKE 'revenue:%%'
 ) moved GROUP BY run_id, accelerator_no, hour, account
 """
+# One copy posts a run at a time, so that what it reads of the books is still so when it writes.
+FREE = """
+SELECT run_id FROM unnest(%(run_ids)s::text[]) AS due (run_id)
+WHERE pg_try_advisory_xact_lock(%(lock)s, hashtext(run_id))
+"""
 EVER = datetime.fromisoformat("0001-01-01T00:00:00+00:00")
-
-
-async def _alone(session: Session) -> bool:
-    row = await fetch_one(session, f"SELECT pg_try_advisory_xact_lock({POSTING_LOCK}) AS alone")
-    return row is not None and bool(row["alone"])
 
 
 async def _postings(
@@ -349,7 +366,7 @@ INSERT_TRANSFERS = f"""
 INSERT INTO transfers ({", ".join(TRANSFER_COLUMNS)})
 SELECT {", ".join(TRANSFER_COLUMNS)} FROM json_to_recordset(%s::json) AS fresh ({TRANSFER_TYPES})
 ON CONFLICT (transfer_id) DO NOTHING
-"""
+"""  # noqa: S608 - pieces are constants of this file
 BALANCES = """
 WITH counted AS (
   SELECT debit_account, credit_account, currency, amount_micros, kind = 'pending' AS pending FROM transfers t
@@ -422,7 +439,7 @@ async def _insert_new(session: Session, transfers: Sequence[Transfer]) -> int:
     written = 0
     for first in range(0, len(transfers), ROWS_A_STATEMENT):
         some = transfers[first : first + ROWS_A_STATEMENT]
-        fresh = await _insert(session, INSERT_TRANSFERS, [_transfer_row(transfer) for transfer in some])
+        fresh = await _insert(session, INSERT_TRANSFERS, some)
         written += fresh
         if fresh < len(some):
             stored = await _load_by_id(session, [transfer.transfer_id for transfer in some])
@@ -433,38 +450,24 @@ async def _insert_new(session: Session, transfers: Sequence[Transfer]) -> int:
     return written
 
 
-async def _insert(session: Session, query: LiteralString, rows: Sequence[list[Any]]) -> int:
-    written = 0
+async def _insert(session: Session, query: LiteralString, rows: Sequence[UsageLine | Transfer]) -> int:
+    """Insert by a statement that takes its rows as JSON; how many were new."""
     columns = LINE_COLUMNS if query is INSERT_LINES else TRANSFER_COLUMNS
+    facts = attrgetter(*columns)
+    written = 0
     for first in range(0, len(rows), ROWS_A_STATEMENT):
-        some = [dict(zip(columns, row, strict=True)) for row in rows[first : first + ROWS_A_STATEMENT]]
+        some = [dict(zip(columns, facts(row), strict=True)) for row in rows[first : first + ROWS_A_STATEMENT]]
         try:
-            done = await session.execute(query, (json.dumps(some),))
+            done = await session.execute(query, (json.dumps(some, default=str),))
         except UniqueViolation as wrong:  # a pending transfer that another copy resolved a moment ago
             raise Conflict(wrong.diag.message_detail or str(wrong)) from wrong
         written += done.rowcount
     return written
 
 
-def _line_row(line: UsageLine) -> list[Any]:
-    return [_plain(getattr(line, name)) for name in LINE_COLUMNS]
-
-
-def _transfer_row(transfer: Transfer) -> list[Any]:
-    return [_plain(getattr(transfer, name)) for name in TRANSFER_COLUMNS]
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return str(value)
-    return value
-
-
 async def _load_by_id(session: Session, transfer_ids: Sequence[str]) -> dict[str, Transfer]:
     columns = ", ".join(TRANSFER_COLUMNS)
-    query = f"SELECT {columns} FROM transfers WHERE transfer_id = ANY(%s)"
+    query = f"SELECT {columns} FROM transfers WHERE transfer_id = ANY(%s)"  # noqa: S608 - columns are our own
     return {
         row["transfer_id"]: _transfer(row) for row in await fetch_all(session, query, (list(transfer_ids),))
     }
@@ -482,7 +485,7 @@ WHERE (%(run_id)s::text IS NULL OR run_id = %(run_id)s)
   AND (%(after)s::text IS NULL OR (effective_at, transfer_id) < (
     SELECT effective_at, transfer_id FROM transfers WHERE transfer_id = %(after)s))
 ORDER BY effective_at DESC, transfer_id DESC LIMIT %(limit)s
-"""
+"""  # noqa: S608 - pieces are constants of this file
 
 
 async def load_transfers(

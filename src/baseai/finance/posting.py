@@ -113,6 +113,7 @@ def postings_of(
         (COST_COLOCATION, PAYABLE_COLOCATION, cost.colocation, cost.currency, use.used_us),
     )
     entry_id = derived("entry", use.run_id, use.accelerator_no, hour_of(use.hour).isoformat())
+    digest = entry_id.partition("_")[2]
     transfers = []
     for account, other, rate, currency, total_us in wanted:
         before = booked.get(account)
@@ -130,12 +131,13 @@ def postings_of(
             continue
         raises, lowers = (other, account) if is_revenue(account) else (account, other)
         debit, credit = (raises, lowers) if amount > 0 else (lowers, raises)
-        facts: tuple[object, ...] = (entry_id, account, currency)
+        # The entry's digest names run, accelerator and hour; the rest of the id can then be read by people.
+        transfer_id = f"tr_{digest}-{account.partition(':')[2]}"
         if before is not None:
-            facts += (before.transfers,)
+            transfer_id += f"-{before.transfers}"
         transfers.append(
             Transfer(
-                transfer_id=derived("tr", *facts),
+                transfer_id=transfer_id,
                 entry_id=entry_id,
                 debit_account=debit,
                 credit_account=credit,
