@@ -1,0 +1,89 @@
+"""What the pages need from below, each as narrow as the need: lists and details, money, who asks, and news.
+
+Invariant: whatever has a scope answers within it, so another tenant's run is NotFound here as everywhere.
+The pages read rows as mappings with the fields of the doors' schemas; they change nothing but a session.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal, Protocol
+
+from baseai.tenancy.key import Holder
+from baseai.truth.session import Scope
+from baseai.web.language import ZONE
+
+Row = Mapping[str, Any]
+By = Literal["run", "node", "accelerator", "tenant"]
+
+
+class Views(Protocol):
+    """Lists and details, in the asker's scope."""
+
+    async def runs(
+        self, scope: Scope, *, states: Sequence[str] = (), everything: bool = False, limit: int = 100,
+        cursor: str | None = None,
+    ) -> tuple[Sequence[Row], str | None]: ...  # fmt: skip
+
+    async def run(self, scope: Scope, run_id: str) -> Row:
+        """Raises NotFound, also for another tenant's."""
+
+    async def points(self, scope: Scope, run_id: str) -> Sequence[Row]: ...
+
+    async def nodes(self, scope: Scope) -> Sequence[Row]: ...
+
+    async def accelerators(self, scope: Scope, node_id: str) -> Sequence[Row]: ...
+
+    async def offers(self) -> Sequence[Row]: ...
+
+    async def queue(self, scope: Scope) -> Sequence[Row]: ...
+
+
+class Money(Protocol):
+    """What things earned and cost."""
+
+    async def cost(self, by: By, subject: str | None, scope: Scope) -> Sequence[Row]:
+        """Rows with the fields of CostView; a node is named by its node_id, an accelerator by its accelerator_id."""
+
+    async def trial_balance(self, scope: Scope) -> Row: ...
+
+    async def prices(self) -> Mapping[str, Decimal]:
+        """List price of an accelerator-hour by model, in US dollars."""
+
+
+class Gate(Protocol):
+    """Who a browser is. Each raises NotAdmitted for what is wrong, used up or expired."""
+
+    async def use_link(self, token: str) -> str:
+        """The text of a new session, for the token of a link that works once."""
+
+    async def session_holder(self, session: str) -> Holder: ...
+
+    async def sign_out(self, session: str) -> None: ...
+
+
+class News(Protocol):
+    """When to look again. What happened while nobody listened is told as one; beyond that every 15 s at the latest."""
+
+    def run_changes(self, run_id: str) -> AsyncIterator[None]: ...
+
+    def fleet_changes(self) -> AsyncIterator[None]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSettings:
+    """How the pages present this platform."""
+
+    demo: bool = False  # a banner on every page says that nothing here is business
+    zone: str = ZONE  # in which times are shown; the IANA name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebDoors:
+    """All that the pages stand on."""
+
+    views: Views
+    money: Money
+    gate: Gate
+    news: News
+    settings: WebSettings = WebSettings()

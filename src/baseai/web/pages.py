@@ -1,0 +1,450 @@
+"""A page is one address of the browser's door: it reads within the visitor's scope, renders, and decides nothing.
+
+Invariant: every page is for a visitor who is signed in and whose role covers it, escapes whatever people wrote, loads
+nothing from elsewhere and works without script; a live page sends the same fragments again when they changed.
+"""
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
+from fastapi.routing import APIRoute
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from baseai.ground.clock import now_utc
+from baseai.ground.fault import Fault, NotFound, Refused
+from baseai.ground.quantity import shown_s
+from baseai.tenancy.key import NotAdmitted, NotAllowed
+from baseai.tenancy.role import Deed
+from baseai.web import phrase, story
+from baseai.web.doors import Row, WebDoors
+from baseai.web.language import TAGS, Language, load_languages
+from baseai.web.visit import (
+    LANGUAGE_COOKIE,
+    LANGUAGE_KEPT_S,
+    SECURITY_HEADERS,
+    SESSION_COOKIE,
+    Visit,
+    language_of,
+    refuse_strangers,
+    visit_of,
+)
+
+HERE = Path(__file__).parent
+STATIC_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+RUNS_PER_PAGE = 50
+LIVE_EVERY_S = 1.0  # no page is told more often than this
+LIVE_AT_MOST_S = 1800.0  # then the browser connects anew
+MONEY_KEPT_S = 5.0  # sums over everything are not asked for again within this time
+
+RUN_PARTS = ("state", "figures", "curve", "result", "money", "leases", "checkpoints", "events")
+Facts = dict[str, Any]
+
+
+class Pages:
+    """All pages over one set of doors."""
+
+    def __init__(self, doors: WebDoors) -> None:
+        self.doors = doors
+        self.languages = load_languages(doors.settings.zone)
+        self.static = _load_static()
+        self._environments = {tag: self._environment(language) for tag, language in self.languages.items()}
+        self._sums: dict[tuple[str, str | None], tuple[float, Sequence[Row]]] = {}
+
+    # ---- rendering
+
+    def _environment(self, language: Language) -> Environment:
+        environment = Environment(
+            loader=FileSystemLoader(HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.i18n"],
+        )
+        environment.install_gettext_callables(  # type: ignore[attr-defined]
+            language.words.gettext, language.words.ngettext, newstyle=True
+        )
+        environment.filters.update(
+            number=language.number,
+            exact=language.exact,
+            percent=language.percent,
+            money=language.money,
+            when=language.when,
+            ago=language.ago,
+            lasting=lambda seconds: "–" if seconds is None else shown_s(seconds),
+            mib=lambda mib: f"{language.number(mib / 1024, 1)} GiB" if mib >= 1024 else f"{mib} MiB",
+            size=lambda count: f"{language.number(count / 1e6, 1)} MB" if count else "–",
+        )
+        environment.globals.update(
+            language=language,
+            tags=TAGS,
+            demo=self.doors.settings.demo,
+            zone=self.doors.settings.zone,
+            static=lambda name: f"/static/{name}?v={self.static[name].digest}",
+            look=phrase.look_of,
+            reason=lambda code: phrase.reason(language, code),
+            event_words=lambda code: phrase.event(language, code),
+            role_words=lambda code: phrase.role(language, code),
+            isolation_words=lambda code: phrase.isolation(language, code),
+            wait_words=lambda code: phrase.wait(language, code),
+            failing=lambda counts: phrase.failing(language, counts),
+            change_words=lambda english: phrase.change(language, english),
+            done_ratio=story.done_ratio,
+            lasted_s=story.lasted_s,
+            silent_s=story.silent_s,
+            Deed=Deed,
+        )
+        return environment
+
+    def render(self, template: str, language: Language, **facts: Any) -> str:
+        return self._environments[language.tag].get_template(template).render(now=now_utc(), **facts)
+
+    def page(self, request: Request, visit: Visit, template: str, **facts: Any) -> Response:
+        html = self.render(template, visit.language, visit=visit, here=_here(request), **facts)
+        return self._html(request, html, visit.language)
+
+    def wrong(self, request: Request, status: int, kind: str) -> Response:
+        """A page that says what is wrong and what to do; `kind` names the sentence."""
+        language = language_of(request, self.languages)
+        html = self.render("wrong.html", language, visit=None, here=_here(request), kind=kind, status=status)
+        return self._html(request, html, language, status=status)
+
+    def _html(self, request: Request, html: str, language: Language, *, status: int = 200) -> Response:
+        answer = HTMLResponse(html, status_code=status)
+        answer.headers["Cache-Control"] = "private, no-store"
+        answer.headers["Content-Language"] = language.tag
+        answer.headers["Vary"] = "Cookie, Accept-Language"
+        if request.query_params.get("lang") == language.tag:
+            answer.set_cookie(
+                LANGUAGE_COOKIE, language.tag, max_age=LANGUAGE_KEPT_S, samesite="lax", httponly=True,
+                secure=request.url.scheme == "https",
+            )  # fmt: skip
+        return answer
+
+    async def visit(self, request: Request, *deeds: Deed) -> Visit:
+        """Raises NotAdmitted or, where the role covers none of `deeds`, NotAllowed."""
+        visit = await visit_of(request, self.doors.gate, self.languages)
+        if deeds:
+            visit.require(*deeds)
+        return visit
+
+    # ---- what pages show
+
+    async def sums(self, by: Any, visit: Visit) -> Sequence[Row]:
+        """Cost rows over everything in scope, at most MONEY_KEPT_S old; none for who may not see them."""
+        if not visit.sees_costs:
+            return ()
+        key = (by, visit.scope.tenant_id)
+        kept = self._sums.get(key)
+        if kept is None or time.monotonic() - kept[0] > MONEY_KEPT_S:
+            kept = (time.monotonic(), await self.doors.money.cost(by, None, visit.scope))
+            self._sums[key] = kept
+        return kept[1]
+
+    async def fleet(self, visit: Visit) -> Facts:
+        nodes = await self.doors.views.nodes(visit.scope)
+        money = story.money_by(await self.sums("node", visit))
+        names: Mapping[str, str] = {}
+        if visit.may(Deed.SEE_RUNS):
+            runs, _ = await self.doors.views.runs(visit.scope, limit=200)
+            names = {
+                run["name"]: run["run_id"] for run in reversed(runs) if run["state"] not in story.LIVE_ENDS
+            }
+        return {"nodes": nodes, "models": story.models_of(nodes), "money": money, "run_ids": names}
+
+    async def node(self, visit: Visit, name: str) -> Facts:
+        """Raises NotFound."""
+        fleet = await self.fleet(visit)
+        node = next((node for node in fleet["nodes"] if name in (node["name"], node["node_id"])), None)
+        if node is None:
+            raise NotFound("node", name)
+        money = story.money_by(await self.sums("accelerator", visit))
+        accelerators = await self.doors.views.accelerators(visit.scope, node["node_id"])
+        own = [row for each in accelerators for row in money.get(each["accelerator_id"], ())]
+        return {
+            "node": node, "accelerators": accelerators, "money": money, "totals": story.sums_of(own),
+            "run_ids": fleet["run_ids"], "node_money": fleet["money"].get(node["node_id"], ()),
+        }  # fmt: skip
+
+    async def queue(self, visit: Visit) -> Facts:
+        return {"queue": await self.doors.views.queue(visit.scope)}
+
+    async def runs(self, visit: Visit, request: Request) -> Facts:
+        state = request.query_params.get("state", "")
+        states = [state] if state in phrase.RUN_STATES else []
+        runs, more = await self.doors.views.runs(
+            visit.scope,
+            states=states,
+            everything=state == "all",
+            limit=RUNS_PER_PAGE,
+            cursor=request.query_params.get("cursor"),
+        )
+        return {"runs": runs, "more": more, "state": state, "states": tuple(phrase.RUN_STATES)}
+
+    async def run(self, visit: Visit, run_id: str) -> Facts:
+        """Raises NotFound, also for another tenant's."""
+        detail = await self.doors.views.run(visit.scope, run_id)
+        points = await self.doors.views.points(visit.scope, run_id)
+        money = await self.doors.money.cost("run", run_id, visit.scope) if visit.sees_charges else ()
+        run = detail["run"]
+        progress = run["progress"] or {}
+        curve = story.curve_of(points, detail["events"], detail["checkpoints"], progress, visit.language)
+        return {
+            "run": run, "leases": detail["leases"], "events": detail["events"], "checkpoints": detail["checkpoints"],
+            "money": money, "curve": curve, "progress": progress, "result": run["result"] or {},
+            "remaining_s": story.remaining_s(run, points), "ended": run["state"] in story.LIVE_ENDS,
+        }  # fmt: skip
+
+    async def books(self, visit: Visit) -> Facts:
+        trial = await self.doors.money.trial_balance(visit.scope)
+        by_tenant, by_node = await self.sums("tenant", visit), await self.sums("node", visit)
+        return {
+            "trial": trial,
+            "by_tenant": by_tenant,
+            "by_node": by_node,
+            "totals": story.sums_of(by_tenant),
+        }
+
+    async def offers(self, visit: Visit) -> Facts:
+        return {"offers": await self.doors.views.offers(), "prices": await self.doors.money.prices()}
+
+    # ---- live
+
+    def live(
+        self, request: Request, visit: Visit, changes: AsyncIterator[None], parts: Sequence[str], folder: str,
+        facts: Callable[[], Awaitable[Facts]],
+    ) -> Response:  # fmt: skip
+        """A stream of the fragments of a page, each sent when it changed; it ends with the run or the session."""
+
+        async def told() -> AsyncIterator[str]:
+            sent: dict[str, str] = {}
+            until = time.monotonic() + LIVE_AT_MOST_S
+            yield "retry: 2000\n\n"
+            # What changed between the page and this stream is told at once.
+            async with aclosing(_at_once_and_then(changes)) as news:
+                async for _ in news:
+                    try:
+                        await self.doors.gate.session_holder(request.cookies.get(SESSION_COOKIE, ""))
+                        known = await facts()
+                    except Fault as fault:
+                        if fault.retryable:
+                            yield ": not now\n\n"
+                            continue
+                        yield "event: over\ndata: {}\n\n"
+                        return
+                    fresh = {
+                        part: self.render(f"parts/{folder}{part}.html", visit.language, visit=visit, **known)
+                        for part in parts
+                    }
+                    changed = {part: html for part, html in fresh.items() if sent.get(part) != html}
+                    sent |= changed
+                    yield f"data: {json.dumps(changed)}\n\n" if changed else ": still here\n\n"
+                    if known.get("ended"):
+                        yield "event: over\ndata: {}\n\n"
+                        return
+                    if time.monotonic() > until:
+                        return
+                    await asyncio.sleep(LIVE_EVERY_S)
+
+        return StreamingResponse(
+            told(),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+
+
+class StaticFile:
+    """One file of the static folder, in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.body = path.read_bytes()
+        self.media_type = STATIC_TYPES[path.suffix]
+        self.digest = hashlib.sha256(self.body).hexdigest()[:16]
+
+
+def _load_static() -> Mapping[str, StaticFile]:
+    return {
+        path.name: StaticFile(path)
+        for path in sorted((HERE / "static").iterdir())
+        if path.suffix in STATIC_TYPES
+    }
+
+
+async def _at_once_and_then(changes: AsyncIterator[None]) -> AsyncGenerator[None, None]:
+    yield
+    async for _ in changes:
+        yield
+
+
+def _here(request: Request) -> str:
+    """The address as a link within the site."""
+    return request.url.path
+
+
+def _route_of(pages: Pages) -> type[APIRoute]:
+    class PageRoute(APIRoute):
+        """Turns faults into pages, and puts the security headers on every answer."""
+
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def handled(request: Request) -> Response:
+                try:
+                    answer = await handle(request)
+                except NotAdmitted:
+                    answer = pages.wrong(
+                        request, 401, "link" if "/sign-in/" in request.url.path else "sign-in"
+                    )
+                except NotAllowed:
+                    answer = pages.wrong(request, 403, "role")
+                except NotFound:
+                    answer = pages.wrong(request, 404, "absent")
+                except Refused:
+                    answer = pages.wrong(request, 400, "refused")
+                except Fault as fault:
+                    if not fault.retryable:
+                        raise
+                    answer = pages.wrong(request, 503, "later")
+                    answer.headers["Retry-After"] = "2"
+                answer.headers.update(SECURITY_HEADERS)
+                return answer
+
+            return handled
+
+    return PageRoute
+
+
+def router(doors: WebDoors) -> APIRouter:
+    """The pages over `doors`, to be put at the root of the server."""
+    pages = Pages(doors)
+    routes = APIRouter(route_class=_route_of(pages), include_in_schema=False)
+
+    @routes.get("/")
+    async def home(request: Request) -> Response:
+        visit = await pages.visit(request)
+        return RedirectResponse("/fleet" if visit.may(Deed.SEE_FLEET) else "/runs", status_code=303)
+
+    @routes.get("/sign-in/{token}")
+    async def sign_in(request: Request, token: str) -> Response:
+        session = await doors.gate.use_link(token)
+        answer: Response
+        if request.headers.get("sec-fetch-site") == "cross-site":
+            # A browser sends no strict cookie along a redirect that another site began: step through a page of ours.
+            language = language_of(request, pages.languages)
+            html = pages.render("signed_in.html", language, visit=None, here="/")
+            answer = HTMLResponse(html, headers={"Cache-Control": "no-store"})
+        else:
+            answer = RedirectResponse("/", status_code=303, headers={"Cache-Control": "no-store"})
+        answer.set_cookie(
+            SESSION_COOKIE,
+            session,
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+            path="/",
+        )
+        return answer
+
+    @routes.post("/sign-out")
+    async def sign_out(request: Request) -> Response:
+        refuse_strangers(request)
+        session = request.cookies.get(SESSION_COOKIE)
+        if session:
+            await doors.gate.sign_out(session)
+        answer = pages.wrong(request, 200, "signed-out")
+        answer.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="strict")
+        return answer
+
+    @routes.get("/fleet")
+    async def fleet(request: Request) -> Response:
+        visit = await pages.visit(request, Deed.SEE_FLEET)
+        return pages.page(request, visit, "fleet.html", **await pages.fleet(visit))
+
+    @routes.get("/fleet/live")
+    async def fleet_live(request: Request) -> Response:
+        visit = await pages.visit(request, Deed.SEE_FLEET)
+        return pages.live(
+            request, visit, doors.news.fleet_changes(), ("fleet",), "", lambda: pages.fleet(visit)
+        )
+
+    @routes.get("/nodes/{name}")
+    async def node(request: Request, name: str) -> Response:
+        visit = await pages.visit(request, Deed.SEE_FLEET)
+        return pages.page(request, visit, "node.html", **await pages.node(visit, name))
+
+    @routes.get("/queue")
+    async def queue(request: Request) -> Response:
+        visit = await pages.visit(request, Deed.SEE_RUNS)
+        return pages.page(request, visit, "queue.html", **await pages.queue(visit))
+
+    @routes.get("/queue/live")
+    async def queue_live(request: Request) -> Response:
+        visit = await pages.visit(request, Deed.SEE_RUNS)
+        return pages.live(
+            request, visit, doors.news.fleet_changes(), ("queue",), "", lambda: pages.queue(visit)
+        )
+
+    @routes.get("/runs")
+    async def runs(request: Request) -> Response:
+        visit = await pages.visit(request, Deed.SEE_RUNS)
+        return pages.page(request, visit, "runs.html", **await pages.runs(visit, request))
+
+    @routes.get("/runs/{run_id}")
+    async def run(request: Request, run_id: str) -> Response:
+        visit = await pages.visit(request, Deed.SEE_RUNS)
+        return pages.page(request, visit, "run.html", parts=RUN_PARTS, **await pages.run(visit, run_id))
+
+    @routes.get("/runs/{run_id}/live")
+    async def run_live(request: Request, run_id: str) -> Response:
+        visit = await pages.visit(request, Deed.SEE_RUNS)
+        await doors.views.run(
+            visit.scope, run_id
+        )  # another tenant's is 404 here as well, before anything is told
+        return pages.live(
+            request,
+            visit,
+            doors.news.run_changes(run_id),
+            RUN_PARTS,
+            "run_",
+            lambda: pages.run(visit, run_id),
+        )
+
+    @routes.get("/books")
+    async def books(request: Request) -> Response:
+        visit = await pages.visit(request, Deed.SEE_BOOKS)
+        return pages.page(request, visit, "books.html", **await pages.books(visit))
+
+    @routes.get("/offers")
+    async def offers(request: Request) -> Response:
+        visit = await pages.visit(request)
+        return pages.page(request, visit, "offers.html", **await pages.offers(visit))
+
+    @routes.get("/static/{name}")
+    async def static(request: Request, name: str) -> Response:
+        found = pages.static.get(name)
+        if found is None:
+            raise NotFound("file", name)
+        # With its digest in the address a file never changes; without it the browser asks each time.
+        kept = (
+            "public, max-age=31536000, immutable"
+            if request.query_params.get("v") == found.digest
+            else "no-cache"
+        )
+        headers = {"ETag": f'"{found.digest}"', "Cache-Control": kept}
+        if request.headers.get("if-none-match") == f'"{found.digest}"':
+            return Response(status_code=304, headers=headers)
+        return Response(found.body, media_type=found.media_type, headers=headers)
+
+    return routes
