@@ -20,7 +20,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from baseai.finance.postgres import Meter, PostgresBooks
+from baseai.finance.cost import By
+from baseai.finance.postgres import Meter, PostgresBooks, costs_in
 from baseai.finance.rate import HourlyCostRate, HourlyPrice
 from baseai.truth.embedded import as_postgres, prepare, wait_ready
 from baseai.truth.migrate import migrate
@@ -138,6 +139,8 @@ async def measure(dsn: str, lines: int) -> None:
         row = await fetch_one(session, "SELECT count(*) AS count FROM transfers")
     assert row is not None
     await timed("meter and post with nothing due", lines, lambda: idle(meter))
+    await timed("costs of one run", lines, lambda: costs_in(truth, Rates(), by=By.RUN, subject="run_1"))
+    await timed("costs of all nodes", lines, lambda: costs_in(truth, Rates(), by=By.NODE))
     print(f"{row['count']:,} transfers, trial balance differs by {trial.difference_micros()}")
     await truth.close()
 

@@ -9,8 +9,9 @@ import pytest
 
 from baseai.finance.cost import By
 from baseai.finance.postgres import Meter, PostgresBooks, costs_in, load_transfers
+from baseai.finance.rate import HourlyCostRate, HourlyPrice
 from baseai.finance.transfer import Transfer, balances_of
-from baseai.truth.session import Scope, Truth, fetch_all
+from baseai.truth.session import Scope, Truth, TruthUnavailable, fetch_all
 from tests.finance.leased import FlatRates
 from tests.finance.site import lease, over, seeded
 
@@ -19,6 +20,19 @@ pytestmark = pytest.mark.anyio
 RATES = FlatRates()
 EVER = datetime(9999, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+
+
+class Turn:
+    """Rates answered by the first of a list, which the test may change."""
+
+    def __init__(self, rates: list[FlatRates]) -> None:
+        self.rates = rates
+
+    def price(self, model: str, at: datetime) -> HourlyPrice | None:
+        return self.rates[0].price(model, at)
+
+    def hourly_cost(self, model: str, site_id: str, at: datetime) -> HourlyCostRate | None:
+        return self.rates[0].hourly_cost(model, site_id, at)
 
 
 async def usage(truth: Truth) -> list[tuple[str, int, float]]:
@@ -180,6 +194,22 @@ async def test_time_reported_after_the_end_is_metered_and_posted_too(truth: Trut
     await meter.post()
     assert await usage(truth) == [("run_1", 1, 0.5), ("run_1", 1, 0.25)]
     assert (await sums(truth))["revenue:on_demand"] == -1_500_000
+
+
+async def test_a_fault_while_posting_leaves_the_run_due(truth: Truth) -> None:
+    class Unreachable(FlatRates):
+        def price(self, model: str, at: datetime) -> HourlyPrice | None:
+            raise TruthUnavailable("gone")
+
+    start = await seeded(truth)
+    await lease(truth, "run_1", (start, start + HOUR), ended="finished", run_state="succeeded")
+    rates = [Unreachable(), RATES]
+    meter = Meter(truth, Turn(rates))
+    await meter.meter()
+    with pytest.raises(TruthUnavailable):
+        await meter.post()
+    rates.pop(0)
+    assert (await meter.post()).transfers == 4
 
 
 async def test_usage_without_a_price_waits_and_holds_up_nobody(truth: Truth) -> None:

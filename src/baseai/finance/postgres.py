@@ -144,9 +144,10 @@ class Meter:
                 written += transfers
                 unpriced.update(dict.fromkeys(missing))
 
-        async with asyncio.TaskGroup() as lanes:
-            for _ in range(min(LANES, len(due))):
-                lanes.create_task(lane())
+        ends = await asyncio.gather(*(lane() for _ in range(min(LANES, len(due)))), return_exceptions=True)
+        for wrong in ends:  # each lane stops by itself; what it had not committed stays due
+            if wrong is not None:
+                raise wrong
         for gap in unpriced:
             log.warning("no %s known for %s at %s: its usage waits", gap.missing, gap.model, gap.hour)
         return Posting(transfers=written, waiting=len(self._due), unpriced=tuple(unpriced))
