@@ -104,6 +104,24 @@ def test_following_waits_for_a_queued_run_and_ends_when_it_is_cancelled(
     assert done.err == "baseai: hello: queued\nbaseai: hello: cancelled\n"
 
 
+def test_a_later_run_of_the_same_name_does_not_cut_in(platform: Loopback, baseai: Baseai) -> None:
+    run = platform.state.add(run_of())
+    platform.state.logs[run.run_id, 1] = b"first\n"
+    later = run_of(run_id="run_later")
+
+    def take_the_name() -> None:
+        platform.state.logs[later.run_id, 1] = b"other\n"
+        platform.state.runs = {later.run_id: later, run.run_id: run}
+
+    def more() -> None:
+        platform.state.logs[run.run_id, 1] = b"first\nlast\n"
+
+    beside = meanwhile(take_the_name, more, lambda: end_of(platform, run))
+    done = baseai("logs", "-f", "hello")
+    beside.join()
+    assert done.out == "first\nlast\n"
+
+
 def test_following_nobody_ends_at_once(platform: Loopback, baseai: Baseai) -> None:
     platform.stop()
     assert baseai("logs", "-f", "hello").status == 3

@@ -270,6 +270,7 @@ def follow_log(
         screen.note(f"baseai: {text}")
 
     run = view_of(platform, run_id)  # a platform that was never there is said at once
+    run_id = run.run_id  # a later run may take the name
     said = ""
     current = attempt or run.attempt_no
     while current < 1:
