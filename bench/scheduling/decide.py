@@ -108,8 +108,8 @@ def report(name: str, columns: Snapshot, rounds: int) -> None:
     median, p99 = statistics.median(cycle), cycle[min(len(cycle) - 1, int(len(cycle) * 0.99))]
     decisions = len(columns.waiting) / median * 1000
     print(
-        f"{name}: {len(plan.grants)} granted, {len(plan.waits)} wait; cycle median {median:.1f} ms, p99 {p99:.1f} ms, {cpu_ms:.1f} CPU-ms"
-        f" ({rounds} rounds); {decisions:,.0f} decisions/s"
+        f"{name}: {len(plan.grants)} granted, {len(plan.waits)} wait; cycle median {median:.1f} ms, p99 {p99:.1f} ms"
+        f", {cpu_ms:.1f} CPU-ms ({rounds} rounds); {decisions:,.0f} decisions/s"
         f", {len(plan.grants) / median * 1000:,.0f} grants/s"
     )
     if plan.waits:
