@@ -47,7 +47,10 @@ class PostgresQueue:
 
     def demand(self, row: Row) -> Demand:
         return demand_of(
-            RunSpec.from_json(row["spec"]), RunId(row["run_id"]), TenantId(row["tenant_id"]), self._models_matching
+            RunSpec.from_json(row["spec"]),
+            RunId(row["run_id"]),
+            TenantId(row["tenant_id"]),
+            self._models_matching,
         )
 
     async def snapshot(self, *, with_queue: bool = True) -> tuple[Snapshot, datetime]:
@@ -59,7 +62,8 @@ class PostgresQueue:
                 "SELECT n.*, n.seen_at > now() - interval '10 seconds' AS speaks, coalesce((SELECT jsonb_object_agg("
                 "model, usable) FROM (SELECT model, count(*) AS usable FROM accelerators a WHERE a.node_id = n.node_id"
                 " AND a.state = 'in_service' GROUP BY model) m), '{}') AS models"
-                " FROM nodes n WHERE n.state <> 'retired'",
+                " FROM nodes n WHERE n.state <> 'retired' OR EXISTS"
+                " (SELECT FROM leases l WHERE l.node_id = n.node_id AND l.state <> 'released')",
             )
             leases = await fetch_all(
                 session,

@@ -1,6 +1,193 @@
-"""The demo."""
+"""The demo: the whole chain on one machine, with a worker killed on the way.
+
+It starts a platform of its own, trains a real model on leased CPU slots, kills one of the two workers, sees it
+recover, and shows what was learned, where it lies, and what it cost. Everything shown is measured on this machine,
+except the cost rates, which rest on the catalogue's assumptions.
+"""
+
+import os
+import signal
+import sys
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import baseai
+from baseai.ground.fault import NotFound, Refused
+from baseai.settings import DEFAULT_PORT, PlatformSettings, runtime_folder
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from baseai.api.schemas import RunView
+    from baseai.wiring.supervisor import Supervisor
+
+KILL_AFTER_RATIO = 0.4  # of all steps, and only once a checkpoint is there to go on from
+SAMPLE_SHOWN = 300
+SPEC = Path(baseai.__file__).parents[2] / "examples" / "train-gpt.yaml"
 
 
-def demo() -> int:
-    """Train a real model on this machine."""
-    return 0
+def demo(
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the demo (~/.baseai-demo; root: /var/lib/baseai-demo).")
+    ] = None,
+    spec: Annotated[Path, typer.Option("--spec", help="What to train.")] = SPEC,
+    port: Annotated[int, typer.Option(help="Port of the pages; a free one if it is taken.")] = DEFAULT_PORT,
+    kill: Annotated[bool, typer.Option("--kill/--no-kill", help="Whether to kill a worker on the way.")] = True,
+    stay: Annotated[
+        bool | None, typer.Option("--stay/--leave", help="Keep serving at the end; on a terminal it does.")
+    ] = None,
+) -> int:
+    """Train a real model on this machine, kill one of its workers on the way, and see what it cost."""
+    from rich.console import Console
+
+    if not spec.is_file():
+        raise NotFound("spec", f"at {spec}: name one with --spec")
+    default = Path("/var/lib/baseai-demo") if os.geteuid() == 0 else Path.home() / ".baseai-demo"
+    settings = PlatformSettings(
+        data=(data or default).absolute(),
+        port=_free(port),
+        cpu_slots=max(2, os.cpu_count() or 2),
+        demo=True,
+    )
+    console = Console(highlight=False, soft_wrap=True)
+    return _run(settings, spec, console, kill=kill, stay=sys.stdout.isatty() if stay is None else stay)
+
+
+def _run(settings: PlatformSettings, spec: Path, console: "Console", *, kill: bool, stay: bool) -> int:
+    from baseai.wiring.household import Household
+    from baseai.wiring.supervisor import Supervisor
+
+    household = Household(data=settings.data)
+    household.make()
+    with household.hold():
+        began = time.monotonic()
+        console.print("1. Starting the platform: database, server, controller, and this machine as a node …")
+        supervisor = Supervisor(settings, household, runtime_folder(settings.data, os.environ), console.print)
+        try:
+            supervisor.start()
+            _wait_for_node(supervisor)
+            console.print(f"   up at {supervisor.settings.url} after {time.monotonic() - began:.1f} s")
+            console.print(f"   look at it: {supervisor.ask('POST', '/api/v1/sign-in-links')['url']}")
+            run = _train(supervisor, spec, console, kill=kill)
+            _show(supervisor, run, console, time.monotonic() - began)
+            if stay and not supervisor.told_to_end:
+                console.print(f"\nStill serving: {supervisor.ask('POST', '/api/v1/sign-in-links')['url']}")
+                console.print("Ctrl-C ends it.")
+                supervisor.run()
+            return 0 if run.state == "succeeded" else 1
+        except KeyboardInterrupt:
+            console.print("ending")
+            return 130
+        finally:
+            supervisor.end()
+
+
+def _wait_for_node(supervisor: "Supervisor") -> None:
+    deadline = time.monotonic() + 30
+    while not any(offer["free"] for offer in supervisor.ask("GET", "/api/v1/offers")["items"]):
+        if supervisor.told_to_end:
+            raise KeyboardInterrupt
+        if time.monotonic() > deadline:
+            raise Refused(f"this machine did not become a node within 30 s: see {supervisor.household.logs / 'agent.log'}")
+        supervisor.tend()
+        time.sleep(0.1)
+
+
+def _train(supervisor: "Supervisor", spec: Path, console: "Console", *, kill: bool) -> "RunView":
+    from baseai.cli.connection import Connection
+    from baseai.cli.follow import follow_run
+    from baseai.cli.http import Platform
+
+    console.print(f"2. Applying {spec.name}: two workers on two leased CPU slots, gradients synchronised at every step")
+    submitted = supervisor.ask("POST", "/api/v1/runs", {"spec": spec.read_text(), "file": spec.name})
+    killed: list[int] = []
+
+    def watch(run: "RunView") -> None:
+        supervisor.tend()
+        if supervisor.told_to_end:
+            raise KeyboardInterrupt
+        if kill and not killed and _half_way(supervisor, run):
+            pid = _a_worker(supervisor)
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+                console.print(f"3. Killed a worker (kill -9 {pid}) at step {run.progress.get('step')}: it goes on from its checkpoint")
+
+    connection = Connection(
+        url=supervisor.settings.url, key=supervisor.household.text("operator", "bai"), ca_file=None
+    )
+    with Platform(connection) as platform:
+        return follow_run(platform, submitted["run_id"], console, watch=watch)
+
+
+def _half_way(supervisor: "Supervisor", run: "RunView") -> bool:
+    step, total = run.progress.get("step"), run.progress.get("steps_total")
+    if run.state != "running" or not step or not total or step < KILL_AFTER_RATIO * total:
+        return False
+    detail = supervisor.ask("GET", f"/api/v1/runs/{run.run_id}")
+    return bool(detail["checkpoints"])
+
+
+def _a_worker(supervisor: "Supervisor") -> int | None:
+    """A process that the launcher forked to train with: the busiest of those that share their parent's words."""
+    import psutil
+
+    agent = supervisor.children["agent"].process
+    if agent is None:
+        return None
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline", "ppid"]):
+        try:
+            words = process.info["cmdline"] or []
+            if any("forkserver" in word for word in words) and psutil.Process(process.info["ppid"]).cmdline() == words:
+                if str(supervisor.settings.data) in " ".join(_ancestry(process)):
+                    found.append((process.cpu_times().user, process.info["pid"]))
+        except psutil.Error:
+            continue
+    return int(max(found)[1]) if found else None
+
+
+def _ancestry(process: Any) -> list[str]:
+    return [" ".join(parent.cmdline()) for parent in process.parents()]
+
+
+def _show(supervisor: "Supervisor", run: "RunView", console: "Console", took_s: float) -> None:
+    detail = supervisor.ask("GET", f"/api/v1/runs/{run.run_id}")
+    deadline = time.monotonic() + 15
+    while detail["money"]["accruing"] and time.monotonic() < deadline:  # the last lines are booked in a moment
+        supervisor.tend()
+        time.sleep(0.25)
+        detail = supervisor.ask("GET", f"/api/v1/runs/{run.run_id}")
+    run_now, result, money = detail["run"], detail["run"]["result"], detail["money"]
+    console.rule()
+    console.print(f"{run_now['name']} {run_now['state']}{' — ' + run_now['sentence'] if run_now['sentence'] else ''} ({took_s:.0f} s in all)")
+    if result:
+        console.print(f"  held-out text    {result['bits_per_byte']:.3f} bits per byte, perplexity {result['perplexity']:.1f} per token")
+        console.print(f"  goodput          {result['goodput_ratio']:.1%}, {result.get('repeated_steps', 0)} steps repeated, {run_now['restarts']} restart(s)")
+        console.print(f"  a sample         {' '.join(str(result['sample']).split())[:SAMPLE_SHOWN]}", markup=False)
+        console.print(f"  model            {result['model_folder']}", markup=False)
+    for checkpoint in detail["checkpoints"][:1]:
+        console.print(f"  last checkpoint  step {checkpoint['step']}, {checkpoint['bytes'] / 1e6:.0f} MB, {checkpoint['path']}", markup=False)
+    mark = "~" if money["accruing"] else ""
+    figures = {name: Decimal(money[name]) for name in ("accelerator_hours", "revenue", "cost", "contribution")}
+    console.print(f"  used             {mark}{figures['accelerator_hours']:f} accelerator-hours on {sum(len(one['accelerators']) for one in detail['leases'][:1])} CPU slots (measured)")
+    console.print(f"  revenue          {mark}US$ {figures['revenue']:f} (list price)")
+    console.print(f"  cost             {mark}US$ {figures['cost']:f} (estimated: {money['basis']})")
+    console.print(f"  contribution     {mark}US$ {figures['contribution']:f}")
+    books = supervisor.ask("GET", "/api/v1/books/trial-balance")
+    console.print(f"  books            debits less credits: {Decimal(books['difference']):f}")
+    console.print(f"  page             {supervisor.settings.url}/runs/{run.run_id}")
+
+
+def _free(port: int) -> int:
+    from baseai.wiring.supervisor import PortTaken, listen
+
+    try:
+        listen("127.0.0.1", port).close()
+    except PortTaken:
+        return 0
+    return port
