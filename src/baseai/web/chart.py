@@ -65,8 +65,10 @@ def loss_chart(
 
     floor = HEIGHT - BOTTOM
     parts = [
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
-        f' aria-labelledby="{name}-title {name}-desc" xmlns="http://www.w3.org/2000/svg">',
+        (
+            f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
+            f' aria-labelledby="{name}-title {name}-desc" xmlns="http://www.w3.org/2000/svg">'
+        ),
         f'<title id="{name}-title">{escape(words.title)}</title>',
         f'<desc id="{name}-desc">{escape(words.description)}</desc>',
     ]
@@ -108,13 +110,15 @@ def ticks(low: float, high: float) -> tuple[float, ...]:
     """Round numbers around [low, high], at least two, the first not above `low` and the last not below `high`."""
     if not (math.isfinite(low) and math.isfinite(high)) or low > high:
         raise ValueError(f"{low} to {high} is no range")
-    if low == high:
+    if high - low <= 1e-9 * max(
+        abs(low), abs(high)
+    ):  # as good as one value: floats could not tell ticks apart
         low, high = low - (abs(low) or 1.0) * 0.05, high + (abs(high) or 1.0) * 0.05
     rough = (high - low) / TICKS
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return tuple(round(number * step, 12) for number in range(first, last + 1))
+    return tuple(float(f"{number * step:.12g}") for number in range(first, last + 1))
 
 
 def _short(place: float) -> str:

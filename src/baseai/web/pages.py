@@ -48,7 +48,7 @@ LIVE_EVERY_S = 1.0  # no page is told more often than this
 LIVE_AT_MOST_S = 1800.0  # then the browser connects anew
 MONEY_KEPT_S = 5.0  # sums over everything are not asked for again within this time
 
-RUN_PARTS = ("state", "figures", "curve", "result", "money", "leases", "checkpoints", "events")
+RUN_PARTS = ("state", "curve", "figures", "result", "money", "leases", "checkpoints", "events")
 Facts = dict[str, Any]
 
 

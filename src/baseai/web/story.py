@@ -1,4 +1,4 @@
-"""A story is what a page tells, worked out from rows: a run's curve, its figures, its money, a node's place in the fleet.
+"""A story is what a page tells, worked out from rows: a run's curve, figures and money, the fleet.
 
 Invariant: nothing is measured or invented here; what is not known stays None and is shown as a dash. Pure.
 """
@@ -102,10 +102,9 @@ def done_ratio(run: Row) -> float | None:
 
 def lasted_s(run: Row, now: datetime) -> float | None:
     """How long it has been running, or ran, from its first start."""
-    if run["started_at"] is None:
-        return None
+    started: datetime | None = run["started_at"]
     ended: datetime = run["ended_at"] or now
-    return max(0.0, (ended - run["started_at"]).total_seconds())
+    return None if started is None else max(0.0, (ended - started).total_seconds())
 
 
 def remaining_s(run: Row, points: Sequence[Row]) -> float | None:
@@ -115,14 +114,16 @@ def remaining_s(run: Row, points: Sequence[Row]) -> float | None:
     paces = [point["step_ms"] for point in points[-10:] if point["step_ms"]]
     if run["state"] != "running" or not total or step is None or not paces:
         return None
-    return max(0.0, (total - step) * sorted(paces)[len(paces) // 2] / 1000)
+    left_s: float = max(0.0, (total - step) * sorted(paces)[len(paces) // 2] / 1000)
+    return left_s
 
 
 def silent_s(node: Row, now: datetime) -> float | None:
     """For how long a node has said nothing; None while it speaks."""
-    if node["reachable"] or node["seen_at"] is None:
+    seen: datetime | None = node["seen_at"]
+    if node["reachable"] or seen is None:
         return None
-    return max(SILENT_AFTER_S, (now - node["seen_at"]).total_seconds())
+    return max(SILENT_AFTER_S, (now - seen).total_seconds())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
