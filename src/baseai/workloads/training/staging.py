@@ -5,6 +5,7 @@ checkpoint that falls due waits for the next step, and the loop never waits for 
 bytes of a safetensors file, so that the writer only hashes and writes. A writer that dies is replaced.
 """
 
+import contextlib
 import json
 import mmap
 import os
@@ -20,6 +21,11 @@ from typing import Any
 
 import torch
 
+import baseai
+from baseai.workloads.training import writer
+
+SOURCE = str(Path(baseai.__file__).parents[1])
+CLOSE_TIMEOUT_S = 10
 BUFFERS = 2
 DTYPES = {
     torch.float64: "F64",
@@ -121,10 +127,9 @@ class Staging:
             "facts": dict(facts),
         }
         self._with_writer[buffer] = (step, stall_s)
-        writer = self._writer
         try:
-            assert writer is not None and writer.stdin is not None
-            writer.stdin.write(json.dumps(order).encode() + b"\n")
+            assert self._writer is not None and self._writer.stdin is not None
+            self._writer.stdin.write(json.dumps(order).encode() + b"\n")
         except BrokenPipeError:
             pass  # told, and mended, by the next `news`
         return time.perf_counter() - began_s
@@ -163,14 +168,20 @@ class Staging:
         return None if self._writer is None else self._writer.pid
 
     def close(self) -> None:
-        """Let the writer end; what it was asked for is still committed."""
-        if self._writer is not None and self._writer.stdin is not None:
-            self._writer.stdin.close()
+        """Let the writer end; what it was asked for is still committed. A writer that is stuck is left behind."""
+        if self._writer is None or self._writer.stdin is None or self._writer.stdout is None:
+            return
+        self._writer.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._writer.wait(CLOSE_TIMEOUT_S)
+        self._writer.stdout.close()
+        self._writer = None
+        os.close(self._handle)
 
     def _start_writer(self) -> None:
-        command = [sys.executable, "-m", "baseai.workloads.training.writer"]
+        start = f"import sys; sys.path.insert(0, {SOURCE!r}); from {writer.__name__} import main; main()"
         self._writer = subprocess.Popen(
-            [*command, str(self._handle), str(self._stride * BUFFERS)],
+            [sys.executable, "-c", start, str(self._handle), str(self._stride * BUFFERS)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -184,6 +195,9 @@ class Staging:
         """The writer is gone: give its buffers back to the loop and start another."""
         assert self._writer is not None
         code = self._writer.wait()
+        for pipe in (self._writer.stdin, self._writer.stdout):
+            assert pipe is not None
+            pipe.close()
         lost = [step for step, _ in self._with_writer.values()]
         self._with_writer.clear()
         self._start_writer()

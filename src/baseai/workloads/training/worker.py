@@ -65,21 +65,26 @@ def _trained(assignment: assignments.Assignment, launched_at: str) -> Mapping[st
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     board = Board(assignment.attempt_folder, assignment.workers)
     restart = board.round_no
-    # Torch puts each start's keys of the store under this number; nodes count restarts differently, the board
-    # holds the number they agreed on.
-    os.environ["TORCHELASTIC_RESTART_COUNT"] = str(restart)
     if assignment.device == "cuda":
         torch.cuda.set_device(local_rank)
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // assignment.workers))
     store = None
     if assignment.world > 1:
+        timeout = timedelta(seconds=assignment.collective_timeout_s)
+        shared = dist.TCPStore(
+            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timeout
+        )
+        # The agent's store outlives a start. Without names of its own a fresh worker may find the address of a
+        # dead one there, when it is quicker than its sibling: forked workers are.
+        store = dist.PrefixStore(f"start-{restart}", shared)
         dist.init_process_group(
             "nccl" if assignment.device == "cuda" else "gloo",
-            timeout=timedelta(seconds=assignment.collective_timeout_s),
+            store=store,
+            rank=rank,
+            world_size=assignment.world,
+            timeout=timeout,
         )
-        if assignment.nodes > 1:
-            store = dist.PrefixStore("baseai", dist.distributed_c10d._get_default_store())
     config = configured(assignment.recipe, assignment.config)
     task = recipe_named(assignment.recipe).opened(config, prepared(assignment))
     loop = Loop(
@@ -89,7 +94,7 @@ def _trained(assignment: assignments.Assignment, launched_at: str) -> Mapping[st
         board,
         rank=rank,
         local_rank=local_rank,
-        store=store,
+        store=store if assignment.nodes > 1 else None,
         restart=restart,
         launched_at=instant(launched_at),
     )

@@ -49,7 +49,7 @@ def save(memory: mmap.mmap, order: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Serve orders until standard input ends. Arguments: the memory file's descriptor and its size in bytes."""
     # The run is stopped by its launcher; this process ends when rank 0 does, and finishes its order first.
-    for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGXFSZ):
         signal.signal(ignored, signal.SIG_IGN)
     memory = mmap.mmap(int(sys.argv[1]), int(sys.argv[2]), access=mmap.ACCESS_READ)
     for line in sys.stdin.buffer:

@@ -35,8 +35,6 @@ class Config(Training):
     def __post_init__(self) -> None:
         if self.width % self.heads:
             raise ValueError(f"heads: {self.heads} does not divide the width {self.width}")
-        if self.warmup > self.steps:
-            raise ValueError(f"warmup: {self.warmup} is longer than the run's {self.steps} steps")
 
 
 def prepare(config: Config, folder: Path) -> None:

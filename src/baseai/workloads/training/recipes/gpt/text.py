@@ -50,7 +50,7 @@ def _file_documents(place: str) -> Iterator[str]:
         if each.is_file():
             text = each.read_text(encoding="utf-8", errors="replace")
             # One big file is cut into documents at line ends, so that there is something to hold out.
-            yield from _pieces(text, 16_384)
+            yield from _pieces(text, 4096)
 
 
 def _pieces(text: str, size: int) -> Iterator[str]:
