@@ -248,7 +248,14 @@ class AgentProcess:
 
     def __init__(self, folder: Path, url: str, **settings: object) -> None:
         self.folder = folder
-        said = {"folder": str(folder), "url": url, "token": "join-once", "name": "n1", "cpu_slots": 4, **settings}
+        said = {
+            "folder": str(folder),
+            "url": url,
+            "token": "join-once",
+            "name": "n1",
+            "cpu_slots": 4,
+            **settings,
+        }
         code = (
             "import sys, json; from pathlib import Path; from baseai.agent import main, process; "
             "said = json.loads(sys.argv[1]); said['folder'] = Path(said['folder']); "

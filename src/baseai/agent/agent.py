@@ -149,6 +149,7 @@ class Agent:
         self._shutdown = False
         self._fault: Fault | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._revoked = False
         self._said_revoked_s = float("-inf")
 
     # ---- life -------------------------------------------------------------------------------------------------
@@ -195,7 +196,7 @@ class Agent:
     async def _flush(self) -> None:
         """Deliver the last words, for a few seconds: what does not get out lies in the spool."""
         deadline_s = time.monotonic() + FLUSH_S
-        while time.monotonic() < deadline_s and self._joined.is_set():
+        while time.monotonic() < deadline_s and self._joined.is_set() and not self._revoked:
             if not len(self._spool) and all(each.log_done for each in self._tended.values()):
                 return
             self._news.set()
@@ -274,8 +275,7 @@ class Agent:
                 if each.watch_fd is None and each.born and not self._launcher.lives(each.born, each.folder):
                     await self._end(each)
             wait_s = POLL_EXIT_S if blind else TICK_S if unended else LONGEST_WAIT_S
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), wait_s)
+            await _set_or_after(self._wake, wait_s)
             self._wake.clear()
 
     def _act(self) -> None:
@@ -360,7 +360,11 @@ class Agent:
     async def _prepare_and_start(self, tended: Tended, launch: Launch) -> None:
         refusal = await self._prepare(tended, launch)
         if refusal is None and not tended.is_asked():
-            answer = await asyncio.to_thread(self._launcher.start, launch, tended.folder)
+            try:
+                answer = await asyncio.to_thread(self._launcher.start, launch, tended.folder)
+            except Exception as error:
+                log.exception("a start ended in a way nobody thought of")
+                answer = NotStarted(reason=Reason.START_FAILED, sentence=f"could not start: {error}")
             if isinstance(answer, Born):
                 self._say_started(tended, answer)
                 self._watch(tended)
@@ -698,8 +702,7 @@ class Agent:
         await self._joined.wait()
         self._news.set()  # the first report says at once that this agent is here
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), HEARTBEAT_S)
+            await _set_or_after(self._news, HEARTBEAT_S)
             self._news.clear()
             try:
                 await self._report_once()
@@ -758,8 +761,7 @@ class Agent:
                 wait_s = (
                     LOG_LOOK_S if any(not each.log_done for each in self._tended.values()) else LONGEST_WAIT_S
                 )
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._logs.wait(), wait_s)
+                await _set_or_after(self._logs, wait_s)
             self._logs.clear()
 
     async def _ship(self, tended: Tended) -> bool:
@@ -809,7 +811,8 @@ class Agent:
 
     async def _bear(self, fault: Exception, failures: int) -> None:
         """Wait before the next try, longer each time and never in step with other agents."""
-        if isinstance(fault, KeyRevoked):
+        self._revoked = isinstance(fault, KeyRevoked)
+        if self._revoked:
             if time.monotonic() - self._said_revoked_s >= SAY_REVOKED_S:
                 self._said_revoked_s = time.monotonic()
                 log.error("%s; runs go on to the end of their leases", fault)
@@ -819,6 +822,13 @@ class Agent:
                 log.warning("%s", fault)
             wait_s = min(LONGEST_WAIT_S, SHORTEST_WAIT_S * 2.0 ** min(failures - 1, 10))
         await asyncio.sleep(wait_s * self._chance.uniform(0.5, 1.0))
+
+
+async def _set_or_after(event: asyncio.Event, wait_s: float) -> None:
+    """Wait for an event, `wait_s` at most. (`wait_for` of Python 3.11 may lose a cancellation that comes with it.)"""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait_s):
+            await event.wait()
 
 
 def _alive_of(tended: Tended) -> Alive:

@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 
 PROBE_WAIT_S = 20.0
 # First match wins, so the narrower name stands first. Names on the right are the catalogue's.
-PRODUCTS: tuple[tuple[tuple[str, ...], str], ...] = (
+PRODUCTS: tuple[tuple[tuple[str, ...], str | None], ...] = (
+    (("NVL",), None),  # two cards with a bridge: no model of the catalogue
     (("H200",), "H200"),
     (("H100", "PCI"), "H100-PCIe"),
     (("H100",), "H100-SXM"),

@@ -19,7 +19,7 @@ from baseai.agent.agent import Agent
 from baseai.agent.facts import allowed_cores, observe_facts
 from baseai.agent.folder import NodeFolder
 from baseai.agent.link import Link
-from baseai.agent.process import SEGMENT_BYTES, SEGMENTS, RunUser, ShimLauncher
+from baseai.agent.process import SEGMENT_BYTES, SEGMENTS, RunUser, ShimLauncher, compiled_shim
 from baseai.ground.fault import Fault, Refused
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ async def _tend(settings: AgentSettings, folder: NodeFolder) -> None:
             cores=allowed_cores(),
             segment_bytes=settings.segment_bytes,
             segments=settings.segments,
+            shim=compiled_shim(folder.path),
         ),
         observe_facts=lambda: observe_facts(
             folder=folder.path,
