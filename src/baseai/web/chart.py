@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 720, 260  # units of the view box; the page scales it
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 16, 38  # room for labels around the plot
+WIDTH, HEIGHT = 720, 268  # units of the view box; the page scales it
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 16, 46  # room for labels around the plot
 TICKS = 5  # wanted on each axis; the number found depends on round steps
 
 
@@ -79,7 +79,7 @@ def loss_chart(
     ]
     parts += [
         f'<path class="axis" d="M{x(tick)} {floor}v5"/>'
-        f'<text class="tick x" x="{x(tick)}" y="{floor + 18}">{escape(words.number(tick))}</text>'
+        f'<text class="tick x" x="{x(tick)}" y="{floor + 20}">{escape(words.number(tick))}</text>'
         for tick in x_ticks
     ]
     parts.append(f'<path class="axis" d="M{LEFT} {floor}H{WIDTH - RIGHT}"/>')
