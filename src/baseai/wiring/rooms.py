@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -19,6 +20,7 @@ from baseai.ground.identity import RunId, TenantId
 from baseai.ground.money import MICRO
 from baseai.scheduling.admit import NeverFits, fits_ever
 from baseai.scheduling.postgres import PostgresQueue
+from baseai.tenancy.key import Holder
 from baseai.tenancy.postgres import Tenancy
 from baseai.truth.session import Scope, Truth, fetch_all
 from baseai.views.postgres import Views
@@ -28,6 +30,7 @@ from baseai.workloads.spec import RunSpec, spec_of
 from baseai.workloads.training import recipe
 from baseai.wiring.household import Household
 
+NEWS_EVERY_S = 15.0
 HOME_SITE = "local"  # whose terms hold for a site that the catalogue does not know
 
 
@@ -155,7 +158,7 @@ class Money:
             "memory_gib": float(memory) if memory else None,
         }
 
-    def prices(self) -> dict[str, Decimal]:
+    async def prices(self) -> dict[str, Decimal]:
         return {
             accelerator.model: found.per_hour
             for accelerator in self._catalog.accelerators
@@ -194,19 +197,65 @@ class NoticeBell:
                 for event in self._waiting.get(name, ()):
                     event.set()
 
-    async def wait(self, subject: str, within_s: float) -> bool:
-        """Until something about `subject` (an id, or a channel for all of its ids) is told; False when time is up."""
+    @contextmanager
+    def heard(self, subject: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever something about `subject` (an id, or a channel for all its ids) is told."""
         event = asyncio.Event()
         self._waiting[subject].add(event)
         try:
-            await asyncio.wait_for(event.wait(), within_s)
-        except TimeoutError:
-            return False
+            yield event
         finally:
             self._waiting[subject].discard(event)
             if not self._waiting[subject]:
                 del self._waiting[subject]
+
+    async def wait(self, subject: str, within_s: float) -> bool:
+        """Until something about `subject` is told from now on; False when time is up."""
+        with self.heard(subject) as event:
+            try:
+                await asyncio.wait_for(event.wait(), within_s)
+            except TimeoutError:
+                return False
         return True
+
+
+class BrowserGate:
+    """Links and sessions of browsers, as the pages ask for them."""
+
+    def __init__(self, tenancy: Tenancy) -> None:
+        self._tenancy = tenancy
+
+    async def use_link(self, token: str) -> str:
+        return await self._tenancy.use_link(token)
+
+    async def session_holder(self, session: str) -> Holder:
+        return await self._tenancy.session_holder(session)
+
+    async def sign_out(self, session: str) -> None:
+        await self._tenancy.sign_out(session)
+
+
+class BellNews:
+    """When pages look again: at the bell, and every 15 s. What is told between two looks is one reason to look."""
+
+    def __init__(self, bell: NoticeBell) -> None:
+        self._bell = bell
+
+    def run_changes(self, run_id: str) -> AsyncIterator[None]:
+        return self._changes(run_id)
+
+    def fleet_changes(self) -> AsyncIterator[None]:
+        return self._changes("baseai_run")
+
+    async def _changes(self, subject: str) -> AsyncIterator[None]:
+        with self._bell.heard(subject) as event:
+            while True:
+                try:
+                    await asyncio.wait_for(event.wait(), NEWS_EVERY_S)
+                except TimeoutError:
+                    pass
+                event.clear()
+                yield
 
 
 class Rooms:

@@ -17,8 +17,10 @@ from baseai.settings import PlatformSettings
 from baseai.tenancy.role import Role
 from baseai.truth.migrate import migrate
 from baseai.truth.session import Truth, fetch_one
+from baseai.web.doors import WebDoors, WebSettings
+from baseai.web.pages import router
 from baseai.wiring.household import Household
-from baseai.wiring.rooms import NoticeBell, Rooms
+from baseai.wiring.rooms import BellNews, BrowserGate, NoticeBell, Rooms
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,17 @@ async def serve(settings: PlatformSettings, dsn: str, household: Household, list
             uploads=household.uploads,
             base_url=settings.url,
             demo=settings.demo,
+        )
+    )
+    app.include_router(
+        router(
+            WebDoors(
+                views=rooms.views,
+                money=rooms.money,
+                gate=BrowserGate(rooms.tenancy),
+                news=BellNews(bell),
+                settings=WebSettings(demo=settings.demo),
+            )
         )
     )
     app.router.lifespan_context = lifespan
