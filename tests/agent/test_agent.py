@@ -169,9 +169,9 @@ def test_a_lease_ends_even_when_no_agent_comes_back(peer: Peer, join: Join, laun
 
 def test_an_extended_lease_goes_on(peer: Peer, join: Join, launch: Make) -> None:
     join()
-    peer.want(launch("lease_1", "echo up; sleep 5; echo done", ends_in_s=4.0))
+    peer.want(launch("lease_1", "echo up; sleep 3.5; echo done", ends_in_s=3.0))
     said(peer, "lease_1", "up")
-    peer.want(launch("lease_1", "echo up; sleep 5; echo done", ends_in_s=60.0))
+    peer.want(launch("lease_1", "echo up; sleep 3.5; echo done", ends_in_s=60.0))
     assert peer.exited("lease_1").reason == "finished"
 
 
@@ -193,7 +193,7 @@ def test_an_outage_loses_and_doubles_nothing(peer: Peer, join: Join, launch: Mak
     time.sleep(0.5)
     agent.send(signal.SIGKILL)  # with the server away, so that only the spool knows
     join(token=None)
-    time.sleep(2.0)
+    time.sleep(1.0)
     peer.lose_next_answer = True  # taken, but the agent does not hear it: it says it again
     peer.open()
     assert peer.exited("lease_1").exit_code == 4

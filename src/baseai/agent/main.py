@@ -36,7 +36,7 @@ class AgentSettings:
     token: str | None = None  # a join token, used once; None when the node has joined before
     name: str | None = None  # unique over the fleet; by default the host's name
     address: str | None = None  # where other nodes reach this one; by default the one that reaches the server
-    site: str = "local"
+    site: str = "local"  # the site the node stands in; runs of several nodes stay within one
     cpu_slots: int | None = None  # how many CPU slots the node offers; by default all cores
     run_user: str | None = None  # the user runs are started as; needs an agent run by root
     ca_file: Path | None = None  # certificate that signs the server's, when no public one does
