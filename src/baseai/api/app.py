@@ -3,6 +3,8 @@
 No decision is made here and no SQL is known here.
 """
 
+import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -483,10 +485,14 @@ def _agents(doors: Doors) -> APIRouter:
     @router.get("/desired")
     async def desired(node_id: Node, version: int = 0, wait_s: float = 25.0) -> wire.Desired:
         left = min(max(0.0, wait_s), WAIT_MAX_S)
-        while left > 0 and await doors.engine.desired_version(node_id) == version:
-            began = time.monotonic()
-            await doors.bell.wait(node_id, left)
-            left -= time.monotonic() - began
+        # Listening begins before the look, so that no change falls between the two.
+        with doors.bell.heard(node_id) as told:
+            while left > 0 and await doors.engine.desired_version(node_id) == version:
+                began = time.monotonic()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(told.wait(), left)
+                told.clear()
+                left -= time.monotonic() - began
         orders = await doors.engine.orders(node_id)
         return wire.Desired(
             version=orders.version,

@@ -1,6 +1,8 @@
 """What the REST door needs of the rooms behind it. Wiring hands over whatever answers to these."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -104,9 +106,13 @@ class AdmissionDoor(Protocol):
 
 
 class Bell(Protocol):
-    """Rings when something changed, or after `within_s` anyway."""
+    """Rings when something about a subject (an id, or a channel for all its ids) changed."""
 
-    async def wait(self, subject: str, within_s: float) -> bool: ...
+    def heard(self, subject: str) -> AbstractContextManager[asyncio.Event]:
+        """An event that is set at each ring, from entering on."""
+
+    async def wait(self, subject: str, within_s: float) -> bool:
+        """Until the next ring; False when time is up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
