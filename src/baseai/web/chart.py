@@ -110,9 +110,8 @@ def ticks(low: float, high: float) -> tuple[float, ...]:
     """Round numbers around [low, high], at least two, the first not above `low` and the last not below `high`."""
     if not (math.isfinite(low) and math.isfinite(high)) or low > high:
         raise ValueError(f"{low} to {high} is no range")
-    if high - low <= 1e-9 * max(
-        abs(low), abs(high)
-    ):  # as good as one value: floats could not tell ticks apart
+    # As good as one value: floats could not tell its ticks apart.
+    if high - low <= max(1e-300, 1e-9 * abs(low), 1e-9 * abs(high)):
         low, high = low - (abs(low) or 1.0) * 0.05, high + (abs(high) or 1.0) * 0.05
     rough = (high - low) / TICKS
     size = 10.0 ** math.floor(math.log10(rough))
