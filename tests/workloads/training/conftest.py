@@ -21,7 +21,9 @@ SOURCE = Path(baseai.__file__).parents[1]
 def text(tmp_path: Path) -> Path:
     """A small text, the same everywhere."""
     path = tmp_path / "text.txt"
-    path.write_text("".join(f"line {n}: {n * n} is the square of {n}, said the clerk.\n" for n in range(4000)))
+    path.write_text(
+        "".join(f"line {n}: {n * n} is the square of {n}, said the clerk.\n" for n in range(4000))
+    )
     return path
 
 

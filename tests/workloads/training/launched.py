@@ -50,9 +50,7 @@ class Launched:
     def workers(self) -> list[int]:
         """The workers are the nursery's children; the nursery is the launcher's child that has children."""
         parents = {pid: parent for pid, parent, _ in living()}
-        return sorted(
-            pid for pid, parent in parents.items() if parents.get(parent) == self.process.pid
-        )
+        return sorted(pid for pid, parent in parents.items() if parents.get(parent) == self.process.pid)
 
 
 def living() -> list[tuple[int, int, int]]:
@@ -61,7 +59,9 @@ def living() -> list[tuple[int, int, int]]:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
-                state, parent, _, session = Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()[:4]
+                state, parent, _, session = (
+                    Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()[:4]
+                )
             except OSError:
                 continue
             if state not in "ZX":

@@ -7,13 +7,21 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from baseai.workloads.training import checkpoint
-from baseai.workloads.training.checkpoint import Checkpoint, Fenced, claim, commit, name_of, names, newest, sweep
+from baseai.workloads.training.checkpoint import (
+    Checkpoint,
+    Fenced,
+    claim,
+    commit,
+    name_of,
+    names,
+    newest,
+    sweep,
+)
 
 torch = pytest.importorskip("torch")
 
@@ -58,7 +66,8 @@ def test_what_was_staged_is_what_is_loaded(folder: Path) -> None:
     answer = saved(folder, 7)
     assert isinstance(answer, Committed)
     found = newest(folder)
-    assert found is not None and str(found.path) == answer.path
+    assert found is not None
+    assert str(found.path) == answer.path
     assert (found.attempt_no, found.step, found.digest) == (1, 7, answer.digest)
     assert loaded_step(found) == 7
     assert [name for name in os.listdir(folder) if name.startswith(".")] == []
@@ -83,14 +92,16 @@ def test_a_harmed_checkpoint_is_passed_over(folder: Path, harm: str) -> None:
     else:
         state.unlink()
     found = newest(folder)
-    assert found is not None and loaded_step(found) == 10
+    assert found is not None
+    assert loaded_step(found) == 10
 
 
 def test_an_older_attempt_is_refused_and_leaves_nothing(folder: Path) -> None:
     saved(folder, 10)
     claim(folder, 3)
     answer = saved(folder, 99, attempt_no=2)
-    assert isinstance(answer, NotSaved) and answer.newer_attempt_no == 3
+    assert isinstance(answer, NotSaved)
+    assert answer.newer_attempt_no == 3
     assert [found.step for found in checkpoint.committed(folder)] == [10]
     assert [name for name in os.listdir(folder) if name.startswith(".")] == []
     with pytest.raises(Fenced) as fenced:
@@ -147,17 +158,22 @@ def test_a_full_disk_is_one_sentence_and_the_last_one_stays(folder: Path) -> Non
     assert isinstance(answer, NotSaved)
     assert answer.sentence.startswith("the checkpoint of step 20 was not saved")
     told = writer._sentence(OSError(28, "x"), folder, {"step": 20, "size_bytes": 5_000_000})
-    assert "no space left" in told and "5 MB" in told and "the last committed checkpoint stays" in told
+    assert "no space left" in told
+    assert "5 MB" in told
+    assert "the last committed checkpoint stays" in told
     found = newest(folder)
-    assert found is not None and found.step == 10
+    assert found is not None
+    assert found.step == 10
 
 
 @pytest.fixture
-def sums() -> Iterator[random.Random]:
-    yield random.Random(20261122)
+def chance() -> random.Random:
+    return random.Random(20261122)
 
 
-def test_twenty_kills_of_the_writer_never_cost_a_committed_checkpoint(folder: Path, sums: random.Random) -> None:
+def test_twenty_kills_of_the_writer_never_cost_a_committed_checkpoint(
+    folder: Path, chance: random.Random
+) -> None:
     writer = staging(folder)
     step, lost, last_committed = 0, 0, 0
     writer.allocate(tensors(0, 200_000))
@@ -165,7 +181,7 @@ def test_twenty_kills_of_the_writer_never_cost_a_committed_checkpoint(folder: Pa
         step += 1
         pid = writer.writer_pid
         assert pid is not None
-        killer = threading.Timer(sums.uniform(0.0, 0.06), os.kill, (pid, signal.SIGKILL))
+        killer = threading.Timer(chance.uniform(0.0, 0.06), os.kill, (pid, signal.SIGKILL))
         killer.start()
         writer.stage(tensors(step, 200_000), step=step, facts={})
         news = writer.finish(20)

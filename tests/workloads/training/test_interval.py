@@ -22,7 +22,9 @@ def test_the_first_checkpoint_is_early() -> None:
 
 
 def test_a_cheap_save_follows_young() -> None:
-    assert interval_s(saves(0.01, 0.09), failures=0, elapsed_s=0) == pytest.approx(math.sqrt(2 * PRIOR_MTBF_S * 0.1))
+    assert interval_s(saves(0.01, 0.09), failures=0, elapsed_s=0) == pytest.approx(
+        math.sqrt(2 * PRIOR_MTBF_S * 0.1)
+    )
 
 
 def test_a_dear_save_never_costs_more_than_the_bound() -> None:
@@ -31,8 +33,12 @@ def test_a_dear_save_never_costs_more_than_the_bound() -> None:
 
 
 def test_failures_shorten_and_quiet_lengthens() -> None:
-    assert interval_s(saves(0.01, 0), failures=3, elapsed_s=60) < interval_s(saves(0.01, 0), failures=0, elapsed_s=60)
-    assert interval_s(saves(0.01, 0), failures=0, elapsed_s=1e5) > interval_s(saves(0.01, 0), failures=0, elapsed_s=60)
+    assert interval_s(saves(0.01, 0), failures=3, elapsed_s=60) < interval_s(
+        saves(0.01, 0), failures=0, elapsed_s=60
+    )
+    assert interval_s(saves(0.01, 0), failures=0, elapsed_s=1e5) > interval_s(
+        saves(0.01, 0), failures=0, elapsed_s=60
+    )
 
 
 def test_rules() -> None:

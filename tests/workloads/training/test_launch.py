@@ -46,13 +46,16 @@ def test_a_run_that_lost_a_worker_ends_where_one_undisturbed_worker_does(told: T
     assert f"(pid {victim}) was ended by SIGKILL" in restart["reason"]
     first, second = pair.lines("started")
     assert (first["step"], first["restart"]) == (0, 0)
-    assert second["restart"] == 1 and second["step"] >= 10 and second["resumed_from"]
+    assert second["restart"] == 1
+    assert second["step"] >= 10
+    assert second["resumed_from"]
     steps = [line["step"] for line in pair.lines("step") if line["restart"] == 1]
-    assert steps[0] == second["step"] + 1 and steps[-1] == 120
+    assert steps[0] == second["step"] + 1
+    assert steps[-1] == 120
     (result,), (reference,) = pair.lines("result"), alone.lines("result")
     assert result["train_loss"] == pytest.approx(reference["train_loss"], abs=1e-5)
     assert result["bits_per_byte"] == pytest.approx(reference["bits_per_byte"], abs=1e-5)
-    assert 0 <= result["repeated_steps"] <= 10 + 10  # an interval, and what the writer had not committed yet
+    assert 0 <= result["repeated_steps"] <= 10 + 10  # an interval, and what was not yet committed
     assert 0 < result["goodput_ratio"] <= 1
     assert result["bits_per_byte"] < 4  # it has learned: bytes of this text carry 8 unlearned
 
@@ -71,7 +74,8 @@ def test_a_stopped_run_goes_on_as_shards_in_its_next_attempt(told: Told, launch:
     os.killpg(first.process.pid, signal.SIGTERM)  # the whole group, as a hasty supervisor does
     assert first.ended(30) == 143, first.stderr.read_text()
     last = checkpoint.newest(Path(long["checkpoint_folder"]))
-    assert last is not None and last.step >= 1
+    assert last is not None
+    assert last.step >= 1
     assert nobody_left(first)
 
     again = long | {"attempt_no": 2, "parallel": "fsdp2", "attempt_folder": long["attempt_folder"] + "-again"}
@@ -89,7 +93,13 @@ def test_two_nodes_train_one_model(told: Told, launch: Launch) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.2", 0))
         port = probe.getsockname()[1]
-    common = {"nodes": 2, "workers": 1, "master_addr": "127.0.0.2", "master_port": port, "config": {"steps": 30}}
+    common = {
+        "nodes": 2,
+        "workers": 1,
+        "master_addr": "127.0.0.2",
+        "master_port": port,
+        "config": {"steps": 30},
+    }
     second = launch(told("two", node_rank=1, **common))
     first = launch(told("two", node_rank=0, **common))
     assert first.ended() == 0, first.stderr.read_text()
@@ -110,10 +120,14 @@ def test_no_worker_outlives_its_launcher(told: Told, launch: Launch) -> None:
 @pytest.mark.parametrize(
     ("otherwise", "sentence"),
     [
-        pytest.param({"config": {"widht": 64}}, "key widht: unknown key; did you mean width?", id="unknown key"),
+        pytest.param(
+            {"config": {"widht": 64}}, "key widht: unknown key; did you mean width?", id="unknown key"
+        ),
         pytest.param({"recipe": "gtp"}, "did you mean gpt?", id="unknown recipe"),
         pytest.param({"config": {"batch": 1}}, "each needs a sample of every step", id="batch below workers"),
-        pytest.param({"config": {"context": 20_000}}, "give more text or a shorter context", id="too little text"),
+        pytest.param(
+            {"config": {"context": 20_000}}, "give more text or a shorter context", id="too little text"
+        ),
     ],
 )
 def test_a_wrong_config_is_not_worth_a_retry(

@@ -26,4 +26,5 @@ def test_any_number_of_workers_shares_the_same_step(world: int, batch: int, step
 def test_epochs_and_seeds_differ() -> None:
     first, second = (samples_of(seed=1, step=step, batch=100, samples=100) for step in (0, 1))
     other = samples_of(seed=2, step=0, batch=100, samples=100)
-    assert list(first) != list(second) and list(first) != list(other)
+    assert list(first) != list(second)
+    assert list(first) != list(other)

@@ -22,7 +22,9 @@ def test_defaults_fill_what_was_not_given() -> None:
         pytest.param({"qqq": 1}, "qqq", "the keys are batch,", id="all keys where none is near"),
         pytest.param({"steps": 0}, "steps", "give at least 1 steps", id="too small"),
         pytest.param({"dropout": 1.5}, "dropout", "give at most 0.9", id="too large"),
-        pytest.param({"learning_rate": float("nan")}, "learning_rate", "not a finite number", id="not finite"),
+        pytest.param(
+            {"learning_rate": float("nan")}, "learning_rate", "not a finite number", id="not finite"
+        ),
         pytest.param({"steps": True}, "steps", "not a whole number", id="true is no number"),
         pytest.param({"steps": 1.5}, "steps", "not a whole number", id="no half steps"),
         pytest.param({"text": 3}, "text", "not a text", id="wrong type"),

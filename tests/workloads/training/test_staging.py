@@ -22,7 +22,8 @@ def test_the_loop_never_waits_for_a_stuck_disk(tmp_path: Path) -> None:
         assert staging.free
         state["model.weight"].fill_(step)
         staging.stage(state, step=step, facts={})
-    assert not staging.free and staging.news() == []
+    assert not staging.free
+    assert staging.news() == []
     state["model.weight"].fill_(99)  # training goes on; what was staged is not touched
     os.kill(staging.writer_pid, signal.SIGCONT)
     assert [answer.step for answer in staging.finish(20)] == [1, 2]

@@ -42,7 +42,13 @@ class Assignment:
     keep: int = 3  # committed checkpoints
 
     def __post_init__(self) -> None:
-        for name, least in (("attempt_no", 0), ("nodes", 1), ("workers", 1), ("max_restarts", 0), ("keep", 1)):
+        for name, least in (
+            ("attempt_no", 0),
+            ("nodes", 1),
+            ("workers", 1),
+            ("max_restarts", 0),
+            ("keep", 1),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} {getattr(self, name)} is less than {least}")
         if not 0 <= self.node_rank < self.nodes:

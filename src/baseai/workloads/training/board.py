@@ -15,7 +15,7 @@ CELLS = struct.Struct("=q")
 REALS = struct.Struct("=d")
 STOP_ASKED, STOP_AFTER, SAVE_AFTER, ROUND, EXECUTED, LOSSES = range(6)
 LOSS_SLOTS = 4  # a worker is at most one step ahead of another
-NEVER = (1 << 62)
+NEVER = 1 << 62
 
 
 class Board:

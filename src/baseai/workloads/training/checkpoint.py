@@ -36,7 +36,9 @@ class Fenced(Fault):
         self.newer_attempt_no = newer_attempt_no
 
     def __str__(self) -> str:
-        return f"attempt {self.attempt_no} is fenced off {self.folder}: attempt {self.newer_attempt_no} owns it"
+        return (
+            f"attempt {self.attempt_no} is fenced off {self.folder}: attempt {self.newer_attempt_no} owns it"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,9 @@ def rule_of(checkpoint_every: str | Mapping[str, float]) -> Rule:
             return Rule(steps=int(amount))
         if unit == "seconds" and amount > 0:
             return Rule(seconds=float(amount))
-    raise ValueError(f'checkpoint_every {checkpoint_every!r} is not "auto", "never", a number of steps or of seconds')
+    raise ValueError(
+        f'checkpoint_every {checkpoint_every!r} is not "auto", "never", a number of steps or of seconds'
+    )
 
 
 def interval_s(costs: Sequence[Cost], *, failures: int, elapsed_s: float) -> float:

@@ -1,4 +1,6 @@
-"""The launcher of one node's workers, on PyTorch's elastic agent: `python -m baseai.workloads.training.launch train.json`.
+"""The launcher of one node's workers, on PyTorch's elastic agent.
+
+`python -m baseai.workloads.training.launch train.json`
 
 Invariant: when it ends, its workers have ended. Exit codes: 0 finished, 64 the config is wrong, 143 stopped as
 asked, anything else failed; the last line on standard error says why. Workers are forked from a process that
@@ -120,7 +122,9 @@ def _supervised(path: Path, assignment: Assignment, board: Board, stop: Stop, la
     class Agent(LocalElasticAgent):
         """Torch's agent, which also numbers ranks by node, agrees on the restart's number, and tells of restarts."""
 
-        def _assign_worker_ranks(self, store: Any, group_rank: int, group_world_size: int, spec: Any) -> list[Worker]:
+        def _assign_worker_ranks(
+            self, store: Any, group_rank: int, group_world_size: int, spec: Any
+        ) -> list[Worker]:
             # The rendezvous orders nodes by address; the assignment says which one is the first.
             key = "baseai/round"
             if assignment.node_rank == 0:
@@ -238,7 +242,9 @@ def _settle_network(assignment: Assignment) -> None:
     """Tell gloo its interface, so that it needs no name service: loopback where the master is, else the way to it."""
     if "GLOO_SOCKET_IFNAME" in os.environ:
         return
-    loopback = assignment.nodes == 1 or assignment.master_addr.startswith("127.") or assignment.master_addr == "::1"
+    loopback = (
+        assignment.nodes == 1 or assignment.master_addr.startswith("127.") or assignment.master_addr == "::1"
+    )
     if loopback:
         name = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
     else:

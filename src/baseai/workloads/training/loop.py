@@ -50,8 +50,13 @@ def optimizer_of(model: nn.Module, config: Training) -> torch.optim.Optimizer:
     """AdamW; vectors (norms, biases) do not decay."""
     matrices = [each for each in model.parameters() if each.ndim > 1]
     vectors = [each for each in model.parameters() if each.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate, fused=True)
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=config.learning_rate, fused=True
+    )
 
 
 class SyncWatch:
@@ -211,7 +216,7 @@ class Loop:
         config, task, board, world = self.config, self.task, self.board, self.world
         optimizer, watch, agreement = self.optimizer, self.watch, self.agreement
         groups = optimizer.param_groups
-        weights = [each for each in self.model.parameters()]
+        weights = list(self.model.parameters())
         even = config.batch % world == 0
         replicated = world > 1 and not self.sharded
         teller = Teller(self) if self.rank == 0 else None
@@ -237,7 +242,7 @@ class Loop:
                 board.put_loss(self.local_rank, step, loss_of_rank)
             if not even:  # DDP averages over ranks; samples must weigh the same wherever they fall
                 loss = loss * (len(mine) * world / config.batch)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             synced_s = time.perf_counter()
             if config.clip > 0:
                 nn.utils.clip_grad_norm_(weights, config.clip)
@@ -307,7 +312,9 @@ class Loop:
         half.mkdir(parents=True)
         self.task.export(model, half)
         described = {"run_id": self.assignment.run_id, "recipe": self.assignment.recipe}
-        (half / "training.json").write_text(json.dumps(described | {"config": dict(self.assignment.config)}, indent=1))
+        (half / "training.json").write_text(
+            json.dumps(described | {"config": dict(self.assignment.config)}, indent=1)
+        )
         if folder.exists():
             shutil.rmtree(folder)
         os.rename(half, folder)

@@ -205,13 +205,21 @@ def _value(recipe: str, each: "Field[Any]", wanted: type, value: object) -> Any:
         if value != value or value in (float("inf"), float("-inf")):
             raise RecipeRefused(recipe, each.name, f"{value} is not a finite number", f"it is {told.meaning}")
         if told.at_least is not None and value < told.at_least:
-            raise RecipeRefused(recipe, each.name, f"{value} is too small", f"give at least {told.at_least:g}{unit}")
+            raise RecipeRefused(
+                recipe, each.name, f"{value} is too small", f"give at least {told.at_least:g}{unit}"
+            )
         if told.above is not None and value <= told.above:
-            raise RecipeRefused(recipe, each.name, f"{value} is too small", f"give more than {told.above:g}{unit}")
+            raise RecipeRefused(
+                recipe, each.name, f"{value} is too small", f"give more than {told.above:g}{unit}"
+            )
         if told.at_most is not None and value > told.at_most:
-            raise RecipeRefused(recipe, each.name, f"{value} is too large", f"give at most {told.at_most:g}{unit}")
+            raise RecipeRefused(
+                recipe, each.name, f"{value} is too large", f"give at most {told.at_most:g}{unit}"
+            )
     if told.one_of is not None and value not in told.one_of:
-        raise RecipeRefused(recipe, each.name, f"{value!r} is unknown", f"give one of {', '.join(told.one_of)}")
+        raise RecipeRefused(
+            recipe, each.name, f"{value!r} is unknown", f"give one of {', '.join(told.one_of)}"
+        )
     return value
 
 

@@ -128,7 +128,8 @@ class Staging:
         }
         self._with_writer[buffer] = (step, stall_s)
         try:
-            assert self._writer is not None and self._writer.stdin is not None
+            assert self._writer is not None
+            assert self._writer.stdin is not None
             self._writer.stdin.write(json.dumps(order).encode() + b"\n")
         except BrokenPipeError:
             pass  # told, and mended, by the next `news`
@@ -202,7 +203,9 @@ class Staging:
         self._with_writer.clear()
         self._start_writer()
         return [
-            NotSaved(step=step, sentence=f"the checkpoint of step {step} was not saved: its writer ended ({code})")
+            NotSaved(
+                step=step, sentence=f"the checkpoint of step {step} was not saved: its writer ended ({code})"
+            )
             for step in lost
         ]
 

@@ -40,7 +40,7 @@ def work(train_json: str, launcher_pid: int, launched_at: str) -> Mapping[str, s
         return {"outcome": "refused", "sentence": str(refused)}
     except Fenced as fenced:
         return {"outcome": "fenced", "sentence": str(fenced)}
-    except Exception as wrong:
+    except Exception as wrong:  # noqa: BLE001 (the process ends here, whatever it was)
         traceback.print_exc()
         sentence = f"{type(wrong).__name__}: {wrong}".splitlines()[0]
         with contextlib.suppress(OSError):

@@ -30,7 +30,11 @@ def save(memory: mmap.mmap, order: dict[str, Any]) -> dict[str, Any]:
     folder = Path(order["folder"])
     name = checkpoint.name_of(attempt_no=order["attempt_no"], restart=order["restart"], step=order["step"])
     staged = folder / f".staged-{name}-{os.getpid()}"
-    answer: dict[str, Any] = {"buffer": order["buffer"], "step": order["step"], "size_bytes": order["size_bytes"]}
+    answer: dict[str, Any] = {
+        "buffer": order["buffer"],
+        "step": order["step"],
+        "size_bytes": order["size_bytes"],
+    }
     try:
         digest = _write(memory, staged, order)
         path = checkpoint.commit(

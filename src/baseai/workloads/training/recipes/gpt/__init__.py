@@ -14,7 +14,12 @@ from baseai.workloads.training.recipe import Training, key
 if TYPE_CHECKING:
     from baseai.workloads.training.recipe import Task
 
-PRELOAD = ("transformers.models.gpt2.modeling_gpt2", "transformers.generation", "tokenizers", "safetensors.torch")
+PRELOAD = (
+    "transformers.models.gpt2.modeling_gpt2",
+    "transformers.generation",
+    "tokenizers",
+    "safetensors.torch",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +32,13 @@ class Config(Training):
     context: int = key(128, "tokens a sample is long", unit="tokens", at_least=8)
     vocabulary: int = key(4096, "entries of the byte-level BPE vocabulary", at_least=260, at_most=200_000)
     dropout: float = key(0.0, "share of activations dropped in training", at_least=0, at_most=0.9)
-    text: str = key("python", "python (CPython's own topics and sources) or the path of a text file or folder")
+    text: str = key(
+        "python", "python (CPython's own topics and sources) or the path of a text file or folder"
+    )
     text_mb: float = key(4.0, "text to read at most", unit="MB", above=0)
-    held_out_ratio: float = key(0.05, "share of the text's documents kept for the verdict", above=0, at_most=0.5)
+    held_out_ratio: float = key(
+        0.05, "share of the text's documents kept for the verdict", above=0, at_most=0.5
+    )
     held_out_tokens: int = key(32_768, "held-out tokens to judge at most", unit="tokens", at_least=64)
 
     def __post_init__(self) -> None:

@@ -97,7 +97,9 @@ class GptTask:
             window = torch.from_numpy(rows.astype(np.int64))
             logits = model(input_ids=window[:, :-1].to(device)).logits
             targets = window[:, 1:].flatten()
-            sums[0] += float(functional.cross_entropy(logits.flatten(0, 1), targets.to(device), reduction="sum"))
+            sums[0] += float(
+                functional.cross_entropy(logits.flatten(0, 1), targets.to(device), reduction="sum")
+            )
             sums[1] += float(targets.numel())
             sums[2] += float(self.token_bytes[targets].sum())
         model.train()

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from baseai.workloads.training.recipes.gpt import Config
 
 END_OF_TEXT = "<|endoftext|>"
-SKIPPED = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "lib2to3", "pydoc_data", "__pycache__"})
+SKIPPED = frozenset(
+    {"test", "tests", "idle_test", "site-packages", "dist-packages", "lib2to3", "pydoc_data", "__pycache__"}
+)
 
 
 def documents(config: "Config") -> Iterator[str]:
@@ -45,7 +47,9 @@ def _python_documents() -> Iterator[str]:
 def _file_documents(place: str) -> Iterator[str]:
     path = Path(place)
     if not path.exists():
-        raise RecipeRefused("gpt", "text", f"there is no file or folder {place}", "give python or an existing path")
+        raise RecipeRefused(
+            "gpt", "text", f"there is no file or folder {place}", "give python or an existing path"
+        )
     for each in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if each.is_file():
             text = each.read_text(encoding="utf-8", errors="replace")
@@ -66,7 +70,8 @@ def write_tokens(config: "Config", folder: Path) -> None:
     """tokenizer.json, train.npy, held_out.npy (uint32) and token_bytes.npy: the bytes each token stands for."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    training, held_out = [], []
+    training: list[str] = []
+    held_out: list[str] = []
     every = max(2, round(1 / config.held_out_ratio))
     for number, text in enumerate(documents(config)):
         (held_out if number % every == every - 1 else training).append(text)
@@ -84,7 +89,7 @@ def write_tokens(config: "Config", folder: Path) -> None:
             show_progress=False,
         ),
     )
-    end = tokenizer.token_to_id(END_OF_TEXT)
+    end = int(tokenizer.token_to_id(END_OF_TEXT) or 0)  # the first entry
     for name, part in (("train", training), ("held_out", held_out)):
         tokens: list[int] = []
         for encoded in tokenizer.encode_batch(part):
@@ -92,7 +97,7 @@ def write_tokens(config: "Config", folder: Path) -> None:
             tokens.append(end)
         np.save(folder / f"{name}.npy", np.array(tokens, dtype=np.uint32))
     # In the byte-level alphabet one character is one byte; the end marker stands for none.
-    spelled = [tokenizer.id_to_token(token) for token in range(tokenizer.get_vocab_size())]
+    spelled = [str(tokenizer.id_to_token(token)) for token in range(tokenizer.get_vocab_size())]
     token_bytes = [0 if token == end else len(text) for token, text in enumerate(spelled)]
     np.save(folder / "token_bytes.npy", np.array(token_bytes, dtype=np.int64))
     tokenizer.save(str(folder / "tokenizer.json"))
