@@ -111,8 +111,10 @@ def ticks(low: float, high: float) -> tuple[float, ...]:
     if not (math.isfinite(low) and math.isfinite(high)) or low > high:
         raise ValueError(f"{low} to {high} is no range")
     # As good as one value: floats could not tell its ticks apart.
-    if high - low <= max(1e-300, 1e-9 * abs(low), 1e-9 * abs(high)):
-        low, high = low - (abs(low) or 1.0) * 0.05, high + (abs(high) or 1.0) * 0.05
+    largest = max(abs(low), abs(high))
+    if high - low <= max(1e-300, 1e-9 * largest):
+        margin = 0.05 * (largest if largest > 1e-200 else 1.0)
+        low, high = low - margin, high + margin
     rough = (high - low) / TICKS
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough * 0.999)
