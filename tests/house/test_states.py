@@ -9,7 +9,8 @@ import pytest
 from baseai.fleet import lease, node
 from baseai.truth.migrations.versions import v0001_first
 from baseai.workloads import run
-from tests.house.source import PACKAGE
+from tests.house.source import PACKAGE, ROOT
+from tools.states_page import page
 
 Transitions = Mapping[tuple[StrEnum, StrEnum], StrEnum]
 TABLES: Mapping[str, Transitions] = {
@@ -38,3 +39,7 @@ def test_the_first_migration_is_the_only_one_that_writes_moves() -> None:
         if re.search(r"(INSERT INTO|UPDATE|DELETE FROM) moves", path.read_text(encoding="utf-8"))
     ]
     assert writers == ["v0001_first.py"]
+
+
+def test_the_diagrams_are_the_tables() -> None:
+    assert (ROOT / "docs" / "states.md").read_text(encoding="utf-8") == page(), "run: python tools/states_page.py"

@@ -16,9 +16,15 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from baseai.ground.fault import Fault
+from baseai.ground.fault import Fault, Refused
 
 SERVICE_ROLE = "baseai_service"
+# Text that is none to PostgreSQL (a zero byte, half a character) and numbers beyond its own: the asker's, not a bug.
+UNKEEPABLE = (
+    psycopg.errors.CharacterNotInRepertoire,
+    psycopg.errors.UntranslatableCharacter,
+    psycopg.errors.NumericValueOutOfRange,
+)
 Session = AsyncConnection[DictRow]
 
 log = logging.getLogger(__name__)
@@ -96,6 +102,8 @@ class Truth:
             async with self._pool.connection() as connection, connection.transaction():
                 await connection.execute("SELECT set_config('baseai.tenant', %s, true)", (scope.setting(),))
                 yield connection
+        except UNKEEPABLE as wrong:
+            raise Refused(f"this cannot be kept or looked for: {_first_line(wrong)}") from wrong
         except psycopg.errors.ExclusionViolation as wrong:
             raise Overlap(wrong.diag.message_detail or str(wrong)) from wrong
         except (psycopg.OperationalError, PoolTimeout) as wrong:

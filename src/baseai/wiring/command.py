@@ -148,7 +148,8 @@ def agent(
 
     default = Path("/var/lib/baseai-node") if os.geteuid() == 0 else Path.home() / ".baseai-node"
     folder = (data or default).absolute()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o711)  # a run's own user passes through; what is private in it says so itself
     return run_agent(
         AgentSettings(
             folder=folder, url=join.rstrip("/"), token=token, name=name, address=address, cpu_slots=cpu_slots,

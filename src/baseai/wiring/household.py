@@ -89,8 +89,10 @@ class Household:
         try:
             self.data.mkdir(parents=True, exist_ok=True)
             os.chmod(self.data, 0o711 if os.geteuid() == 0 else 0o700)
-            for folder in (self.logs, self.node, self.files, self.uploads, self.run_logs, self.data / "keys"):
+            for folder in (self.logs, self.files, self.uploads, self.run_logs, self.data / "keys"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.node.mkdir(exist_ok=True)
+            os.chmod(self.node, 0o711)  # a run's own user passes through; what is private in it says so itself
             probe = self.data / ".probe"
             probe.write_bytes(b"x" * 4096)
             probe.unlink()

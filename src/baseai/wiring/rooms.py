@@ -79,17 +79,18 @@ class Money:
     async def cost(self, by: str, subject: str | None, scope: Scope) -> list[dict[str, Any]]:
         rows = await costs_in(self._truth, self._rates, scope, by=By(by), subject=subject)
         labels = await self._labels(scope, by, [row.subject for row in rows])
+        ours = scope.tenant_id is None  # what a thing costs us, and what remains, is not a tenant's to see
         return [
             {
                 "subject": row.subject,
                 "label": labels.get(row.subject, row.subject),
                 "accelerator_hours": (Decimal(row.accelerator_us) / 3_600_000_000).quantize(Decimal("0.000001")),
                 "revenue": row.revenue.amount(),
-                "cost": row.cost.amount(),
-                "contribution": row.contribution().amount(),
+                "cost": row.cost.amount() if ours else None,
+                "contribution": row.contribution().amount() if ours else None,
                 "currency": row.revenue.currency,
                 "accruing": row.accruing,
-                "basis": row.basis,
+                "basis": row.basis if ours else "",
             }
             for row in rows
         ]
