@@ -72,6 +72,12 @@ async def test_a_link_signs_in_once() -> None:
     assert "no longer works" in again.text
 
 
+async def test_a_browser_that_looks_ahead_does_not_use_a_link_up() -> None:
+    async with browser(Platform(), signed_in=False) as client:
+        await client.get(f"/sign-in/{LINK}", headers={"sec-purpose": "prefetch;prerender"})
+        assert (await client.get(f"/sign-in/{LINK}")).status_code == 303
+
+
 async def test_over_tls_the_session_travels_nowhere_else() -> None:
     async with browser(Platform(), signed_in=False, scheme="https") as client:
         answer = await client.get(f"/sign-in/{LINK}")
@@ -258,6 +264,12 @@ async def test_the_language_is_kept_once_asked_for(language: str) -> None:
     async with browser(Platform(), language="fr") as client:
         assert f'<html lang="{language}">' in (await client.get(f"/runs?lang={language}")).text
         assert f'<html lang="{language}">' in (await client.get("/fleet")).text
+
+
+async def test_another_language_is_the_same_place() -> None:
+    async with browser(Platform()) as client:
+        text = (await client.get("/runs?state=running&lang=en")).text
+    assert 'href="/runs?state=running&amp;lang=pt-BR"' in text
 
 
 async def test_portuguese_pages_have_no_english_left() -> None:

@@ -112,13 +112,13 @@ class Pages:
         return self._environments[language.tag].get_template(template).render(now=now_utc(), **facts)
 
     def page(self, request: Request, visit: Visit, template: str, **facts: Any) -> Response:
-        html = self.render(template, visit.language, visit=visit, here=_here(request), **facts)
+        html = self.render(template, visit.language, visit=visit, **_place(request), **facts)
         return self._html(request, html, visit.language)
 
     def wrong(self, request: Request, status: int, kind: str) -> Response:
         """A page that says what is wrong and what to do; `kind` names the sentence."""
         language = language_of(request, self.languages)
-        html = self.render("wrong.html", language, visit=None, here=_here(request), kind=kind, status=status)
+        html = self.render("wrong.html", language, visit=None, **_place(request), kind=kind, status=status)
         return self._html(request, html, language, status=status)
 
     def _html(self, request: Request, html: str, language: Language, *, status: int = 200) -> Response:
@@ -283,14 +283,20 @@ def _load_static() -> Mapping[str, StaticFile]:
 
 
 async def _at_once_and_then(changes: AsyncIterator[None]) -> AsyncGenerator[None, None]:
-    yield
-    async for _ in changes:
+    try:
         yield
+        async for _ in changes:
+            yield
+    finally:
+        if isinstance(changes, AsyncGenerator):
+            await changes.aclose()  # now, so that whatever it listens on is let go with the browser
 
 
-def _here(request: Request) -> str:
-    """The address as a link within the site."""
-    return request.url.path
+def _place(request: Request) -> Facts:
+    """Where in the site this is, and the same place in each language."""
+    path = request.url.path if request.method == "GET" else "/"
+    same = {tag: f"{path}?{request.url.include_query_params(lang=tag).query}" for tag in TAGS}
+    return {"here": path, "in_language": same}
 
 
 def _route_of(pages: Pages) -> type[APIRoute]:
@@ -338,12 +344,14 @@ def router(doors: WebDoors) -> APIRouter:
 
     @routes.get("/sign-in/{token}")
     async def sign_in(request: Request, token: str) -> Response:
+        if "prefetch" in request.headers.get("sec-purpose", ""):
+            return Response(status_code=503)  # a browser that looks ahead must not use the link up
         session = await doors.gate.use_link(token)
         answer: Response
         if request.headers.get("sec-fetch-site") == "cross-site":
             # A browser sends no strict cookie along a redirect that another site began: step through a page of ours.
             language = language_of(request, pages.languages)
-            html = pages.render("signed_in.html", language, visit=None, here="/")
+            html = pages.render("signed_in.html", language, visit=None, **_place(request))
             answer = HTMLResponse(html, headers={"Cache-Control": "no-store"})
         else:
             answer = RedirectResponse("/", status_code=303, headers={"Cache-Control": "no-store"})
