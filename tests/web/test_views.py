@@ -25,24 +25,27 @@ INSERT INTO sites (site_id) VALUES ('local');
 INSERT INTO nodes (node_id, name, site_id, address, state, isolation, cores, memory_mib, disk_mib, boot_id, protocol)
   VALUES ('nod_a', 'node-a', 'local', '127.0.0.1', 'ready', 'none', 2, 8192, 99999, 'boot', 1);
 INSERT INTO accelerators (accelerator_id, node_id, model, serial, device_index, state)
-  VALUES ('acc_0', 'nod_a', 'cpu-slot', 'slot-0', 0, 'in_service'), ('acc_1', 'nod_a', 'cpu-slot', 'slot-1', 1, 'in_service');
+  VALUES ('acc_0', 'nod_a', 'cpu-slot', 'slot-0', 0, 'in_service'),
+    ('acc_1', 'nod_a', 'cpu-slot', 'slot-1', 1, 'in_service');
 """
 STARTED = """
 INSERT INTO attempts (run_id, attempt_no, tenant_id, project_id, nodes, rendezvous_port, state)
   VALUES (%(run)s, 1, 'ten_a', 'prj_a', 1, 29500, 'running');
-INSERT INTO leases (lease_id, tenant_id, project_id, run_id, attempt_no, node_id, node_rank, model, state, ends_at, observed_from)
+INSERT INTO leases (lease_id, tenant_id, project_id, run_id, attempt_no, node_id, node_rank, model, state, ends_at,
+  observed_from)
   VALUES ('lea_1', 'ten_a', 'prj_a', %(run)s, 1, 'nod_a', 0, 'cpu-slot', 'active', now() + interval '1 hour', now());
 INSERT INTO lease_accelerators (lease_id, accelerator_no, tenant_id, project_id, during)
   SELECT 'lea_1', accelerator_no, 'ten_a', 'prj_a', tstzrange(now(), now() + interval '1 hour') FROM accelerators
   WHERE accelerator_id = 'acc_0';
-INSERT INTO run_points (event_id, run_id, tenant_id, project_id, attempt_no, restart, step, at, loss, tokens_per_s, step_ms)
+INSERT INTO run_points (event_id, run_id, tenant_id, project_id, attempt_no, restart, step, at, loss,
+  tokens_per_s, step_ms)
   SELECT 'evt_' || n, %(run)s, 'ten_a', 'prj_a', 1, 0, n, now(), 7.0 / n, 1000, 10 FROM generate_series(1, 50) n;
-INSERT INTO checkpoints (event_id, run_id, tenant_id, project_id, attempt_no, step, path, digest, bytes, save_s, stall_ms,
-  committed_at) VALUES ('evt_c', %(run)s, 'ten_a', 'prj_a', 1, 25, 'step-25', 'd', 1000, 0.1, 1.0, now());
+INSERT INTO checkpoints (event_id, run_id, tenant_id, project_id, attempt_no, step, path, digest, bytes, save_s,
+  stall_ms, committed_at) VALUES ('evt_c', %(run)s, 'ten_a', 'prj_a', 1, 25, 'step-25', 'd', 1000, 0.1, 1.0, now());
 """
 SUBMITTED = (
-    "INSERT INTO runs (run_id, tenant_id, project_id, name, kind, spec, priority, state, submitted_by, attempt_no, wait)"
-    " VALUES (%s, 'ten_a', 'prj_a', %s, 'task', %s, 50, %s, 'ada', %s, %s)"
+    "INSERT INTO runs (run_id, tenant_id, project_id, name, kind, spec, priority, state, submitted_by, attempt_no,"
+    " wait) VALUES (%s, 'ten_a', 'prj_a', %s, 'task', %s, 50, %s, 'ada', %s, %s)"
 )
 WAIT = {
     "position": 1, "ahead": 0, "code": "never", "behind": None, "sentence": "Waiting.", "failing": {"model": 1},
