@@ -12,7 +12,6 @@ import time
 
 from contest import Running, line
 
-
 HUNG_S = 40.0
 
 

@@ -47,6 +47,11 @@ def main() -> None:
         for name in order:
             every = "auto" if name == "saving" else "never"
             sides[name].append(measured("bare" if name == "bare" else "ours", config, every, asked.mark))
+            cpu_ms, median_ms, mean_ms = sides[name][-1]
+            print(
+                f"  {name}: {cpu_ms:.1f} CPU-ms/step, median {median_ms:.1f} ms, mean {mean_ms:.1f} ms",
+                flush=True,
+            )
     for name, title in (("ours", "step"), ("saving", "step with checkpoints")):
         for number, unit in enumerate(("CPU-ms/step", "ms/step median", "ms/step mean")):
             ours, peer = [each[number] for each in sides[name]], [each[number] for each in sides["bare"]]

@@ -88,6 +88,15 @@ def test_a_stopped_run_goes_on_as_shards_in_its_next_attempt(told: Told, launch:
     assert len(second.lines("checkpoint")) >= 2
 
 
+def test_an_attempt_that_was_overtaken_ends_by_itself(told: Told, launch: Launch) -> None:
+    old = launch(told("overtaken", config={"steps": 100_000}, checkpoint_every={"steps": 20}))
+    old.wait_for("checkpoint")
+    checkpoint.claim(Path(old.told["checkpoint_folder"]), 5)
+    assert old.ended(30) == 1
+    assert "a newer attempt has taken the run over" in old.stderr.read_text()
+    assert old.lines("restart") == []
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is a loopback address on Linux only")
 def test_two_nodes_train_one_model(told: Told, launch: Launch) -> None:
     with socket.socket() as probe:

@@ -15,8 +15,9 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -96,12 +97,17 @@ class Agreement:
         self._rank = rank
         self._local_rank = local_rank
         self._stop_after = NEVER
+        self._wished = False
+
+    def wish_stop(self) -> None:
+        """Rank 0 has a reason of its own to stop all workers after the next step."""
+        self._wished = True
 
     def before(self, step: int) -> None:
         """Rank 0 announces; the first worker of another node passes its launcher's wish on."""
         if self._stop_after != NEVER:
             return
-        asked = self._board.stop_asked
+        asked = self._board.stop_asked or self._wished
         if self._store is not None:
             if self._rank == 0:
                 asked = asked or self._store.check(["stop_asked"])
@@ -170,9 +176,6 @@ class Loop:
     def run(self) -> str:
         """Train to the end, or until asked to stop; FINISHED, STOPPED or FENCED."""
         folder = self.assignment.checkpoint_folder
-        if self.rank == 0 and not self.assignment.checkpoint_every.never:
-            checkpoint.claim(folder, self.assignment.attempt_no)
-            checkpoint.sweep(folder, attempt_no=self.assignment.attempt_no, restart=self.restart)
         model = self.task.model().to(self.device)
         self.parameters = sum(each.numel() for each in model.parameters())
         self.resumed_from = self._agreed_checkpoint(folder)
@@ -190,10 +193,8 @@ class Loop:
             trained = self._replicate(model)
         if resumed is not None:
             step = resumed.step
-            self.executed = int(resumed.facts.get("executed_before", 0))
-            if resumed.attempt_no != self.assignment.attempt_no:
-                self.executed = _executed(folder, self.assignment.attempt_no)
         if self.rank == 0:
+            self.executed = _executed(folder, self.assignment.attempt_no)
             progress.tell(
                 self.assignment.attempt_folder,
                 "started",
@@ -267,7 +268,7 @@ class Loop:
             if saver is not None:
                 saver.listen()
                 if saver.fenced:
-                    return FENCED
+                    agreement.wish_stop()
         return FINISHED
 
     def _save(self, step: int, saver: "Saver | None", *, last: bool) -> None:
@@ -343,11 +344,21 @@ class Loop:
         mean = sum(losses) / len(losses)
         return mean if math.isfinite(mean) else None
 
-    def _agreed_checkpoint(self, folder: Any) -> checkpoint.Checkpoint | None:
-        """Rank 0 chooses the newest that verifies; all load the same."""
-        chosen: list[checkpoint.Checkpoint | None] = [checkpoint.newest(folder) if self.rank == 0 else None]
+    def _agreed_checkpoint(self, folder: Path) -> checkpoint.Checkpoint | None:
+        """Rank 0 claims the folder and chooses the newest that verifies; all load the same. Raises Fenced on all."""
+        chosen: list[checkpoint.Checkpoint | checkpoint.Fenced | None] = [None]
+        if self.rank == 0:
+            try:
+                if not self.assignment.checkpoint_every.never:
+                    checkpoint.claim(folder, self.assignment.attempt_no)
+                    checkpoint.sweep(folder, attempt_no=self.assignment.attempt_no, restart=self.restart)
+                chosen = [checkpoint.newest(folder)]
+            except checkpoint.Fenced as fenced:
+                chosen = [fenced]
         if self.world > 1:
             dist.broadcast_object_list(chosen, src=0, device=self.device)
+        if isinstance(chosen[0], checkpoint.Fenced):
+            raise chosen[0]
         return chosen[0]
 
     def _replicate(self, model: nn.Module) -> nn.Module:
@@ -406,7 +417,7 @@ class Saver:
             return
         if not self._staging.free:
             self._hear(self._staging.finish(30.0))
-        facts = {"executed_before": self._loop.executed, "executed": self._loop.board.executed}
+        facts = {"steps_executed": self._loop.executed + self._loop.board.executed}
         self._staging.stage(tensors, step=step, facts=facts)
         self._last_step = step
         self._saved_s = time.monotonic()
@@ -490,7 +501,7 @@ class Teller:
         self._exposed_s = 0.0
 
 
-def _executed(folder: Any, attempt_no: int) -> int:
+def _executed(folder: Path, attempt_no: int) -> int:
     """Steps done by the attempts before this one, to the last second that they could tell of."""
     total = 0
     for counter in folder.glob("executed-*"):
