@@ -35,7 +35,7 @@ def test_a_curve_tells_its_story_in_words() -> None:
     )
     assert told is not None
     assert "The loss went from 7.300 to" in told.svg
-    assert "with 1 restarts" in told.svg
+    assert "; restarts: 1." in told.svg
     assert len(told.rows) == 24
 
 

@@ -53,7 +53,7 @@ def curve_of(
     words = Words(
         title=language.say("Training loss by step"),
         description=language.say(
-            "The loss went from %(first)s to %(last)s over %(steps)s steps, with %(restarts)s restarts.",
+            "The loss went from %(first)s to %(last)s over %(steps)s steps; restarts: %(restarts)s.",
             **facts,
         ),
         x_axis=language.say("step"),

@@ -19,14 +19,19 @@
     button.hidden = over;
   };
 
+  const held = new Map();
   const swap = (id, html) => {
     const old = document.getElementById(id);
+    held.delete(id);
     if (!old) return;
     const opened = [...old.querySelectorAll("details[open][id]")].map((each) => each.id);
     const focused = old.contains(document.activeElement) ? document.activeElement : null;
-    // Whoever reads, copies or scrolls in here is not disturbed; the next change comes soon.
+    // Whoever is marking text in here to copy it is not disturbed until done.
     const selection = window.getSelection();
-    if (selection && !selection.isCollapsed && old.contains(selection.anchorNode)) return;
+    if (selection && !selection.isCollapsed && old.contains(selection.anchorNode)) {
+      held.set(id, html);
+      return;
+    }
     const lefts = [...old.querySelectorAll(".scroll")].map((each) => each.scrollLeft);
     const href = focused && focused.getAttribute("href");
     old.innerHTML = html;
@@ -51,6 +56,9 @@
     };
   };
 
+  document.addEventListener("selectionchange", () => {
+    if (held.size && window.getSelection()?.isCollapsed) for (const [id, html] of [...held]) swap(id, html);
+  });
   button.addEventListener("click", () => {
     paused = !paused;
     if (paused) { stop(); show("off"); } else start();
