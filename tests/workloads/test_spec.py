@@ -65,6 +65,11 @@ def told_of_task(lines: str) -> list[str]:
     return told(f"type: task\ncommands: [python main.py]\n{lines}\n")
 
 
+def test_a_python_that_nobody_would_start_is_refused() -> None:
+    [error] = told_of_task('python: "3.12"')
+    assert error.startswith("run.yaml:3:1: python: is not offered by this version, which starts what the node has")
+
+
 def test_a_task_with_nothing_but_a_command() -> None:
     spec = task()
     assert spec.name == "run"
@@ -92,7 +97,6 @@ env: {DEBUG: on, VERSION: 3.10, EMPTY: ""}
 files: [main.py, "../shared/data:data"]
 secrets: [HF_TOKEN]
 working_dir: src
-python: "3.12"
 image: pytorch/pytorch:2.9.0
 resources: {gpu: ["H100:80GB:4..8", "A100:8"], cpu: 16, memory: 128GB.., disk: 1TB}
 queue: default
@@ -125,7 +129,7 @@ def test_every_key_of_a_task_takes_effect() -> None:
         FileMount(local="../shared/data", remote="data"),
     )
     assert spec.secrets == ("HF_TOKEN",)
-    assert (spec.working_dir, spec.python, spec.image) == ("src", "3.12", "pytorch/pytorch:2.9.0")
+    assert (spec.working_dir, spec.image) == ("src", "pytorch/pytorch:2.9.0")
     assert [(ask.name, ask.count_least, ask.count_most) for ask in spec.resources.gpu] == [
         ("H100", 4, 8),
         ("A100", 8, 8),

@@ -5,13 +5,16 @@ No decision is made here and no SQL is known here.
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import logging
 import os
+import re
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
+from weakref import WeakValueDictionary
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -19,6 +22,9 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as Asked
 
 import baseai
 from baseai.api import schemas as wire
@@ -34,14 +40,19 @@ from baseai.tenancy.role import Deed, Role, may
 from baseai.truth.session import Scope, TruthUnavailable
 from baseai.workloads.demand import UnknownAccelerator
 from baseai.workloads.reason import Reason
+from baseai.workloads.run import RunState
 from baseai.workloads.sheet import BadSpec
 from baseai.workloads.upload import Upload
 
 log = logging.getLogger(__name__)
 
 FILE_BYTES_MAX = 2 * 1024**3
+BODY_BYTES_MAX = 4 * 1024**2  # of a request: room for the largest spec, which reading bounds at 1 MiB
+REPORT_BYTES_MAX = 16 * 1024**2  # of an agent's: it may have spooled for hours
 LOG_PART_BYTES = 256 * 1024
 WAIT_MAX_S = 30.0
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
 STATUSES: tuple[tuple[type[Fault], int, str], ...] = (
     (NotAdmitted, 401, "Not admitted"),
     (NotAllowed, 403, "Not allowed"),
@@ -64,6 +75,7 @@ def create_api(doors: Doors) -> FastAPI:
         redoc_url=None,
     )
     _problems(app)
+    app.add_middleware(Bounded)
     app.include_router(_people(doors), prefix="/api/v1")
     app.include_router(_agents(doors), prefix="/api/v1/agent")
     return app
@@ -89,6 +101,21 @@ def _problems(app: FastAPI) -> None:
         places = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in wrong.errors())
         return problem(request, 422, "The request is wrong", places)
 
+    async def on_os(request: Request, wrong: Exception) -> Response:
+        if isinstance(wrong, OSError) and wrong.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return problem(request, 507, "No space", f"the platform cannot keep it: {wrong.strerror}")
+        return await on_bug(request, wrong)
+
+    async def on_bug(request: Request, wrong: Exception) -> Response:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=wrong)
+        return problem(request, 500, "Fault of the platform", "the platform failed at this; its log says more")
+
+    async def on_gone(request: Request, _: Exception) -> Response:
+        return problem(request, 400, "Cut short", "the request ended before it was whole")
+
+    app.add_exception_handler(Exception, on_bug)
+    app.add_exception_handler(OSError, on_os)
+    app.add_exception_handler(ClientDisconnect, on_gone)
     app.add_exception_handler(Fault, on_fault)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_invalid)
@@ -118,6 +145,30 @@ def _spec_problems(fault: Fault) -> list[wire.SpecProblem]:
     ]
 
 
+class Bounded:
+    """Ends a request whose body is larger than any that is meant; a file is counted where it is taken in."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Asked, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or (scope["method"] == "PUT" and scope["path"].startswith("/api/v1/files/")):
+            await self._app(scope, receive, send)
+            return
+        most = REPORT_BYTES_MAX if scope["path"].startswith("/api/v1/agent/") else BODY_BYTES_MAX
+        taken = 0
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > most:
+                raise HTTPException(413, f"a request has at most {most // 1024**2} MiB")
+            return message
+
+        await self._app(scope, counted, send)
+
+
 # ---- people -----------------------------------------------------------------------------------------------------
 
 
@@ -128,7 +179,10 @@ def _people(doors: Doors) -> APIRouter:
         kind, _, text = (authorization or "").partition(" ")
         if kind.lower() != "bearer" or not text:
             raise NotAdmitted
-        return await doors.tenancy.holder(text.strip())
+        holder = await doors.tenancy.holder(text.strip())
+        if holder.node_id is not None:  # it speaks as its node, and for nobody
+            raise NotAllowed(holder.role.value, "do anything but report as its node")
+        return holder
 
     def allowed(deed: Deed) -> Any:
         async def check(holder: Annotated[Holder, Depends(admitted)]) -> Holder:
@@ -138,22 +192,27 @@ def _people(doors: Doors) -> APIRouter:
 
         return Depends(check)
 
+    answering: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+
     async def once(
         request: Request, holder: Holder, status: int, make: Callable[[], Awaitable[BaseModel]]
     ) -> Response:
         """Do it once for one Idempotency-Key; the repeated request gets the first answer, less any secret."""
         key = request.headers.get("idempotency-key")
+        if key is None:
+            return Response((await make()).model_dump_json(), status, media_type="application/json")
+        if not 1 <= len(key) <= 255:
+            raise Refused("an Idempotency-Key has 1 to 255 characters")
         body = request.url.path.encode() + b"\n" + await request.body()
-        if key is not None:
+        # The repeat may come while the first is still answered.
+        async with answering.setdefault((holder.key_id, key), asyncio.Lock()):
             earlier = await doors.runs.earlier_answer(holder.key_id, key, body)
             if earlier is not None:
                 return JSONResponse(earlier["response"], earlier["status"], headers={"Idempotent-Replayed": "true"})
-        made = await make()
-        answer = made.model_dump_json()
-        if key is not None:
+            made = await make()
             kept = made.model_copy(update={"secret": None}) if hasattr(made, "secret") else made
             await doors.runs.keep_answer(holder.key_id, key, body, status, kept.model_dump_json())
-        return Response(answer, status, media_type="application/json")
+        return Response(made.model_dump_json(), status, media_type="application/json")
 
     # -- about the platform
 
@@ -191,7 +250,7 @@ def _people(doors: Doors) -> APIRouter:
             if dry_run:
                 return wire.RunView(
                     run_id="", name=spec.name, tenant=project[0], project=project[1], kind=spec.type, state="queued",
-                    priority=spec.priority, gpu=" | ".join(ask.text for ask in spec.resources.gpu) or "cpu-slot",
+                    priority=spec.priority, gpu=spec.asked_text,
                     nodes=spec.nodes, submitted_at=now_utc(),
                 )  # fmt: skip
             await doors.runs.submit(scope, project, run_id, spec, uploads, submitted_by=holder.name)
@@ -213,6 +272,9 @@ def _people(doors: Doors) -> APIRouter:
         cursor: str | None = None,
     ) -> wire.Page:
         states = [one for given in state or [] for one in given.split(",") if one]
+        for one in states:
+            if one not in tuple(RunState):
+                raise Refused(f"{one!r} is not a state of a run: it is {', '.join(RunState)}")
         rows, more = await doors.views.runs(
             _scope(holder), states=states, everything=all, limit=limit, cursor=cursor
         )
@@ -224,19 +286,23 @@ def _people(doors: Doors) -> APIRouter:
         run_id = (await doors.runs.find(scope, name))["run_id"]
         detail = await doors.views.run(scope, run_id)
         money = await doors.money.cost("run", run_id, scope)
-        return wire.RunDetail(**{**detail, "money": money[0] if money else _nothing(run_id)})
+        return wire.RunDetail(**{**detail, "money": money[0] if money else _nothing(run_id, holder)})
 
     @router.post("/runs/{name}/stop")
-    async def stop(name: str, holder: Holder = allowed(Deed.SUBMIT_RUNS)) -> wire.RunView:
+    async def stop(
+        name: str, body: wire.Why | None = None, holder: Holder = allowed(Deed.SUBMIT_RUNS)
+    ) -> wire.RunView:
         scope = _scope(holder)
         found = await doors.runs.find(scope, name)
         reason = Reason.STOPPED_BY_USER if holder.tenant_id else Reason.STOPPED_BY_OPERATOR
-        await doors.runs.ask_to_stop(scope, found["run_id"], reason)
+        await doors.runs.ask_to_stop(scope, found["run_id"], reason, why=body.reason if body else None)
         return await run_view(scope, found["run_id"])
 
     @router.get("/runs/{name}/points")
     async def points(
-        name: str, after_step: int = -1, holder: Holder = allowed(Deed.SEE_RUNS)
+        name: str,
+        after_step: Annotated[int, Query(ge=-1, le=2**62)] = -1,
+        holder: Holder = allowed(Deed.SEE_RUNS),
     ) -> dict[str, list[wire.PointView]]:
         scope = _scope(holder)
         found = await doors.runs.find(scope, name)
@@ -246,15 +312,15 @@ def _people(doors: Doors) -> APIRouter:
     @router.get("/runs/{name}/logs")
     async def logs(
         name: str,
-        offset: int = 0,
-        node_rank: int = 0,
+        offset: Annotated[int, Query(ge=0)] = 0,
+        node_rank: Annotated[int, Query(ge=0)] = 0,
         attempt: str = "latest",
         wait_s: float = 0.0,
         holder: Holder = allowed(Deed.SEE_RUNS),
     ) -> Response:
         scope = _scope(holder)
         found = await doors.runs.find(scope, name)
-        if attempt != "latest" and not attempt.isdigit():
+        if attempt != "latest" and not re.fullmatch("[0-9]{1,9}", attempt):
             raise Refused(f"{attempt!r} is not an attempt: write its number, or latest")
         attempt_no = found["attempt_no"] if attempt == "latest" else int(attempt)
         if attempt_no < 1 or attempt_no > found["attempt_no"]:
@@ -295,6 +361,8 @@ def _people(doors: Doors) -> APIRouter:
     async def put_file(
         digest: str, request: Request, holder: Holder = allowed(Deed.SUBMIT_RUNS)
     ) -> dict[str, Any]:
+        if not DIGEST.fullmatch(digest):
+            raise Refused(f"{digest[:80]!r} is not a SHA-256 digest in small letters")
         scope = _scope(holder)
         project = await doors.tenancy.project(scope, holder.tenant_id, None)
         size = await _receive(request, doors, digest)
@@ -322,18 +390,21 @@ def _people(doors: Doors) -> APIRouter:
         raise NotFound("node", name)
 
     @router.post("/nodes/{name}/declare-dead")
-    async def declare_dead(name: str, holder: Holder = allowed(Deed.STEER_FLEET)) -> dict[str, Any]:
+    async def declare_dead(
+        name: str, body: wire.Why | None = None, holder: Holder = allowed(Deed.STEER_FLEET)
+    ) -> dict[str, Any]:
         """Your word that a silent node's processes are gone: its leases end and its runs may start elsewhere."""
-        return {"released": await doors.engine.declare_dead(name, actor=holder.name)}
+        reason = body.reason if body else None
+        return {"released": await doors.engine.declare_dead(name, actor=holder.name, reason=reason)}
 
     @router.post("/nodes/{name}/{verb}")
     async def steer(
-        name: str, verb: str, body: dict[str, Any] | None = None, holder: Holder = allowed(Deed.STEER_FLEET)
+        name: str, verb: str, body: wire.Why | None = None, holder: Holder = allowed(Deed.STEER_FLEET)
     ) -> wire.NodeView:
         verbs = ("cordon", "uncordon", "drain", "retire", "repair", "verify", "quarantine", "admit")
         if verb not in verbs:
             raise NotFound("verb", f"{verb}: a node is told to {', '.join(verbs)} or declare-dead")
-        await doors.fleet.steer(name, NodeEvent(verb), actor=holder.name, reason=(body or {}).get("reason"))
+        await doors.fleet.steer(name, NodeEvent(verb), actor=holder.name, reason=body.reason if body else None)
         for row in await doors.views.nodes(_scope(holder)):
             if name in (row["name"], row["node_id"]):
                 return wire.NodeView(**row)
@@ -341,9 +412,10 @@ def _people(doors: Doors) -> APIRouter:
 
     @router.post("/join-tokens", status_code=201)
     async def join_token(
-        body: dict[str, Any] | None = None, holder: Holder = allowed(Deed.STEER_FLEET)
+        body: wire.NewToken | None = None, holder: Holder = allowed(Deed.STEER_FLEET)
     ) -> dict[str, Any]:
-        token, expires_at = await doors.tenancy.make_join_token((body or {}).get("site") or "local", actor=holder.name)
+        site = body.site if body else wire.NewToken().site
+        token, expires_at = await doors.tenancy.make_join_token(site, actor=holder.name)
         command = f"baseai agent --join {doors.base_url} --token {token}"
         return {"token": token, "expires_at": expires_at, "join_command": command}
 
@@ -523,7 +595,11 @@ def _agents(doors: Doors) -> APIRouter:
 
     @router.post("/logs/{lease_id}/{stream}")
     async def take_log(
-        lease_id: str, stream: str, request: Request, node_id: Node, offset: int = 0
+        lease_id: str,
+        stream: str,
+        request: Request,
+        node_id: Node,
+        offset: Annotated[int, Query(ge=0)] = 0,
     ) -> wire.LogOffset:
         run_id, attempt_no, node_rank = await doors.engine.log_place(node_id, lease_id)
         chunk = await request.body()
@@ -535,7 +611,7 @@ def _agents(doors: Doors) -> APIRouter:
     @router.get("/files/{digest}")
     async def file(digest: str, node_id: Node) -> Response:
         path = doors.uploads / digest
-        if len(digest) != 64 or not digest.isalnum() or not await doors.runs.file_of_node(node_id, digest):
+        if not DIGEST.fullmatch(digest) or not await doors.runs.file_of_node(node_id, digest):
             raise NotFound("file", digest)
         if not path.is_file():
             raise NotFound("file", digest)
@@ -565,8 +641,6 @@ async def _receive(request: Request, doors: Doors, digest: str) -> int:
         if sha.hexdigest() != digest:
             raise Refused(f"the content does not have the digest {digest[:12]}…: it was changed on its way, send it again")
         os.replace(name, doors.uploads / digest)
-    except OSError as wrong:
-        raise Refused(f"the file could not be kept: {wrong.strerror}") from wrong
     finally:
         if os.path.exists(name):
             os.unlink(name)
@@ -595,11 +669,14 @@ def _scope(holder: Holder) -> Scope:
 
 def _name(body: dict[str, str]) -> str:
     name = body.get("name", "")
-    if not name or len(name) > 63 or not all(c.isalnum() and c.isascii() and c == c.lower() or c == "-" for c in name):
-        raise Refused(f"{name!r} is not a name: use 1 to 63 of a-z, 0-9 and -")
+    if not NAME.fullmatch(name):
+        raise Refused(f"{name[:80]!r} is not a name: use 1 to 63 of a-z, 0-9 and -, no - at the beginning")
     return name
 
 
-def _nothing(run_id: str) -> dict[str, Any]:
-    return {"subject": run_id, "label": "", "accelerator_hours": 0, "revenue": 0, "cost": 0, "contribution": 0}
+def _nothing(run_id: str, holder: Holder) -> dict[str, Any]:
+    ours = None if holder.tenant_id else 0
+    return {
+        "subject": run_id, "label": "", "accelerator_hours": 0, "revenue": 0, "cost": ours, "contribution": ours
+    }  # fmt: skip
 

@@ -177,6 +177,12 @@ class Submit(Wire):
     project: str | None = None
 
 
+class Why(Wire):
+    """The reason somebody gives for a deed; it stands in the event."""
+
+    reason: str | None = Field(default=None, max_length=1000)
+
+
 class SpecProblem(Wire):
     file: str
     line: int
@@ -221,8 +227,8 @@ class CostView(Wire):
     label: str
     accelerator_hours: Decimal
     revenue: Decimal
-    cost: Decimal
-    contribution: Decimal
+    cost: Decimal | None  # what it costs us, and what remains, is not a customer's to see
+    contribution: Decimal | None
     currency: str = "USD"
     accruing: bool = False  # True while an hour or a lease is still open: these figures are estimates until posted
     basis: str = ""  # what the cost rests on
@@ -335,8 +341,12 @@ class TenantView(Wire):
     projects: list[str] = Field(default_factory=list)
 
 
+class NewToken(Wire):
+    site: str = Field(default="local", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+
+
 class NewKey(Wire):
-    name: str
+    name: str = Field(min_length=1, max_length=100)
     role: Literal["operator", "customer", "finance", "investor", "viewer"]
     tenant: str | None = None
     project: str | None = None

@@ -590,13 +590,16 @@ def _money_facts(money: "CostView") -> list[tuple[str, str]]:
         [money.revenue, money.cost, money.contribution], money.currency
     )
     wide = max(len(revenue), len(cost), len(contribution))
-    return [
+    facts = [
         ("accelerator-hours", f"{money.accelerator_hours:f}"),
         ("revenue", f"{money.currency} {revenue.rjust(wide)}{estimate}"),
-        (
-            "cost",
-            f"{money.currency} {cost.rjust(wide)}{estimate}" + (f", {money.basis}" if money.basis else ""),
-        ),
+    ]
+    if money.cost is None:  # a customer sees what it pays
+        return facts
+    basis = f", {money.basis}" if money.basis else ""
+    return [
+        *facts,
+        ("cost", f"{money.currency} {cost.rjust(wide)}{estimate}{basis}"),
         ("contribution", f"{money.currency} {contribution.rjust(wide)}{estimate}"),
     ]
 

@@ -426,7 +426,7 @@ class Engine:
             for row in over:
                 await self._release(session, row["lease_id"], await _now(session))
 
-    async def declare_dead(self, node_id: str, *, actor: str) -> int:
+    async def declare_dead(self, node_id: str, *, actor: str, reason: str | None = None) -> int:
         """An operator's word that a silent node's processes are gone: its leases end now. Raises Conflict if it speaks."""
         async with self._truth.transaction(Scope(tenant_id=None, actor=actor)) as session:
             node = await fetch_one(
@@ -446,7 +446,7 @@ class Engine:
             )
             for row in held:
                 await self._release(session, row["lease_id"], await _now(session))
-            await record(session, "node", node["node_id"], "declared_dead", actor=actor)
+            await record(session, "node", node["node_id"], "declared_dead", actor=actor, sentence=reason)
         return len(held)
 
 

@@ -12,7 +12,7 @@ from baseai.ground.fault import Conflict, NotFound, Refused
 from baseai.ground.identity import KeyId, NodeId, ProjectId, TenantId, mint
 from baseai.tenancy.key import Holder, NotAdmitted, key_text, keyed_hash
 from baseai.tenancy.role import Role
-from baseai.tenancy.secret import NONCE_BYTES, opened, sealed
+from baseai.tenancy.secret import NONCE_BYTES, opened, refuse_unfit, sealed
 from baseai.truth.history import record
 from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
 
@@ -271,7 +271,9 @@ class Tenancy:
     # ---- secrets
 
     async def set_secret(self, scope: Scope, project: tuple[TenantId, ProjectId], name: str, value: str) -> Row:
+        """Seal a value under that name. Raises Refused where no process could be given it."""
         tenant_id, project_id = project
+        refuse_unfit(name, value)
         ciphertext = sealed(
             value, master=self._master, project_id=project_id, name=name, nonce=chance.token_bytes(NONCE_BYTES)
         )

@@ -4,12 +4,16 @@ Invariant: at rest it is sealed with AES-256-GCM under the platform's master key
 that a ciphertext moved to another row does not open. It never enters an event, a log or an answer.
 """
 
+import re
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from baseai.ground.fault import Fault
+from baseai.ground.fault import Fault, Refused
 
 NONCE_BYTES = 12
+VALUE_BYTES_MAX = 64 * 1024  # the kernel hands a process at most 128 KiB in one variable
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
 class SecretUnreadable(Fault):
@@ -21,6 +25,16 @@ class SecretUnreadable(Fault):
 
     def __str__(self) -> str:
         return f"the secret {self.name} was sealed under another master key: set it again with `baseai secret set`"
+
+
+def refuse_unfit(name: str, value: str) -> None:
+    """Raises Refused for what could never be a process's environment variable."""
+    if not _NAME.fullmatch(name):
+        raise Refused(f"{name[:80]!r} is not a name of a secret: use letters, digits and _, no digit at the beginning")
+    if "\0" in value:
+        raise Refused(f"the secret {name} holds a zero byte, which no environment variable can")
+    if len(value.encode(errors="surrogatepass")) > VALUE_BYTES_MAX:
+        raise Refused(f"the secret {name} is larger than {VALUE_BYTES_MAX // 1024} KiB")
 
 
 def sealed(value: str, *, master: bytes, project_id: str, name: str, nonce: bytes) -> bytes:

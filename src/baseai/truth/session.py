@@ -19,7 +19,8 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from baseai.ground.fault import Fault, Refused
 
 SERVICE_ROLE = "baseai_service"
-# Text that is none to PostgreSQL (a zero byte, half a character) and numbers beyond its own: the asker's, not a bug.
+# Text that is none to PostgreSQL (half a character) and numbers beyond its own are the asker's, not a bug; so is a zero
+# byte, which psycopg refuses itself, with the bare class.
 UNKEEPABLE = (
     psycopg.errors.CharacterNotInRepertoire,
     psycopg.errors.UntranslatableCharacter,
@@ -96,13 +97,16 @@ class Truth:
     async def transaction(self, scope: Scope = PLATFORM) -> AsyncIterator[Session]:
         """One transaction in `scope`; commits on leaving, rolls back on an exception.
 
-        Raises TruthUnavailable when PostgreSQL cannot be reached, Overlap when a lease would overlap.
+        Raises TruthUnavailable when PostgreSQL cannot be reached, Overlap when a lease would overlap, Refused for
+        text or numbers that PostgreSQL does not have.
         """
         try:
             async with self._pool.connection() as connection, connection.transaction():
                 await connection.execute("SELECT set_config('baseai.tenant', %s, true)", (scope.setting(),))
                 yield connection
-        except UNKEEPABLE as wrong:
+        except psycopg.DataError as wrong:
+            if type(wrong) is not psycopg.DataError and not isinstance(wrong, UNKEEPABLE):
+                raise
             raise Refused(f"this cannot be kept or looked for: {_first_line(wrong)}") from wrong
         except psycopg.errors.ExclusionViolation as wrong:
             raise Overlap(wrong.diag.message_detail or str(wrong)) from wrong

@@ -4,6 +4,7 @@ Each answer is a mapping with the fields of the shape of the same name in the do
 walked by a cursor over (submitted or happened, id), so that a row is neither lost nor repeated while others arrive.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -181,7 +182,9 @@ class Views:
         self, scope: Scope, *, subject: str | None, limit: int = 100, cursor: str | None = None
     ) -> tuple[list[Row], str | None]:
         """Newest first."""
-        before = int(cursor) if cursor and cursor.isdigit() else None
+        if cursor is not None and not re.fullmatch("[0-9]{1,18}", cursor):
+            raise Refused(f"{cursor[:80]!r} is not a cursor: take it from `next` of the page before")
+        before = None if cursor is None else int(cursor)
         async with self._truth.transaction(scope) as session:
             rows = await fetch_all(
                 session,
@@ -196,11 +199,9 @@ class Views:
 
 def _run(row: Mapping[str, Any]) -> Row:
     spec = RunSpec.from_json(row["spec"])
-    asked = [ask.text for ask in spec.resources.gpu]
-    cores = spec.resources.cpu
     return {
         **row,
-        "gpu": " | ".join(asked) or f"cpu-slot:{1 if cores is None else cores.most:g}",
+        "gpu": spec.asked_text,
         "nodes": spec.nodes,
         "wait": {**row["wait"]} if row["wait"] and row["state"] == "queued" else None,
     }

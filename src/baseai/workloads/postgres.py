@@ -92,8 +92,11 @@ class Runs:
             raise NotFound("run", name)
         return dict(row)
 
-    async def ask_to_stop(self, scope: Scope, run_id: str, reason: Reason) -> Row:
-        """A queued run is cancelled at once; of a running one the end is begun. Raises NotFound, Conflict if it has ended."""
+    async def ask_to_stop(self, scope: Scope, run_id: str, reason: Reason, *, why: str | None = None) -> Row:
+        """A queued run is cancelled at once; of a running one the end is begun.
+
+        why: the asker's own words, for the event. Raises NotFound, and Conflict if it has ended.
+        """
         async with self._truth.transaction(scope) as session:
             run = await fetch_one(session, "SELECT * FROM runs WHERE run_id = %s FOR UPDATE", (run_id,))
             if run is None:
@@ -111,6 +114,7 @@ class Runs:
                 await record(
                     session, "run", run_id, "cancel", actor=scope.actor, tenant_id=run["tenant_id"],
                     project_id=run["project_id"], from_state="queued", to_state="cancelled", reason=reason.value,
+                    sentence=why,
                 )  # fmt: skip
             elif run["stop_reason"] is None:
                 run = await fetch_one(
@@ -119,7 +123,7 @@ class Runs:
                 assert run is not None
                 await record(
                     session, "run", run_id, "ask_to_stop", actor=scope.actor, tenant_id=run["tenant_id"],
-                    project_id=run["project_id"], reason=reason.value,
+                    project_id=run["project_id"], reason=reason.value, sentence=why,
                 )  # fmt: skip
         assert run is not None
         return dict(run)

@@ -48,7 +48,7 @@ COMMON_KEYS = (
     "data_residency",
     "site",
 )
-TASK_KEYS = (*COMMON_KEYS, *task.KEYS, "working_dir", "python", "image")
+TASK_KEYS = (*COMMON_KEYS, *task.KEYS, "working_dir", "image")
 TRAIN_KEYS = (*COMMON_KEYS, *train.KEYS)
 
 _SERVICE = "belongs to `type: service`, which this version does not offer yet; leave it out"
@@ -73,6 +73,8 @@ REFUSED = {
     "entrypoint": "is not taken; write what it does as the first of `commands`",
     "shell": "is not taken; start another shell from `commands`",
     "registry_auth": _LATER,
+    "python": "is not offered by this version, which starts what the node has; leave it out and name the interpreter"
+    " in `commands`",
     "docker": _LATER,
     "nvcc": _LATER,
     "repos": "is not taken; bring the code with `files`",
@@ -107,7 +109,6 @@ REFUSED_RESOURCES = {
 _LABEL = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
 _VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 _PLACE = re.compile(r"^[A-Za-z0-9][-A-Za-z0-9]{0,31}$")
-_PYTHON = re.compile(r"^3\.\d{1,2}$")
 _RANGE = re.compile(r"^(.*?)\.\.(.*)$")
 _WITH_UNIT = re.compile(r"^\d+(\.\d+)?\s*[KMGT](i?B?)?$", re.IGNORECASE)
 SET_BY_PLATFORM = frozenset(
@@ -183,7 +184,6 @@ class RunSpec:
     files: tuple[FileMount, ...]
     secrets: tuple[str, ...]  # names; the values never come near a spec
     working_dir: str | None  # in the run's folder
-    python: str | None  # `3.12`
     image: str | None  # asks for a node with a container runtime
     queue: str
     priority: int
@@ -197,6 +197,13 @@ class RunSpec:
     @property
     def type(self) -> Literal["task", "train"]:
         return "task" if isinstance(self.work, Task) else "train"
+
+    @property
+    def asked_text(self) -> str:
+        """What each node is asked for, as people say it: `H100:80GB:8 | A100:8`, `cpu-slot:2`."""
+        cores = self.resources.cpu
+        slots = f"cpu-slot:{1 if cores is None else cores.most:g}"
+        return " | ".join(ask.text for ask in self.resources.gpu) or slots
 
     def to_json(self) -> dict[str, Any]:
         """What is stored with the run; `from_json` gives the equal spec back."""
@@ -261,7 +268,6 @@ def spec_of(text: str, file: str, check_recipe: CheckRecipe) -> RunSpec:
     files = _files(top)
     secrets = _secrets(top, dict(env))
     working_dir = top.parsed("working_dir", _inside)
-    python = top.parsed("python", _python) if kind == "task" else None
     image = _image(top) if kind == "task" else None
     retry = _retry(top, kind)
     cost_center = top.parsed("cost_center", _short)
@@ -278,7 +284,6 @@ def spec_of(text: str, file: str, check_recipe: CheckRecipe) -> RunSpec:
         files=files,
         secrets=secrets,
         working_dir=working_dir,
-        python=python,
         image=image,
         queue="default",
         priority=DEFAULT_PRIORITY if priority is None else priority,
@@ -319,7 +324,7 @@ def _refused(kind: str | None) -> dict[str, str]:
         for key in train.KEYS:
             refused[key] = "belongs to `type: train`; leave it out, or write `type: train`"
     elif kind == "train":
-        for key in (*task.KEYS, "working_dir", "python", "image"):
+        for key in (*task.KEYS, "working_dir", "image"):
             refused[key] = "belongs to `type: task`; leave it out: a recipe brings its own program"
     return refused
 
@@ -349,12 +354,6 @@ def _place(written: str | int | float) -> str:
 def _short(written: str | int | float) -> str:
     if not 1 <= len(str(written)) <= 64 or not str(written).isprintable():
         raise ValueError("is empty or too long; use 1 to 64 printable characters")
-    return str(written)
-
-
-def _python(written: str | int | float) -> str:
-    if not _PYTHON.match(str(written)):
-        raise ValueError(f'`{written}` is not a Python version; write it in quotes, `"3.12"`')
     return str(written)
 
 

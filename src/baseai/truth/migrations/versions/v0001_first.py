@@ -147,6 +147,8 @@ CREATE TABLE leases (
   CHECK (ends_at > granted_at));
 CREATE INDEX leases_live ON leases (node_id) WHERE state <> 'released';
 CREATE INDEX leases_run ON leases (run_id);
+CREATE INDEX leases_unmetered ON leases (lease_id) WHERE observed_until IS NOT NULL
+  AND (metered_until IS NULL OR metered_until < LEAST(observed_until, ends_at, released_at));
 
 -- int8range instead of btree_gist, so that any managed PostgreSQL will do.
 CREATE TABLE lease_accelerators (
