@@ -27,7 +27,9 @@ USUAL = {"batch": 8, "text_mb": 1.0, "held_out_tokens": 256}
 class Watched:
     """One run, submitted by `baseai apply` as its tenant would."""
 
-    def __init__(self, home: Platform, config: dict[str, Any], *, checkpoint_every: Any, workers: int = 2) -> None:
+    def __init__(
+        self, home: Platform, config: dict[str, Any], *, checkpoint_every: Any, workers: int = 2
+    ) -> None:
         self.home = home
         self.workers_count = workers
         spec = {
@@ -57,6 +59,7 @@ class Watched:
             if time.monotonic() > self.began_s + 60:
                 raise SystemExit(f"the run was not started within a minute\n{home.logs()}")
             time.sleep(LOOK_EVERY_S)
+        self.placed_s = time.monotonic()
         [self.run_id] = found
 
     def _runs(self) -> set[str]:
@@ -64,7 +67,11 @@ class Watched:
 
     def attempt(self, number: int) -> Path:
         """The attempt's folder on the node; may not be there yet."""
-        found = [name for name in os.listdir(self.runs_folder / self.run_id) if name.isdigit() and int(name) == number]
+        found = [
+            name
+            for name in os.listdir(self.runs_folder / self.run_id)
+            if name.isdigit() and int(name) == number
+        ]
         return self.runs_folder / self.run_id / (found[0] if found else str(number))
 
     def told(self, attempt: int = 1) -> list[dict[str, Any]]:
