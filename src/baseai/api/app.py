@@ -248,8 +248,10 @@ def _people(doors: Doors) -> APIRouter:
             run_id = RunId(mint("run"))
             await doors.admission.check(run_id, project[0], spec)
             if dry_run:
+                await doors.runs.refuse_missing(scope, project, spec, uploads)
+                tenant_name, project_name = await doors.tenancy.project_names(scope, project)
                 return wire.RunView(
-                    run_id="", name=spec.name, tenant=project[0], project=project[1], kind=spec.type, state="queued",
+                    run_id="", name=spec.name, tenant=tenant_name, project=project_name, kind=spec.type, state="queued",
                     priority=spec.priority, gpu=spec.asked_text,
                     nodes=spec.nodes, submitted_at=now_utc(),
                 )  # fmt: skip

@@ -1,5 +1,6 @@
 """Sites, nodes and accelerators in PostgreSQL: joining, facts, sightings and moves of the lifecycle."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from baseai.truth.history import record
 from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
 
 Row = dict[str, Any]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Admission(Protocol):
@@ -34,6 +36,8 @@ class Fleet:
         A known name is taken back by a node that has fallen silent (its folder was lost, say); the name of a
         node that speaks is refused. Raises NotAdmitted, Conflict, Refused.
         """
+        if not _NAME.fullmatch(facts.name):
+            raise Refused(f"{facts.name[:80]!r} is not a name of a node: use 1 to 100 of A-Z, a-z, 0-9, . _ and -")
         self._check(facts)
         scope = Scope(tenant_id=None, actor=f"node {facts.name}")
         async with self._truth.transaction(scope) as session:
@@ -51,12 +55,15 @@ class Fleet:
                 raise Conflict(f"the node {facts.name} was retired: choose another --name")
             node_id = NodeId(known["node_id"]) if known else NodeId(mint("nod"))
             if known is None:
-                await session.execute(
+                made = await session.execute(
                     "INSERT INTO nodes (node_id, name, site_id, address, state, isolation, cores, memory_mib,"
-                    " disk_mib, boot_id, protocol) VALUES (%s, %s, %s, %s, 'onboarding', %s, %s, %s, %s, %s, %s)",
+                    " disk_mib, boot_id, protocol) VALUES (%s, %s, %s, %s, 'onboarding', %s, %s, %s, %s, %s, %s)"
+                    " ON CONFLICT (name) DO NOTHING",
                     (node_id, facts.name, site, facts.address, facts.isolation, facts.cores, facts.memory_mib,
                      facts.disk_mib, facts.boot_id, facts.protocol),
                 )  # fmt: skip
+                if made.rowcount == 0:
+                    raise Conflict(f"another node takes the name {facts.name} at this moment: choose another --name")
             key = await self._admission.insert_node_key(session, node_id, facts.name)
             await session.execute("UPDATE join_tokens SET node_id = %s WHERE used_at = now()", (node_id,))
             await record(session, "node", node_id, "joined", actor=scope.actor, to_state="onboarding")
@@ -130,11 +137,13 @@ class Fleet:
             if row is not None and row["node_id"] != node_id:
                 raise Conflict(f"the accelerator {device.serial} stands in another node already")
             if row is None:
-                await session.execute(
+                made = await session.execute(
                     "INSERT INTO accelerators (accelerator_id, node_id, model, serial, device_index, memory_mib, state)"
-                    " VALUES (%s, %s, %s, %s, %s, %s, 'in_service')",
+                    " VALUES (%s, %s, %s, %s, %s, %s, 'in_service') ON CONFLICT (serial) DO NOTHING",
                     (mint("acc"), node_id, device.model, device.serial, device.index, device.memory_mib),
                 )
+                if made.rowcount == 0:  # joined by another, a moment ago
+                    raise Conflict(f"the accelerator {device.serial} stands in another node already")
             elif row["state"] == "failed":
                 await self._move_accelerator(session, device.serial, "failed", "in_service", actor, "seen again")
         for serial, row in installed.items():
@@ -153,7 +162,9 @@ class Fleet:
         )  # fmt: skip
 
     async def _node(self, session: Session, name: str) -> Row:
-        row = await fetch_one(session, "SELECT * FROM nodes WHERE name = %s OR node_id = %s", (name, name))
+        row = await fetch_one(
+            session, "SELECT * FROM nodes WHERE name = %s OR node_id = %s FOR UPDATE", (name, name)
+        )
         if row is None:
             raise NotFound("node", name)
         return dict(row)

@@ -65,8 +65,9 @@ class Tenancy:
         async with self._truth.transaction() as session:
             row = await fetch_one(
                 session,
-                "UPDATE sign_ins SET used_at = now() WHERE hash = %s AND kind = 'link' AND used_at IS NULL"
-                " AND expires_at > now() RETURNING key_id",
+                "UPDATE sign_ins s SET used_at = now() FROM api_keys k WHERE s.hash = %s AND s.kind = 'link'"
+                " AND s.used_at IS NULL AND s.expires_at > now() AND k.key_id = s.key_id AND k.revoked_at IS NULL"
+                " RETURNING s.key_id",
                 (self._hash(text),),
             )
         if row is None:
@@ -137,6 +138,17 @@ class Tenancy:
         if row is None:
             raise NotFound("project", name or tenant or "at all: make a tenant first with `baseai tenant add NAME`")
         return TenantId(row["tenant_id"]), ProjectId(row["project_id"])
+
+    async def project_names(self, scope: Scope, project: tuple[TenantId, ProjectId]) -> tuple[str, str]:
+        """The names of its tenant and of the project itself."""
+        async with self._truth.transaction(scope) as session:
+            row = await fetch_one(
+                session,
+                "SELECT t.name AS tenant, p.name FROM projects p JOIN tenants t USING (tenant_id) WHERE p.project_id = %s",
+                (project[1],),
+            )
+        assert row is not None
+        return row["tenant"], row["name"]
 
     async def _insert_project(self, session: Session, tenant_id: str, name: str) -> None:
         made = await fetch_one(

@@ -49,7 +49,7 @@ def opened(ciphertext: bytes, *, master: bytes, project_id: str, name: str) -> s
     nonce, body = ciphertext[:NONCE_BYTES], ciphertext[NONCE_BYTES:]
     try:
         return AESGCM(master).decrypt(nonce, body, _bound(project_id, name)).decode()
-    except InvalidTag as wrong:
+    except (InvalidTag, ValueError) as wrong:  # ValueError: too short to be one at all
         raise SecretUnreadable(name) from wrong
 
 

@@ -54,6 +54,13 @@ class Runs:
         assert row is not None
         return dict(row)
 
+    async def refuse_missing(
+        self, scope: Scope, project: tuple[TenantId, ProjectId], spec: RunSpec, uploads: Sequence[Upload]
+    ) -> None:
+        """Raises Refused where a file or a secret that the run names is not there."""
+        async with self._truth.transaction(scope) as session:
+            await self._all_there(session, project, spec, uploads)
+
     async def _all_there(
         self, session: Session, project: tuple[TenantId, ProjectId], spec: RunSpec, uploads: Sequence[Upload]
     ) -> None:
