@@ -403,3 +403,8 @@ def test_whatever_stands_there_is_taken_or_refused_never_a_bug(values: dict[str,
     for kind in ("task", "train"):
         with contextlib.suppress(BadSpec):
             read(json.dumps({"commands": ["true"], **values, "type": kind}))
+
+
+def test_a_stored_spec_with_keys_of_another_version_stays_readable() -> None:
+    spec = spec_of("type: task\ncommands: [ls]\n", "old.yaml", lambda recipe, config: None)
+    assert RunSpec.from_json({**spec.to_json(), "of_another_version": 1}) == spec

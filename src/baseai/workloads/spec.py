@@ -228,7 +228,9 @@ class RunSpec:
         fields["files"] = tuple(FileMount(**mount) for mount in fields["files"])
         fields["secrets"] = tuple(fields["secrets"])
         fields["data_residency"] = tuple(fields["data_residency"])
-        return RunSpec(**fields)
+        # What a later or earlier version stored beside is left aside, so that its runs stay readable.
+        known = RunSpec.__dataclass_fields__
+        return RunSpec(**{name: value for name, value in fields.items() if name in known})
 
 
 def spec_of(text: str, file: str, check_recipe: CheckRecipe) -> RunSpec:
