@@ -45,7 +45,7 @@ class Figure:
         return tuple(a / b for a, b in zip(self.peer[::2], self.peer[1::2], strict=False) if b)
 
     def columns(self) -> tuple[str, ...]:
-        """Name, ours, peer, ratio, the peer against itself, target, and whether it was reached; as the table shows them."""
+        """Name, ours, peer, ratio, the peer against itself, target, reached; as the table shows them."""
         return (
             self.name,
             f"{number(median(self.ours))} {self.unit}" if self.ours else "–",

@@ -31,15 +31,16 @@ def ours(home: Platform, every: int, wait_s: float) -> tuple[float, float, int]:
     """Seconds to the first step of the new attempt, to the first step never done before, and steps repeated."""
     run = Watched(home, USUAL | {"steps": 100_000}, checkpoint_every={"steps": every})
     run.wait_for(step=2 * every + 5)
+    before = run.board(1)
     time.sleep(wait_s)
     killed_s = time.monotonic()
     os.kill(home.pid("agent"), signal.SIGKILL)
     os.kill(run.born()["shim_pid"], signal.SIGKILL)
     run.wait_for(attempt=2)
     first_s = time.monotonic() - killed_s
-    done = run.executed(1)
+    done, after = before.executed, run.board(2)
     [resumed] = [line["step"] for line in run.told(2) if line["kind"] == "started"]
-    while resumed + run.executed(2) <= done:
+    while resumed + after.executed <= done:
         time.sleep(LOOK_EVERY_S)
     new_s = time.monotonic() - killed_s
     run.end()

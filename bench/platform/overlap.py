@@ -157,18 +157,17 @@ def main() -> None:
     wanted = wishes(asked.inserts, asked.seed)
     ours: list[Race] = []
     peers: list[Race] = []
-    with postgres() as dsn:
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            connection.execute(SEED.format(accelerators=ACCELERATORS, inserts=asked.inserts))
-            connection.execute(TAKE_AWAY)
-            unguarded = race(dsn, wanted, guard="none")
-            for side in ("peer", "ours", "ours", "peer"):
-                if side == "ours":
-                    connection.execute(GIVE_BACK)
-                    ours.append(race(dsn, wanted, guard="constraint"))
-                    connection.execute(TAKE_AWAY)
-                else:
-                    peers.append(race(dsn, wanted, guard="row lock"))
+    with postgres() as dsn, psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(SEED.format(accelerators=ACCELERATORS, inserts=asked.inserts))
+        connection.execute(TAKE_AWAY)
+        unguarded = race(dsn, wanted, guard="none")
+        for side in ("peer", "ours", "ours", "peer"):
+            if side == "ours":
+                connection.execute(GIVE_BACK)
+                ours.append(race(dsn, wanted, guard="constraint"))
+                connection.execute(TAKE_AWAY)
+            else:
+                peers.append(race(dsn, wanted, guard="row lock"))
     overlaps = sum(each.overlaps for each in ours)
     show(
         Figure(
@@ -180,7 +179,8 @@ def main() -> None:
             target="0",
             reached=overlaps == 0 and unguarded.overlaps > 0 and not any(each.gave_up for each in ours),
             note=f"stood {ours[0].stood}, refused {ours[0].refused}, deadlocks {sum(e.deadlocks for e in ours)} in"
-            f" {2 * asked.inserts:,}, given up {sum(e.gave_up for e in ours)}, {CONNECTIONS} connections, seed {asked.seed}",
+            f" {2 * asked.inserts:,}, given up {sum(e.gave_up for e in ours)};"
+            f" {CONNECTIONS} connections, seed {asked.seed}",
         )
     )
     show(
@@ -190,7 +190,8 @@ def main() -> None:
             ours=tuple(each.rate for each in ours),
             peer=tuple(each.rate for each in peers),
             peer_name="lock, look, insert",
-            note=f"the peer let {sum(e.overlaps for e in peers)} overlaps through, {sum(e.deadlocks for e in peers)} deadlocks",
+            note=f"overlaps that the peer let through: {sum(e.overlaps for e in peers)};"
+            f" its deadlocks: {sum(e.deadlocks for e in peers)}",
         )
     )
 

@@ -100,9 +100,9 @@ class Watched:
                 raise SystemExit(f"no step {step} of attempt {attempt} in {within_s:g} s\n{self.home.logs()}")
             time.sleep(LOOK_EVERY_S)
 
-    def executed(self, attempt: int) -> int:
-        """Steps done in the attempt, to the very last, also after its processes are gone."""
-        return Board(self.attempt(attempt) / "train", self.workers_count).executed
+    def board(self, attempt: int) -> Board:
+        """The page on which the workers count their steps; held, it outlives them and their folder."""
+        return Board(self.attempt(attempt) / "train", self.workers_count)
 
     def born(self, attempt: int = 1) -> dict[str, Any]:
         """The pids of the attempt's shim and of its command."""
