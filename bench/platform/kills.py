@@ -2,8 +2,8 @@
 
     PYTHONPATH=src:. python bench/platform/kills.py [--kills 10] [--seed 1]
 
-Each kill takes one of: the launcher, the shim, the agent, the server, the controller, PostgreSQL, the agent and shim
-at once. The next comes after a random pause, whether or not the run has recovered. After each kill the newest
+Each kill takes one of: the launcher, the shim, the agent, the server, the controller, PostgreSQL, or the node
+(agent, shim, launcher, workers and their writer at once). The next comes after a random pause, whether or not the run has recovered. After each kill the newest
 committed checkpoint must load, hold its digest and be no older than the one before; at the end the run must succeed,
 no accelerator be in two leases at once, every observed second stand in exactly one usage line, and the trial balance
 be zero. The seed replays the choices, not the instants to the microsecond. There is no peer: torchrun has no books.
@@ -16,16 +16,16 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from baseai.workloads.training.checkpoint import Checkpoint, newest
-from bench.platform.watched import TINY, Watched
+from bench.platform.watched import TINY, Watched, command_line
 from bench.report import Figure, show
 from tests.scenarios.platform import Platform, platform
 
-VICTIMS = ("launcher", "shim", "agent", "server", "controller", "postgres", "agent and shim")
+VICTIMS = ("launcher", "shim", "agent", "server", "controller", "postgres", "node")
 EVERY_STEPS = 25
 ENDED = ("succeeded", "failed", "cancelled")
 
@@ -34,26 +34,24 @@ def strike(home: Platform, run: Watched, victim: str) -> bool:
     """kill -9 of the victim; False where there is none just now."""
     pids: list[int] = []
     try:
-        if victim in ("launcher", "shim", "agent and shim"):
-            last = max(int(name) for name in os.listdir(run.runs_folder / run.run_id) if name.isdigit())
-            born = run.born(last)
-            pids.append(born["pid"] if victim == "launcher" else born["shim_pid"])
-            if (run.attempt(last) / "exit.json").exists() or not is_of(run.run_id, pids[0]):
-                return False  # its pid may be somebody else's by now
-        if victim in ("agent", "server", "controller", "postgres", "agent and shim"):
-            pids.append(home.pid(victim.split()[0]))
-        for pid in pids:
+        if victim in ("agent", "server", "controller", "postgres", "node"):
+            pids.append(home.pid("agent" if victim == "node" else victim))
+        if victim in ("launcher", "shim", "node"):
+            attempt = max(int(name) for name in os.listdir(run.runs_folder / run.run_id) if name.isdigit())
+            born = run.born(attempt)
+            pids += (
+                run.processes(attempt)
+                if victim == "node"
+                else [born["pid" if victim == "launcher" else "shim_pid"]]
+            )
+            if run.run_id.encode() not in command_line(born["shim_pid"]):
+                return False  # it has ended, and its pids may be somebody else's by now
+    except (FileNotFoundError, ValueError):
+        return False
+    for pid in pids:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    except (FileNotFoundError, ProcessLookupError, ValueError):
-        return False
     return True
-
-
-def is_of(run_id: str, pid: int) -> bool:
-    try:
-        return run_id.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
 
 
 def loads(checkpoint: Checkpoint) -> bool:

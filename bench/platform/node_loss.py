@@ -2,8 +2,8 @@
 
     PYTHONPATH=src:. python bench/platform/node_loss.py [--rounds 3]
 
-The node goes down (agent, shim and with it everything the run started) and comes back, as a machine does that lost
-its power for an instant; the run goes on in a new attempt, on a new lease, from its newest checkpoint. The peer loses
+The node goes down (agent, shim, launcher, workers, their writer: none gets to say a word) and comes back, as a machine
+does that lost its power for an instant; the run goes on in a new attempt, on a new lease, from its newest checkpoint. The peer loses
 one worker only and keeps its launcher. Ours is timed to its first step that was not done before, the peer to its
 first step at all. Repeated steps are counted from the page of memory that the workers share, so to the very last.
 """
@@ -33,9 +33,10 @@ def ours(home: Platform, every: int, wait_s: float) -> tuple[float, float, int]:
     run.wait_for(step=2 * every + 5)
     before = run.board(1)
     time.sleep(wait_s)
+    lost = [home.pid("agent"), *run.processes()]
     killed_s = time.monotonic()
-    os.kill(home.pid("agent"), signal.SIGKILL)
-    os.kill(run.born()["shim_pid"], signal.SIGKILL)
+    for pid in lost:
+        os.kill(pid, signal.SIGKILL)
     run.wait_for(attempt=2)
     first_s = time.monotonic() - killed_s
     done, after = before.executed, run.board(2)

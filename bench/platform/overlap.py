@@ -183,6 +183,8 @@ def main() -> None:
             f" {CONNECTIONS} connections, seed {asked.seed}",
         )
     )
+    if overlaps:
+        raise SystemExit(1)
     show(
         Figure(
             name="racing leases, rate",

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,10 @@ class Watched:
         """The pids of the attempt's shim and of its command."""
         return json.loads((self.attempt(attempt) / "process.json").read_text())  # type: ignore[no-any-return]
 
+    def processes(self, attempt: int = 1) -> list[int]:
+        """The shim and all that lives below it: launcher, workers, the writer of their checkpoints."""
+        return sorted(family({self.born(attempt)["shim_pid"]}, processes()))
+
     def workers_cpu_s(self) -> float:
         """CPU of the workers and of the writer of their checkpoints, as contest counts it."""
         tree, launcher = processes(), self.born()["pid"]
@@ -125,19 +130,25 @@ class Watched:
 def platform_cpu_s(home: Platform) -> float:
     """CPU of supervisor, server, controller, agent, PostgreSQL and what they have reaped; not of runs that live."""
     tree = processes(reaped=True)
-    ours = {home.process.pid}
-    while more := {pid for pid, (parent, _) in tree.items() if parent in ours} - ours:
-        ours |= more
-    shims: set[int] = set()
-    for pid in ours:
-        try:
-            if b"shim.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                shims.add(pid)
-        except OSError:
-            continue
-    while more := {pid for pid, (parent, _) in tree.items() if parent in shims} - shims:
-        shims |= more
-    return sum(cpu for pid, (_, cpu) in tree.items() if pid in ours - shims)
+    ours = family({home.process.pid}, tree)
+    shims = family({pid for pid in ours if b"shim.py" in command_line(pid)}, tree)
+    return sum(tree[pid][1] for pid in (ours - shims) & tree.keys())
+
+
+def command_line(pid: int) -> bytes:
+    """Empty when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def family(pids: set[int], tree: Mapping[int, tuple[int, float]]) -> set[int]:
+    """The processes and their descendants."""
+    found = set(pids)
+    while more := {pid for pid, (parent, _) in tree.items() if parent in found} - found:
+        found |= more
+    return found
 
 
 def processes(*, reaped: bool = False) -> dict[int, tuple[int, float]]:
