@@ -2,11 +2,12 @@
 
     PYTHONPATH=src:. python bench/platform/kills.py [--kills 10] [--seed 1]
 
-Each kill takes one of: the launcher, the shim, the agent, the server, the controller, PostgreSQL, or the node
-(agent, shim, launcher, workers and their writer at once). The next comes after a random pause, whether or not the run has recovered. After each kill the newest
-committed checkpoint must load, hold its digest and be no older than the one before; at the end the run must succeed,
-no accelerator be in two leases at once, every observed second stand in exactly one usage line, and the trial balance
-be zero. The seed replays the choices, not the instants to the microsecond. There is no peer: torchrun has no books.
+Each kill takes one of: the launcher, the shim, the agent, the server, the controller, PostgreSQL, or the node (agent,
+shim, launcher, workers and their writer at once). The next comes after a random pause, whether or not the run has
+recovered. After each kill the newest committed checkpoint must load, hold its digest and be no older than the one
+before; at the end the run must succeed, no accelerator be in two leases at once, every observed second stand in
+exactly one usage line, and the trial balance be zero. The seed replays the choices, not the instants to the
+microsecond. There is no peer: torchrun has no leases and no books.
 """
 
 import argparse

@@ -2,10 +2,11 @@
 
     PYTHONPATH=src:. python bench/platform/node_loss.py [--rounds 3]
 
-The node goes down (agent, shim, launcher, workers, their writer: none gets to say a word) and comes back, as a machine
-does that lost its power for an instant; the run goes on in a new attempt, on a new lease, from its newest checkpoint. The peer loses
-one worker only and keeps its launcher. Ours is timed to its first step that was not done before, the peer to its
-first step at all. Repeated steps are counted from the page of memory that the workers share, so to the very last.
+The node goes down (agent, shim, launcher, workers, their writer: none gets to say a word) and comes back, as a
+machine does that lost its power for an instant; the run goes on in a new attempt, on a new lease, from its newest
+checkpoint. The peer loses one worker only and keeps its launcher. Ours is timed to its first step that was not done
+before, the peer to its first step at all. Repeated steps are counted from the page of memory that the workers
+share, so to the very last.
 """
 
 import argparse
