@@ -46,7 +46,8 @@ class PlatformSettings:
 
     @property
     def url(self) -> str:
-        host = f"[{self.listen}]" if ":" in self.listen else self.listen
+        reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.listen, self.listen)  # noqa: S104 - only compared
+        host = f"[{reached}]" if ":" in reached else reached
         return f"{self.scheme}://{host}:{self.port}"
 
 

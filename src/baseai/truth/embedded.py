@@ -73,13 +73,16 @@ def prepare(data: Path, sockets: Path, *, durable: bool = True) -> Embedded:
     """
     if len(os.fsencode(sockets / ".s.PGSQL.5432")) > SOCKET_BYTES_MAX:
         raise EmbeddingFailed(f"the socket folder {sockets} is too long for a unix socket: choose a shorter one")
-    programs = _programs(data)
-    _own_folder(sockets)
-    if not (data / "PG_VERSION").exists():
-        _initialise(programs, data)
-    elif os.geteuid() == 0:
-        os.chown(data, UNPRIVILEGED, UNPRIVILEGED)
-    _reachable(data)
+    try:
+        programs = _programs(data)
+        _own_folder(sockets)
+        if not (data / "PG_VERSION").exists():
+            _initialise(programs, data)
+        elif os.geteuid() == 0:
+            os.chown(data, UNPRIVILEGED, UNPRIVILEGED)
+        _reachable(data)
+    except (OSError, shutil.Error) as wrong:
+        raise EmbeddingFailed(f"PostgreSQL's folders cannot be made: {wrong}") from wrong
     _end_orphan(data)
     return Embedded(data=data, sockets=sockets, programs=programs, durable=durable)
 
@@ -102,8 +105,13 @@ def end_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
     return arrange
 
 
-def wait_ready(embedded: Embedded, alive: Callable[[], bool], *, within_s: float = 30.0) -> None:
-    """Wait until the server answers and the database exists. Raises EmbeddingFailed when it ends or never answers."""
+def wait_ready(
+    embedded: Embedded, alive: Callable[[], bool], *, log: Path | None = None, within_s: float = 30.0
+) -> None:
+    """Wait until the server answers and the database exists. Raises EmbeddingFailed when it ends or never answers.
+
+    log: what the server writes; its last word goes into the sentence.
+    """
     deadline = time.monotonic() + within_s
     while True:
         try:
@@ -114,9 +122,9 @@ def wait_ready(embedded: Embedded, alive: Callable[[], bool], *, within_s: float
                 return
         except psycopg.OperationalError as wrong:
             if not alive():
-                raise EmbeddingFailed(f"PostgreSQL ended as it started; its log: {embedded.data.parent / 'log'}") from wrong
+                raise EmbeddingFailed(f"PostgreSQL ended as it started: {_last_word(log)}") from wrong
             if time.monotonic() > deadline:
-                raise EmbeddingFailed(f"PostgreSQL did not answer within {within_s:g} s: {wrong}") from wrong
+                raise EmbeddingFailed(f"PostgreSQL did not answer within {within_s:g} s: {_last_word(log)}") from wrong
             time.sleep(0.02)
 
 
@@ -151,10 +159,26 @@ def _initialise(programs: Path, data: Path) -> None:
         [str(word) for word in command], capture_output=True, text=True, check=False, **as_postgres()  # type: ignore[call-overload]
     )
     if made.returncode != 0:
-        lines = (made.stderr or made.stdout).strip().splitlines() or ["no word from initdb"]
         shutil.rmtree(making, ignore_errors=True)
-        raise EmbeddingFailed(f"PostgreSQL could not make its folder {data}: {lines[-1]}")
+        raise EmbeddingFailed(f"PostgreSQL could not make its folder {data}: {_complaint(made.stderr or made.stdout)}")
     making.rename(data)
+
+
+def _complaint(said: str) -> str:
+    """The line of what PostgreSQL's programs say that tells what is wrong, or their last one."""
+    lines = [line.strip() for line in said.strip().splitlines()] or ["no word from it"]
+    for mark in ("PANIC:", "FATAL:", "error:", "ERROR:"):
+        for line in reversed(lines):
+            if mark in line:
+                return line[line.index(mark) + len(mark) :].strip()
+    return lines[-1]
+
+
+def _last_word(log: Path | None) -> str:
+    try:
+        return "its log is missing" if log is None else _complaint(log.read_text(errors="replace")[-8192:])
+    except OSError as wrong:
+        return f"its log cannot be read: {wrong.strerror}"
 
 
 def _own_folder(folder: Path) -> None:

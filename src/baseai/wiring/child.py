@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Coroutine
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,6 +72,10 @@ def main() -> int:
         return _run(serve(errand.settings, errand.dsn, household, listening))
     except Fault as fault:
         print(f"baseai {errand.role}: {fault}", file=sys.stderr, flush=True)
+        return 1
+    except Exception as bug:  # noqa: BLE001 - the outermost door: the log keeps where, its last line says what
+        traceback.print_exc()
+        print(f"baseai {errand.role}: {type(bug).__name__}: {bug}", file=sys.stderr, flush=True)
         return 1
 
 

@@ -60,7 +60,7 @@ def up(
 
 def run_platform(settings: PlatformSettings) -> int:
     """Hold the data folder, start the platform, keep it running, end it."""
-    from baseai.wiring.household import Household
+    from baseai.wiring.household import FolderUnusable, Household
     from baseai.wiring.supervisor import Supervisor
 
     household = Household(data=settings.data)
@@ -69,7 +69,10 @@ def run_platform(settings: PlatformSettings) -> int:
         supervisor = Supervisor(settings, household, runtime_folder(settings.data, os.environ), say)
         began = time.monotonic()
         try:
-            supervisor.start()
+            try:
+                supervisor.start()
+            except OSError as wrong:
+                raise FolderUnusable(str(settings.data), wrong.strerror or str(wrong)) from wrong
             if not supervisor.told_to_end:
                 say(f"baseai is up at {supervisor.settings.url} after {time.monotonic() - began:.1f} s, data in {settings.data}")
                 link = supervisor.ask("POST", "/api/v1/sign-in-links")["url"]
@@ -118,10 +121,15 @@ def down(
     from baseai.wiring.household import Household
 
     household = Household(data=data_folder(data, os.environ))
-    pid = household.pid()
-    if not household.is_held() or pid is None:
+    held, pid = household.is_held(), household.pid()
+    if not held or pid is None:
         raise Refused(f"no platform runs on {household.data}")
-    os.kill(pid, signal.SIGTERM)
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass  # it ends at this moment
+    except PermissionError as wrong:
+        raise Refused(f"the platform (pid {pid}) belongs to another user: only that user may end it") from wrong
     deadline = time.monotonic() + within
     while household.is_held():
         if time.monotonic() > deadline:

@@ -101,27 +101,43 @@ class Household:
 
     def hold(self) -> IO[str]:
         """Hold the folder until the returned file is closed or the process ends. Raises HeldAlready."""
-        file = (self.data / "platform.lock").open("a+")
+        try:
+            file = self._lock.open("a+")
+        except OSError as wrong:
+            raise FolderUnusable(str(self.data), wrong.strerror or str(wrong)) from wrong
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as wrong:
             file.close()
             raise HeldAlready(str(self.data), self.pid()) from wrong
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
         return file
 
     def is_held(self) -> bool:
-        """Whether a supervisor holds the folder now."""
-        if not (self.data / "platform.lock").exists():
-            return False
+        """Whether a supervisor holds the folder now. Raises FolderUnusable when that may not be known."""
         try:
-            self.hold().close()
-        except HeldAlready:
+            with self._lock.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except BlockingIOError:
             return True
+        except OSError as wrong:
+            raise FolderUnusable(str(self.data), wrong.strerror or str(wrong)) from wrong
         return False
 
     def pid(self) -> int | None:
-        """Of the supervisor, as it wrote it down; None when there is none."""
-        return self.read(self.running).get("pid")
+        """Of the supervisor that holds the folder, or held it last; None where that is not written."""
+        try:
+            return int(self._lock.read_text())
+        except (OSError, ValueError):
+            return None
+
+    @property
+    def _lock(self) -> Path:
+        return self.data / "platform.lock"
 
     def key(self, name: str) -> bytes:
         """32 secret bytes of that name, made on first use."""

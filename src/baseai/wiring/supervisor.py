@@ -24,6 +24,7 @@ from typing import IO, Any
 from baseai.ground.fault import Fault
 from baseai.settings import PlatformSettings
 from baseai.truth.embedded import as_postgres, end_with_parent, prepare, wait_ready
+from baseai.truth.migrate import look_at
 from baseai.wiring.child import VARIABLE, Errand
 from baseai.wiring.household import Household, write_private
 
@@ -45,7 +46,8 @@ class PortTaken(Fault):
         self.why = why
 
     def __str__(self) -> str:
-        return f"the server cannot listen on {self.address}:{self.port} ({self.why}): choose another --port, 0 for a free one"
+        where = f"{self.address}:{self.port}"
+        return f"the server cannot listen on {where} ({self.why}): choose another --port, 0 for a free one"
 
 
 class NotReady(Fault):
@@ -59,6 +61,20 @@ class NotReady(Fault):
 
     def __str__(self) -> str:
         return f"the platform was not ready within {self.waited_s:g} s; {self.log} ends with: {self.last}"
+
+
+class KeysDiffer(Fault):
+    """The database was set up by a platform with other keys."""
+
+    def __init__(self, keys: str) -> None:
+        super().__init__(keys)
+        self.keys = keys
+
+    def __str__(self) -> str:
+        return (
+            "the database was set up by a platform with other keys:"
+            f" bring its keys to {self.keys}, or name another database"
+        )
 
 
 @dataclass(slots=True)
@@ -91,6 +107,8 @@ class Supervisor:
 
     def start(self) -> None:
         """Start everything and wait until the API answers. Raises a Fault with one sentence."""
+        if self.settings.database:
+            look_at(self.settings.database)
         self._listening = listen(self.settings.listen, self.settings.port)
         self.settings = replace(self.settings, port=self._listening.getsockname()[1])
         self._watch_signals()
@@ -142,7 +160,7 @@ class Supervisor:
                 return subprocess.Popen(embedded.command(), stdout=log, stderr=log, **as_postgres())  # type: ignore[call-overload,no-any-return]
 
         child = self._start_child(Child("postgres", start))
-        wait_ready(embedded, child.alive)
+        wait_ready(embedded, child.alive, log=self.household.logs / "postgres.log")
         return embedded.dsn
 
     def _keep(self, name: str, errand: Callable[[], Errand], death: signal.Signals) -> None:
@@ -203,23 +221,29 @@ class Supervisor:
                 except (Fault, OSError) as wrong:
                     self.say(f"{child.name} could not be started: {wrong}")
                     child.due_s = now + child.pause_s
-                else:
+                    continue
+                try:
                     self._write_down()
+                except OSError as wrong:  # a full disk is no reason to end what runs
+                    self.say(f"the record of the children could not be written: {wrong}")
 
     # ---- being ready
 
     def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + READY_WITHIN_S
+        began = time.monotonic()
+        deadline = began + READY_WITHIN_S
         while not self._told:
             try:
-                self.ask("GET", "/api/v1/health")
+                self.ask("GET", "/api/v1/me")
                 return
-            except OSError:
+            except OSError as wrong:
+                if isinstance(wrong, urllib.error.HTTPError) and wrong.code == 401:
+                    raise KeysDiffer(str(self.household.data / "keys")) from None
                 self._mend()
                 if time.monotonic() > deadline or self.children["server"].pause_s >= 1.6:
                     path = self.household.logs / "server.log"
                     lines = path.read_text(errors="replace").strip().splitlines() or ["nothing"]
-                    raise NotReady(READY_WITHIN_S, str(path), lines[-1]) from None
+                    raise NotReady(round(time.monotonic() - began, 1), str(path), lines[-1]) from None
                 time.sleep(0.03)
 
     def ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
@@ -235,7 +259,10 @@ class Supervisor:
         )
         context = None
         if self.settings.tls_cert:
+            # Our own certificate and no other; the name in it is the one that others know this machine by.
             context = ssl.create_default_context(cafile=str(self.settings.tls_cert))
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            context.check_hostname = False
         with urllib.request.urlopen(request, timeout=5, context=context) as answer:  # noqa: S310
             found: dict[str, Any] = json.loads(answer.read() or b"{}")
             return found
