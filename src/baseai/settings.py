@@ -8,16 +8,16 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from baseai.ground.fault import Refused
 
 DEFAULT_PORT = 7800
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 ENVIRONMENT = frozenset(
     {
         "BASEAI_DATA", "BASEAI_URL", "BASEAI_KEY", "BASEAI_CA_FILE", "BASEAI_DEBUG", "BASEAI_DATABASE",
-        "BASEAI_LISTEN", "BASEAI_PORT", "BASEAI_CHILD", "BASEAI_SHARED",
+        "BASEAI_CHILD", "BASEAI_SHARED",
     }
 )  # fmt: skip
 
@@ -51,9 +51,17 @@ class PlatformSettings:
         return f"{self.scheme}://{host}:{self.port}"
 
 
+def is_loopback(listen: str) -> bool:
+    """Whether nobody beyond this machine reaches the address."""
+    try:
+        return listen == "localhost" or ip_address(listen).is_loopback
+    except ValueError:
+        return False
+
+
 def checked(settings: PlatformSettings) -> PlatformSettings:
     """The settings, if they may be run with. Raises Refused with the sentence to show."""
-    if settings.listen not in LOOPBACK and not settings.listen.startswith("127.") and settings.tls_cert is None:
+    if not is_loopback(settings.listen) and settings.tls_cert is None:
         raise Refused(
             f"the server listens beyond this machine ({settings.listen}) only with --tls-cert and --tls-key"
         )

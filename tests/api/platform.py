@@ -69,7 +69,9 @@ class Platform:
         tenancy = self.rooms.tenancy
         for tenant in TENANTS:
             await tenancy.make_tenant(tenant, actor="test")
-            self.keys[tenant] = (await tenancy.make_key(tenant, Role.CUSTOMER, actor="test", tenant=tenant))["secret"]
+            self.keys[tenant] = (await tenancy.make_key(tenant, Role.CUSTOMER, actor="test", tenant=tenant))[
+                "secret"
+            ]
         for role in (Role.OPERATOR, Role.FINANCE, Role.INVESTOR, Role.VIEWER):
             self.keys[role.value] = (await tenancy.make_key(role.value, role, actor="test"))["secret"]
         self.node_id, self.keys["node"] = await self.join("one")
@@ -79,18 +81,28 @@ class Platform:
 
     async def join(self, name: str, **differing: Any) -> tuple[NodeId, str]:
         token = (await self.ask("POST", "/join-tokens", json={})).json()["token"]
-        answer = await self.ask("POST", "/agent/join", key=None, json={"token": token, "facts": facts(name, **differing)})
+        answer = await self.ask(
+            "POST", "/agent/join", key=None, json={"token": token, "facts": facts(name, **differing)}
+        )
         assert answer.status_code == 201, answer.text
         return NodeId(answer.json()["node_id"]), answer.json()["node_key"]
 
     # ---- asking
 
     async def ask(
-        self, method: str, path: str, *, key: str | None = "operator", headers: Mapping[str, str] | None = None, **said: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        key: str | None = "operator",
+        headers: Mapping[str, str] | None = None,
+        **said: Any,
     ) -> httpx.Response:
         """One request under /api/v1 by the holder of that name in `keys`, or with that very text; None: nobody."""
         shown = {} if key is None else {"Authorization": f"Bearer {self.keys.get(key, key)}"}
-        return await self.client.request(method, f"/api/v1{path}", headers={**shown, **(headers or {})}, **said)
+        return await self.client.request(
+            method, f"/api/v1{path}", headers={**shown, **(headers or {})}, **said
+        )
 
     async def submit(self, spec: str, *, key: str = "alpha", **said: Any) -> httpx.Response:
         return await self.ask("POST", "/runs", key=key, json={"spec": spec, "file": "run.yaml"} | said)
@@ -123,7 +135,9 @@ class Platform:
         await self.rooms.meter.meter()
         await self.rooms.meter.post()
 
-    async def seen(self, lease: Mapping[str, Any], kind: str, *, gone: tuple[str, ...] = (), **told: Any) -> None:
+    async def seen(
+        self, lease: Mapping[str, Any], kind: str, *, gone: tuple[str, ...] = (), **told: Any
+    ) -> None:
         sighting = Sighting(
             event_id=mint("evt"), at=now_utc(), kind=kind, lease_id=lease["lease_id"], attempt_no=lease["attempt_no"],
             **told,

@@ -12,7 +12,9 @@ pytestmark = pytest.mark.anyio
 
 
 async def join(platform: Platform, token: str, name: str, **differing: Any) -> Any:
-    return await platform.ask("POST", "/agent/join", key=None, json={"token": token, "facts": facts(name, **differing)})
+    return await platform.ask(
+        "POST", "/agent/join", key=None, json={"token": token, "facts": facts(name, **differing)}
+    )
 
 
 async def token_of(platform: Platform) -> str:
@@ -44,7 +46,9 @@ async def test_a_name_wanted_by_many_at_once_goes_to_one(platform: Platform) -> 
     tokens = [await token_of(platform) for _ in range(4)]
     answers = await asyncio.gather(*(join(platform, token, "wanted") for token in tokens))
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
-    assert len(await platform.rows("SELECT FROM join_tokens WHERE used_at IS NOT NULL")) == 2  # the first node's, and one
+    assert (
+        len(await platform.rows("SELECT FROM join_tokens WHERE used_at IS NOT NULL")) == 2
+    )  # the first node's, and one
 
 
 async def test_a_join_that_fails_leaves_the_token_unspent(platform: Platform) -> None:
@@ -53,16 +57,22 @@ async def test_a_join_that_fails_leaves_the_token_unspent(platform: Platform) ->
     refused = await join(platform, token, "two", devices=stranger)
     assert refused.status_code == 422
     assert "warp-core" in refused.json()["detail"]
-    leased_only = await join(platform, token, "two", devices=[{"serial": "t", "model": "tpu-v5e", "index": 0}])
+    leased_only = await join(
+        platform, token, "two", devices=[{"serial": "t", "model": "tpu-v5e", "index": 0}]
+    )
     assert leased_only.status_code == 422
-    stolen = await join(platform, token, "two", devices=[{"serial": "one/0", "model": "cpu-slot", "index": 0}])
+    stolen = await join(
+        platform, token, "two", devices=[{"serial": "one/0", "model": "cpu-slot", "index": 0}]
+    )
     assert stolen.status_code == 409
     assert (await join(platform, token, "two")).status_code == 201
 
 
 async def test_a_token_that_is_too_old_is_not_admitted(platform: Platform) -> None:
     token = await token_of(platform)
-    await platform.rows("UPDATE join_tokens SET expires_at = now() - interval '1 s' WHERE used_at IS NULL RETURNING 1")
+    await platform.rows(
+        "UPDATE join_tokens SET expires_at = now() - interval '1 s' WHERE used_at IS NULL RETURNING 1"
+    )
     assert (await join(platform, token, "two")).status_code == 401
 
 
@@ -92,8 +102,12 @@ async def test_a_node_sees_no_lease_log_or_file_of_another(platform: Platform) -
     assert [launch["lease_id"] for launch in own] == [lease_id]
     assert (await platform.ask("GET", "/agent/desired?wait_s=0", key=other)).json()["launches"] == []
     for key, status in (("node", 200), (other, 404)):
-        assert (await platform.ask("POST", f"/agent/logs/{lease_id}/out", key=key, content=b"x")).status_code == status
-        assert (await platform.ask("GET", f"/agent/files/{digest_of(content)}", key=key)).status_code == status
+        assert (
+            await platform.ask("POST", f"/agent/logs/{lease_id}/out", key=key, content=b"x")
+        ).status_code == status
+        assert (
+            await platform.ask("GET", f"/agent/files/{digest_of(content)}", key=key)
+        ).status_code == status
     seen = {"event_id": "evt_x", "at": datetime.now(UTC).isoformat(), "kind": "exited", "lease_id": lease_id,
             "attempt_no": 1, "exit_code": 0}  # fmt: skip
     report = {"boot_id": "b", "sent_at": datetime.now(UTC).isoformat(), "seen_version": 1}
@@ -107,14 +121,18 @@ async def test_a_node_sees_no_lease_log_or_file_of_another(platform: Platform) -
 
 async def test_a_retired_nodes_key_is_dead(platform: Platform) -> None:
     assert (await platform.ask("GET", "/agent/desired?wait_s=0", key="node")).status_code == 200
-    assert (await platform.ask("POST", "/nodes/one/retire", json={"reason": "sold"})).json()["state"] == "retired"
+    assert (await platform.ask("POST", "/nodes/one/retire", json={"reason": "sold"})).json()[
+        "state"
+    ] == "retired"
     assert (await platform.ask("GET", "/agent/desired?wait_s=0", key="node")).status_code == 401
 
 
 async def test_a_piece_of_a_log_is_bounded(platform: Platform) -> None:
     run_id = await platform.submitted()
     lease_id = await platform.granted(run_id)
-    answer = await platform.ask("POST", f"/agent/logs/{lease_id}/out", key="node", content=b"x" * (256 * 1024 + 1))
+    answer = await platform.ask(
+        "POST", f"/agent/logs/{lease_id}/out", key="node", content=b"x" * (256 * 1024 + 1)
+    )
     assert answer.status_code == 422
 
 

@@ -81,7 +81,9 @@ async def test_a_full_disk_is_said_and_leaves_nothing(platform: Platform) -> Non
 
     content = b"x" * 200_000
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # Python ignores SIGXFSZ: writing fails with EFBIG
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (100_000, before[1])
+    )  # Python ignores SIGXFSZ: writing fails with EFBIG
     try:
         answer = await platform.ask("PUT", f"/files/{digest_of(content)}", key="alpha", content=content)
     finally:

@@ -62,7 +62,9 @@ async def test_every_route_answers_every_role_as_the_table_says(platform: Platfo
             answer = await platform.ask(route.split()[0], path, key=role, **said)
             expected = status if role in who else 403
             if answer.status_code != expected:
-                wrong.append(f"{role}: {route} gave {answer.status_code}, not {expected}: {answer.text[:200]}")
+                wrong.append(
+                    f"{role}: {route} gave {answer.status_code}, not {expected}: {answer.text[:200]}"
+                )
     assert wrong == []
 
 
@@ -74,7 +76,9 @@ async def test_no_route_answers_a_stranger(platform: Platform) -> None:
 async def test_the_table_names_every_route(platform: Platform) -> None:
     paths = platform.app.openapi()["paths"]
     known = {
-        f"{method.upper()} {path.removeprefix('/api/v1')}" for path, methods in paths.items() for method in methods
+        f"{method.upper()} {path.removeprefix('/api/v1')}"
+        for path, methods in paths.items()
+        for method in methods
     }
     assert known == {route for route, *_ in ROUTES} | OPEN
 
@@ -99,7 +103,9 @@ async def test_what_a_role_does_not_cover_is_told_in_a_sentence(platform: Platfo
 
 
 async def test_a_key_is_shown_once_and_stored_only_as_its_hash(platform: Platform) -> None:
-    made = (await platform.ask("POST", "/keys", json={"name": "ci", "role": "customer", "tenant": "alpha"})).json()
+    made = (
+        await platform.ask("POST", "/keys", json={"name": "ci", "role": "customer", "tenant": "alpha"})
+    ).json()
     assert made["secret"].startswith("bai_")
     listed = (await platform.ask("GET", "/keys")).json()["items"]
     assert [row["secret"] for row in listed if row["key_id"] == made["key_id"]] == [None]
@@ -114,7 +120,9 @@ async def test_a_key_is_shown_once_and_stored_only_as_its_hash(platform: Platfor
         ("viewer", "alpha", "a key of the role viewer is the platform's own and takes no tenant"),
     ],
 )
-async def test_role_and_tenant_go_together(platform: Platform, role: str, tenant: str | None, sentence: str) -> None:
+async def test_role_and_tenant_go_together(
+    platform: Platform, role: str, tenant: str | None, sentence: str
+) -> None:
     answer = await platform.ask("POST", "/keys", json={"name": "x", "role": role, "tenant": tenant})
     assert (answer.status_code, answer.json()["detail"]) == (422, sentence)
 

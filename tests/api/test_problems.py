@@ -43,7 +43,9 @@ WRONG: list[tuple[str, str, str, dict[str, Any], int]] = [
 
 
 @pytest.mark.parametrize("asked", WRONG, ids=[name for name, *_ in WRONG])
-async def test_every_error_is_a_problem_document(platform: Platform, asked: tuple[str, str, str, Any, int]) -> None:
+async def test_every_error_is_a_problem_document(
+    platform: Platform, asked: tuple[str, str, str, Any, int]
+) -> None:
     _, method, path, said, status = asked
     answer = await platform.ask(method, path, **said)
     assert answer.status_code == status, answer.text
@@ -57,7 +59,9 @@ async def test_every_error_is_a_problem_document(platform: Platform, asked: tupl
     assert "Traceback" not in answer.text
 
 
-async def test_a_fault_of_our_own_tells_nothing_of_the_inside(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_of_our_own_tells_nothing_of_the_inside(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def broken(*_: object) -> None:
         raise RuntimeError("host=/secret/place password=x")
 

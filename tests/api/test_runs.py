@@ -19,7 +19,9 @@ async def created(platform: Platform) -> int:
 # ---- what is refused
 
 
-async def test_a_wrong_spec_names_file_line_column_key_and_fix_and_creates_nothing(platform: Platform) -> None:
+async def test_a_wrong_spec_names_file_line_column_key_and_fix_and_creates_nothing(
+    platform: Platform,
+) -> None:
     answer = await platform.submit("type: task\ncomands: [true]\nnodes: many\n")
     assert answer.status_code == 422
     errors = answer.json()["errors"]
@@ -40,7 +42,9 @@ async def test_a_wrong_spec_names_file_line_column_key_and_fix_and_creates_nothi
         ("site: SP4", "any site instead of SP4"),
     ],
 )
-async def test_a_run_that_never_fits_is_told_the_largest_that_would(platform: Platform, lines: str, said: str) -> None:
+async def test_a_run_that_never_fits_is_told_the_largest_that_would(
+    platform: Platform, lines: str, said: str
+) -> None:
     answer = await platform.submit(HELLO.format(name="big") + lines)
     assert answer.status_code == 422
     detail = answer.json()["detail"]
@@ -68,7 +72,10 @@ async def test_an_image_is_refused_where_no_node_has_a_container_runtime(platfor
 
 async def test_a_missing_secret_and_a_missing_file_are_named(platform: Platform) -> None:
     answer = await platform.submit(HELLO.format(name="x") + "secrets: [HF_TOKEN]")
-    assert answer.json()["detail"] == "there is no secret HF_TOKEN: set it first with `baseai secret set HF_TOKEN`"
+    assert (
+        answer.json()["detail"]
+        == "there is no secret HF_TOKEN: set it first with `baseai secret set HF_TOKEN`"
+    )
     lost = {"path": "main.py", "digest": "0" * 64, "bytes": 1}
     answer = await platform.submit(HELLO.format(name="x"), files=[lost])
     assert answer.status_code == 422
@@ -79,7 +86,9 @@ async def test_a_missing_secret_and_a_missing_file_are_named(platform: Platform)
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x", "", ".", "a\0b"])
 async def test_a_file_stays_in_its_runs_folder(platform: Platform, path: str) -> None:
     await platform.ask("PUT", f"/files/{digest_of(b'x')}", key="alpha", content=b"x")
-    answer = await platform.submit(HELLO.format(name="x"), files=[{"path": path, "digest": digest_of(b"x"), "bytes": 1}])
+    answer = await platform.submit(
+        HELLO.format(name="x"), files=[{"path": path, "digest": digest_of(b"x"), "bytes": 1}]
+    )
     assert answer.status_code == 422, answer.text
     assert "outside the run's folder" in answer.json()["detail"]
 
@@ -88,7 +97,9 @@ async def test_a_file_of_another_tenant_is_not_there(platform: Platform) -> None
     await platform.ask("PUT", f"/files/{digest_of(b'x')}", key="beta", content=b"x")
     assert (await platform.ask("HEAD", f"/files/{digest_of(b'x')}", key="beta")).status_code == 200
     assert (await platform.ask("HEAD", f"/files/{digest_of(b'x')}", key="alpha")).status_code == 404
-    answer = await platform.submit(HELLO.format(name="x"), files=[{"path": "x", "digest": digest_of(b"x"), "bytes": 1}])
+    answer = await platform.submit(
+        HELLO.format(name="x"), files=[{"path": "x", "digest": digest_of(b"x"), "bytes": 1}]
+    )
     assert answer.status_code == 422
 
 
@@ -128,7 +139,10 @@ async def test_another_tenants_run_is_not_there(platform: Platform) -> None:
 
 
 async def test_two_tenants_may_use_one_name(platform: Platform) -> None:
-    first, second = await platform.submitted("same", key="alpha"), await platform.submitted("same", key="beta")
+    first, second = (
+        await platform.submitted("same", key="alpha"),
+        await platform.submitted("same", key="beta"),
+    )
     assert (await platform.ask("GET", "/runs/same", key="alpha")).json()["run"]["run_id"] == first
     assert (await platform.ask("GET", "/runs/same", key="beta")).json()["run"]["run_id"] == second
 
@@ -146,7 +160,9 @@ async def test_the_reason_of_a_stop_stands_in_the_event(platform: Platform) -> N
     )  # fmt: skip
     running = await platform.submitted("late")
     await platform.granted(running)
-    assert (await platform.ask("POST", f"/runs/{running}/stop", json={"reason": "maintenance"})).status_code == 200
+    assert (
+        await platform.ask("POST", f"/runs/{running}/stop", json={"reason": "maintenance"})
+    ).status_code == 200
     events = (await platform.ask("GET", f"/events?subject={running}")).json()["items"]
     assert events[0]["sentence"] == "maintenance"
     assert events[0]["reason"] == "stopped_by_operator"
@@ -166,7 +182,9 @@ async def test_what_has_ended_cannot_be_stopped(platform: Platform) -> None:
 async def test_a_repeated_request_gets_the_first_answer(platform: Platform) -> None:
     async def submit(name: str) -> Any:
         headers = {"Idempotency-Key": "once"}
-        return await platform.ask("POST", "/runs", key="alpha", json={"spec": HELLO.format(name=name)}, headers=headers)
+        return await platform.ask(
+            "POST", "/runs", key="alpha", json={"spec": HELLO.format(name=name)}, headers=headers
+        )
 
     first, again = await submit("one"), await submit("one")
     assert (first.status_code, again.status_code) == (201, 201)
@@ -215,7 +233,9 @@ async def test_pages_show_every_run_once_while_new_ones_arrive(platform: Platfor
     there = [await platform.submitted(f"run-{number}") for number in range(7)]
     seen, cursor, arrived = [], None, 0
     while True:
-        page = (await platform.ask("GET", "/runs", params={"limit": 2} | ({"cursor": cursor} if cursor else {}))).json()
+        page = (
+            await platform.ask("GET", "/runs", params={"limit": 2} | ({"cursor": cursor} if cursor else {}))
+        ).json()
         assert len(page["items"]) <= 2
         seen += [row["run_id"] for row in page["items"]]
         cursor = page["next"]
@@ -233,7 +253,9 @@ async def test_pages_of_events_show_every_event_once(platform: Platform) -> None
     whole = (await platform.ask("GET", "/events?limit=500")).json()["items"]
     seen, cursor = [], None
     while True:
-        page = (await platform.ask("GET", "/events", params={"limit": 3} | ({"cursor": cursor} if cursor else {}))).json()
+        page = (
+            await platform.ask("GET", "/events", params={"limit": 3} | ({"cursor": cursor} if cursor else {}))
+        ).json()
         seen += page["items"]
         cursor = page["next"]
         if cursor is None:
@@ -293,8 +315,19 @@ async def test_a_log_is_read_on_from_where_it_was(platform: Platform) -> None:
     assert (await platform.ask("POST", path, key="node", content=b"one\ntwo\n")).json() == {"next_offset": 8}
     assert (await platform.ask("POST", path, key="node", content=b"one\ntwo\n")).json() == {"next_offset": 8}
     answer = await platform.ask("GET", f"/runs/{run_id}/logs", key="alpha")
-    assert (answer.text, answer.headers["x-next-offset"], answer.headers["x-attempt"]) == ("one\ntwo\n", "8", "1")
+    assert (answer.text, answer.headers["x-next-offset"], answer.headers["x-attempt"]) == (
+        "one\ntwo\n",
+        "8",
+        "1",
+    )
     answer = await platform.ask("GET", f"/runs/{run_id}/logs?offset=4", key="alpha")
     assert answer.text == "two\n"
-    for wrong, status in (("attempt=2", 404), ("attempt=0", 404), ("attempt=%C2%B2", 422), ("offset=-1", 422)):
-        assert (await platform.ask("GET", f"/runs/{run_id}/logs?{wrong}", key="alpha")).status_code == status, wrong
+    for wrong, status in (
+        ("attempt=2", 404),
+        ("attempt=0", 404),
+        ("attempt=%C2%B2", 422),
+        ("offset=-1", 422),
+    ):
+        assert (
+            await platform.ask("GET", f"/runs/{run_id}/logs?{wrong}", key="alpha")
+        ).status_code == status, wrong

@@ -22,7 +22,9 @@ def test_moved(state: str, event: str, target: str | None) -> None:
 
 
 def test_every_state_but_the_last_leads_to_retirement() -> None:
-    onward = {state: {after for (before, _), after in TRANSITIONS.items() if before is state} for state in NodeState}
+    onward = {
+        state: {after for (before, _), after in TRANSITIONS.items() if before is state} for state in NodeState
+    }
     for state in set(NodeState) - {NodeState.RETIRED}:
         reached, edge = set(), {state}
         while edge:

@@ -33,7 +33,9 @@ class Yard:
     def __init__(self, truth: Truth) -> None:
         self.truth = truth
         self.tenancy = Tenancy(truth, pepper=b"p" * 32, master=b"m" * 32)
-        self.fleet = Fleet(truth, self.tenancy, lambda model: None if model == "cpu-slot" else f"no {model} here")
+        self.fleet = Fleet(
+            truth, self.tenancy, lambda model: None if model == "cpu-slot" else f"no {model} here"
+        )
 
     async def join(self, facts: MachineFacts) -> tuple[NodeId, str]:
         token, _ = await self.tenancy.make_join_token("local", actor="test")
@@ -47,7 +49,9 @@ class Yard:
             return await fetch_all(session, query)
 
     async def silence(self, name: str) -> None:
-        await self.rows(f"UPDATE nodes SET seen_at = now() - interval '1 minute' WHERE name = '{name}' RETURNING 1")
+        await self.rows(
+            f"UPDATE nodes SET seen_at = now() - interval '1 minute' WHERE name = '{name}' RETURNING 1"
+        )
 
     async def accelerators(self, node_id: NodeId) -> dict[object, object]:
         rows = await self.rows(f"SELECT serial, state FROM accelerators WHERE node_id = '{node_id}'")
@@ -63,8 +67,13 @@ async def test_a_node_that_joins_is_ready_with_all_its_accelerators(yard: Yard) 
     node_id, key = await yard.join(machine())
     assert (await yard.tenancy.holder(key)).node_id == node_id
     assert await yard.accelerators(node_id) == {"one/0": "in_service", "one/1": "in_service"}
-    moves = await yard.rows(f"SELECT event, to_state FROM events WHERE subject_id = '{node_id}' ORDER BY event_no")
-    assert [(row["event"], row["to_state"]) for row in moves] == [("joined", "onboarding"), ("admit", "ready")]
+    moves = await yard.rows(
+        f"SELECT event, to_state FROM events WHERE subject_id = '{node_id}' ORDER BY event_no"
+    )
+    assert [(row["event"], row["to_state"]) for row in moves] == [
+        ("joined", "onboarding"),
+        ("admit", "ready"),
+    ]
 
 
 async def test_the_name_of_a_node_that_answers_is_taken(yard: Yard) -> None:

@@ -81,7 +81,9 @@ def home() -> Iterator[Platform]:
 def mounted(where: Path, options: str) -> Iterator[Path]:
     """A tiny file system in memory; the test is skipped where none may be mounted."""
     where.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(where)], capture_output=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(where)], capture_output=True, check=False
+    )
     if done.returncode != 0:
         pytest.skip("mounting a file system is not permitted here")
     try:
@@ -95,12 +97,16 @@ def mounted(where: Path, options: str) -> Iterator[Path]:
 
 def test_the_server_does_not_listen_beyond_this_machine_without_a_certificate(folder: Path) -> None:
     told = refused("up", "--data", str(folder / "data"), "--listen", "0.0.0.0")
-    assert told.endswith("the server listens beyond this machine (0.0.0.0) only with --tls-cert and --tls-key")
+    assert told.endswith(
+        "the server listens beyond this machine (0.0.0.0) only with --tls-cert and --tls-key"
+    )
     assert not (folder / "data").exists()
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest(folder: Path) -> None:
-    assert refused("ps", BASEAI_DATTA="x").endswith("BASEAI_DATTA is not a setting; did you mean BASEAI_DATA?")
+    assert refused("ps", BASEAI_DATTA="x").endswith(
+        "BASEAI_DATTA is not a setting; did you mean BASEAI_DATA?"
+    )
 
 
 @pytest.mark.skipif(not shutil.which("mount"), reason="there is no mount here")
@@ -128,7 +134,15 @@ def test_a_database_that_does_not_answer(folder: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    told = refused("up", "--data", str(folder / "data"), "--database", f"postgresql://x@127.0.0.1:{port}/x", "--port", "0")
+    told = refused(
+        "up",
+        "--data",
+        str(folder / "data"),
+        "--database",
+        f"postgresql://x@127.0.0.1:{port}/x",
+        "--port",
+        "0",
+    )
     assert "the database cannot be used" in told
     assert "Connection refused" in told
     nothing_runs_on(folder)
@@ -159,7 +173,10 @@ def test_a_second_up_on_the_same_folder(home: Platform) -> None:
 def test_a_port_in_use(home: Platform, folder: Path) -> None:
     port = home.connect["url"].rpartition(":")[2]
     told = refused("up", "--data", str(folder / "data"), "--port", port)
-    assert f"the server cannot listen on 127.0.0.1:{port} (Address already in use): choose another --port" in told
+    assert (
+        f"the server cannot listen on 127.0.0.1:{port} (Address already in use): choose another --port"
+        in told
+    )
     nothing_runs_on(folder)
 
 
@@ -216,7 +233,9 @@ def test_tls_from_end_to_end(folder: Path) -> None:
         assert connect["url"].startswith("https://127.0.0.1:")
         (folder / "hello.yaml").write_text("type: task\ncommands: [echo hello]\n")
         while True:  # the agent joins over TLS as well
-            done = baseai("apply", "-f", str(folder / "hello.yaml"), "--follow", "--data", str(folder / "data"))
+            done = baseai(
+                "apply", "-f", str(folder / "hello.yaml"), "--follow", "--data", str(folder / "data")
+            )
             if done.returncode == 0 or "never start here" not in done.stderr:
                 break
             assert time.monotonic() < deadline
@@ -259,7 +278,9 @@ def test_down_ends_everything_and_up_goes_on(folder: Path) -> None:
         end(again)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children outlive a killed supervisor until the next start")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere children outlive a killed supervisor until the next start"
+)
 def test_a_killed_supervisor_takes_its_children_along_and_leaves_the_run(folder: Path) -> None:
     first = start(folder / "data", "--cpu-slots", "1")
     marks = folder / "marks"
@@ -270,7 +291,9 @@ def test_a_killed_supervisor_takes_its_children_along_and_leaves_the_run(folder:
     first.process.kill()
     first.process.wait(5)
     deadline = time.monotonic() + 10
-    while left := [pid for pid in children if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]:
+    while left := [
+        pid for pid in children if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"
+    ]:
         assert time.monotonic() < deadline, [psutil.Process(pid).cmdline() for pid in left]
         time.sleep(0.05)
     assert psutil.pid_exists(shim), "the run goes on by itself"

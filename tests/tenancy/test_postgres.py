@@ -49,9 +49,7 @@ async def test_revoking_a_key_ends_its_sessions_and_links(tenancy: Tenancy) -> N
         await tenancy.use_link(link)
 
 
-async def test_a_link_and_a_session_end_in_time(
-    tenancy: Tenancy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_link_and_a_session_end_in_time(tenancy: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     made = await tenancy.make_key("op", Role.OPERATOR, actor="test")
     session = await tenancy.use_link(await tenancy.make_link(made["key_id"]))
     assert (await tenancy.session_holder(session)).name == "op"
