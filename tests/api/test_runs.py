@@ -1,4 +1,4 @@
-"""Runs before the door: what is refused creates nothing, what is another tenant's is not there, what repeats is once."""
+"""Runs before the door: what is refused creates nothing, another tenant's is not there, what repeats is once."""
 
 import asyncio
 from typing import Any
@@ -155,9 +155,9 @@ async def test_the_reason_of_a_stop_stands_in_the_event(platform: Platform) -> N
     answer = await platform.ask("POST", f"/runs/{queued}/stop", key="alpha", json={"reason": "wrong data"})
     assert answer.json()["state"] == "cancelled"
     events = (await platform.ask("GET", f"/events?subject={queued}", key="alpha")).json()["items"]
-    assert [(one["event"], one["reason"], one["sentence"], one["actor"]) for one in events][0] == (
-        "cancel", "stopped_by_user", "wrong data", "alpha",
-    )  # fmt: skip
+    assert {key: events[0][key] for key in ("event", "reason", "sentence", "actor")} == {
+        "event": "cancel", "reason": "stopped_by_user", "sentence": "wrong data", "actor": "alpha",
+    }  # fmt: skip
     running = await platform.submitted("late")
     await platform.granted(running)
     assert (

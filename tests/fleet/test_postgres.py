@@ -165,7 +165,8 @@ async def test_a_node_that_holds_leases_is_not_retired(yard: Yard) -> None:
         " SELECT 'run_1', 1, tenant_id, project_id, 1, 20000, 'starting' FROM projects RETURNING 1"
     )
     await yard.rows(
-        "INSERT INTO leases (lease_id, tenant_id, project_id, run_id, attempt_no, node_id, node_rank, model, state, ends_at)"
+        "INSERT INTO leases (lease_id, tenant_id, project_id, run_id, attempt_no, node_id, node_rank, model, state,"
+        " ends_at)"
         f" SELECT 'lea_1', tenant_id, project_id, 'run_1', 1, '{node_id}', 0, 'cpu-slot', 'granted',"
         " now() + interval '1 h' FROM projects RETURNING 1"
     )

@@ -22,7 +22,14 @@ from tests.scenarios.platform import ENVIRONMENT, Platform, end, platform, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
-SLEEPER = "type: task\nname: {name}\ncommands:\n  - echo begun >> {marks}\n  - sleep {seconds}\n  - echo done >> {marks}\n"
+SLEEPER = """
+type: task
+name: {name}
+commands:
+  - echo begun >> {marks}
+  - sleep {seconds}
+  - echo done >> {marks}
+"""
 
 
 def baseai(*words: str, within_s: float = 60, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -41,7 +41,8 @@ async def views(truth: Truth) -> Views:
         for number, tenant in enumerate("aabab"):
             await session.execute(
                 "INSERT INTO runs (run_id, tenant_id, project_id, name, kind, spec, priority, state, submitted_by,"
-                " submitted_at) VALUES (%s, %s, %s, %s, 'task', %s, %s, 'queued', 't', now() - make_interval(secs => %s))",
+                " submitted_at) VALUES (%s, %s, %s, %s, 'task', %s, %s, 'queued', 't',"
+                " now() - make_interval(secs => %s))",
                 (
                     f"run_{number}",
                     f"ten_{tenant}",

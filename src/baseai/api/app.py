@@ -51,6 +51,7 @@ BODY_BYTES_MAX = 4 * 1024**2  # of a request: room for the largest spec, which r
 REPORT_BYTES_MAX = 16 * 1024**2  # of an agent's: it may have spooled for hours
 LOG_PART_BYTES = 256 * 1024
 WAIT_MAX_S = 30.0
+ACCELERATOR_FIELDS = ("accelerator_id", "model", "serial", "device_index", "state", "run_id")
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 STATUSES: tuple[tuple[type[Fault], int, str], ...] = (
@@ -108,7 +109,9 @@ def _problems(app: FastAPI) -> None:
 
     async def on_bug(request: Request, wrong: Exception) -> Response:
         log.error("%s %s failed", request.method, request.url.path, exc_info=wrong)
-        return problem(request, 500, "Fault of the platform", "the platform failed at this; its log says more")
+        return problem(
+            request, 500, "Fault of the platform", "the platform failed at this; its log says more"
+        )
 
     async def on_gone(request: Request, _: Exception) -> Response:
         return problem(request, 400, "Cut short", "the request ended before it was whole")
@@ -152,7 +155,9 @@ class Bounded:
         self._app = app
 
     async def __call__(self, scope: Asked, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or (scope["method"] == "PUT" and scope["path"].startswith("/api/v1/files/")):
+        if scope["type"] != "http" or (
+            scope["method"] == "PUT" and scope["path"].startswith("/api/v1/files/")
+        ):
             await self._app(scope, receive, send)
             return
         most = REPORT_BYTES_MAX if scope["path"].startswith("/api/v1/agent/") else BODY_BYTES_MAX
@@ -208,7 +213,9 @@ def _people(doors: Doors) -> APIRouter:
         async with answering.setdefault((holder.key_id, key), asyncio.Lock()):
             earlier = await doors.runs.earlier_answer(holder.key_id, key, body)
             if earlier is not None:
-                return JSONResponse(earlier["response"], earlier["status"], headers={"Idempotent-Replayed": "true"})
+                return JSONResponse(
+                    earlier["response"], earlier["status"], headers={"Idempotent-Replayed": "true"}
+                )
             made = await make()
             kept = made.model_copy(update={"secret": None}) if hasattr(made, "secret") else made
             await doors.runs.keep_answer(holder.key_id, key, body, status, kept.model_dump_json())
@@ -222,7 +229,12 @@ def _people(doors: Doors) -> APIRouter:
 
     @router.get("/me")
     async def me(holder: Annotated[Holder, Depends(admitted)]) -> dict[str, Any]:
-        return {"name": holder.name, "role": holder.role.value, "tenant": holder.tenant_id, "key_id": holder.key_id}
+        return {
+            "name": holder.name,
+            "role": holder.role.value,
+            "tenant": holder.tenant_id,
+            "key_id": holder.key_id,
+        }
 
     @router.post("/sign-in-links", status_code=201)
     async def make_link(holder: Annotated[Holder, Depends(admitted)]) -> dict[str, str]:
@@ -385,7 +397,10 @@ def _people(doors: Doors) -> APIRouter:
                 return {
                     **wire.NodeView(**row).model_dump(mode="json"),
                     "accelerators": [
-                        {key: one[key] for key in ("accelerator_id", "model", "serial", "device_index", "state", "run_id")}
+                        {
+                            key: one[key]
+                            for key in ("accelerator_id", "model", "serial", "device_index", "state", "run_id")
+                        }
                         for one in devices
                     ],
                 }  # fmt: skip
@@ -406,7 +421,9 @@ def _people(doors: Doors) -> APIRouter:
         verbs = ("cordon", "uncordon", "drain", "retire", "repair", "verify", "quarantine", "admit")
         if verb not in verbs:
             raise NotFound("verb", f"{verb}: a node is told to {', '.join(verbs)} or declare-dead")
-        await doors.fleet.steer(name, NodeEvent(verb), actor=holder.name, reason=body.reason if body else None)
+        await doors.fleet.steer(
+            name, NodeEvent(verb), actor=holder.name, reason=body.reason if body else None
+        )
         for row in await doors.views.nodes(_scope(holder)):
             if name in (row["name"], row["node_id"]):
                 return wire.NodeView(**row)
@@ -424,14 +441,18 @@ def _people(doors: Doors) -> APIRouter:
     @router.get("/offers")
     async def offers(holder: Annotated[Holder, Depends(admitted)]) -> dict[str, list[wire.Offer]]:
         return {
-            "items": [wire.Offer(**row, **doors.money.offer(row["model"])) for row in await doors.views.offers()]
+            "items": [
+                wire.Offer(**row, **doors.money.offer(row["model"])) for row in await doors.views.offers()
+            ]
         }
 
     # -- tenancy
 
     @router.get("/tenants")
     async def tenants(holder: Holder = allowed(Deed.MANAGE_TENANTS)) -> wire.Page:
-        return wire.Page(items=[wire.TenantView(**row) for row in await doors.tenancy.tenants(_scope(holder))])
+        return wire.Page(
+            items=[wire.TenantView(**row) for row in await doors.tenancy.tenants(_scope(holder))]
+        )
 
     @router.post("/tenants", status_code=201)
     async def make_tenant(
@@ -458,7 +479,9 @@ def _people(doors: Doors) -> APIRouter:
     ) -> Response:
         async def make() -> BaseModel:
             return wire.KeyView(
-                **await doors.tenancy.make_key(body.name, Role(body.role), actor=holder.name, tenant=body.tenant)
+                **await doors.tenancy.make_key(
+                    body.name, Role(body.role), actor=holder.name, tenant=body.tenant
+                )
             )
 
         return await once(request, holder, 201, make)
@@ -512,7 +535,10 @@ def _people(doors: Doors) -> APIRouter:
 
     @router.get("/books/transfers")
     async def transfers(
-        run: str | None = None, limit: int = 100, cursor: str | None = None, holder: Holder = allowed(Deed.SEE_BOOKS)
+        run: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        holder: Holder = allowed(Deed.SEE_BOOKS),
     ) -> wire.Page:
         scope = _scope(holder)
         run_id = (await doors.runs.find(scope, run))["run_id"] if run else None
@@ -521,7 +547,10 @@ def _people(doors: Doors) -> APIRouter:
 
     @router.get("/events")
     async def events(
-        subject: str | None = None, limit: int = 100, cursor: str | None = None, holder: Holder = allowed(Deed.SEE_RUNS)
+        subject: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        holder: Holder = allowed(Deed.SEE_RUNS),
     ) -> wire.Page:
         rows, more = await doors.views.events(_scope(holder), subject=subject, limit=limit, cursor=cursor)
         return wire.Page(items=[wire.EventView(**row) for row in rows], next=more)
@@ -639,12 +668,14 @@ async def _receive(request: Request, doors: Doors, digest: str) -> int:
                 sha.update(chunk)
                 coming.write(chunk)
             coming.flush()
-            os.fsync(coming.fileno())
+            await run_in_threadpool(os.fsync, coming.fileno())
         if sha.hexdigest() != digest:
-            raise Refused(f"the content does not have the digest {digest[:12]}…: it was changed on its way, send it again")
+            raise Refused(
+                f"the content does not have the digest {digest[:12]}…: it was changed on its way, send it again"
+            )
         os.replace(name, doors.uploads / digest)
     finally:
-        if os.path.exists(name):
+        with contextlib.suppress(FileNotFoundError):  # it is in its place
             os.unlink(name)
     return size
 
@@ -681,4 +712,3 @@ def _nothing(run_id: str, holder: Holder) -> dict[str, Any]:
     return {
         "subject": run_id, "label": "", "accelerator_hours": 0, "revenue": 0, "cost": ours, "contribution": ours
     }  # fmt: skip
-

@@ -136,5 +136,3 @@ class Doors:
     uploads: Path
     base_url: str
     demo: bool = False
-
-

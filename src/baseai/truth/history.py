@@ -24,5 +24,16 @@ async def record(
     await session.execute(
         "INSERT INTO events (tenant_id, project_id, subject_kind, subject_id, event, from_state, to_state, reason,"
         " actor, sentence) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        (tenant_id, project_id, subject_kind, subject_id, event, from_state, to_state, reason, actor, sentence),
+        (
+            tenant_id,
+            project_id,
+            subject_kind,
+            subject_id,
+            event,
+            from_state,
+            to_state,
+            reason,
+            actor,
+            sentence,
+        ),
     )

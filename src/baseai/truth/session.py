@@ -127,7 +127,9 @@ class Truth:
             async with connection:
                 try:
                     for channel in channels:
-                        await connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
+                        await connection.execute(
+                            psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel))
+                        )
                     yield "", ""
                     while True:
                         async for notice in connection.notifies(timeout=heartbeat_s):

@@ -50,7 +50,13 @@ class Views:
                 " OR r.ended_at > now() - interval '1 day')"
                 " AND (%(at)s::timestamptz IS NULL OR (r.submitted_at, r.run_id) < (%(at)s, %(id)s))"
                 " ORDER BY r.submitted_at DESC, r.run_id DESC LIMIT %(limit)s",
-                {"states": list(states), "everything": everything, "at": at, "id": after_id, "limit": _limit(limit) + 1},
+                {
+                    "states": list(states),
+                    "everything": everything,
+                    "at": at,
+                    "id": after_id,
+                    "limit": _limit(limit) + 1,
+                },
             )
         return _page([_run(row) for row in rows], limit, "submitted_at", "run_id")
 
@@ -67,7 +73,9 @@ class Views:
                 (run_id, [lease["lease_id"] for lease in leases]),
             )
             checkpoints = await fetch_all(
-                session, "SELECT * FROM checkpoints WHERE run_id = %s ORDER BY committed_at DESC LIMIT 20", (run_id,)
+                session,
+                "SELECT * FROM checkpoints WHERE run_id = %s ORDER BY committed_at DESC LIMIT 20",
+                (run_id,),
             )
         return {
             "run": _run(row),
@@ -94,7 +102,8 @@ class Views:
             rows = await fetch_all(
                 session,
                 "SELECT DISTINCT ON (step) step, at, loss, tokens_per_s, step_ms, sync_ratio, goodput_ratio"
-                " FROM run_points WHERE run_id = %s AND step > %s ORDER BY step, attempt_no DESC, restart DESC, at DESC",
+                " FROM run_points WHERE run_id = %s AND step > %s"
+                " ORDER BY step, attempt_no DESC, restart DESC, at DESC",
                 (run_id, after_step),
             )
         stride = -(-len(rows) // POINTS_MAX) or 1
@@ -157,7 +166,11 @@ class Views:
 
     async def offers(self) -> list[Row]:
         """Totals by site and model over ready nodes that speak."""
-        nodes = [node for node in await self.nodes(Scope(tenant_id=None, actor="offers")) if node["state"] == "ready"]
+        nodes = [
+            node
+            for node in await self.nodes(Scope(tenant_id=None, actor="offers"))
+            if node["state"] == "ready"
+        ]
         found: dict[tuple[str, str], Row] = {}
         for node in nodes:
             for model, total in node["models"].items():
@@ -174,7 +187,9 @@ class Views:
         """What waits, in queue order, each with its reason."""
         async with self._truth.transaction(scope) as session:
             rows = await fetch_all(
-                session, _RUN + " WHERE r.state = 'queued' ORDER BY r.priority DESC, r.enqueued_at, r.run_id LIMIT 500"
+                session,
+                _RUN
+                + " WHERE r.state = 'queued' ORDER BY r.priority DESC, r.enqueued_at, r.run_id LIMIT 500",
             )
         return [_run(row) for row in rows]
 

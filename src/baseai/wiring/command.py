@@ -11,28 +11,49 @@ from typing import Annotated
 import typer
 
 from baseai.ground.fault import Refused
-from baseai.settings import DEFAULT_PORT, PlatformSettings, checked, data_folder, refuse_unknown, runtime_folder
+from baseai.settings import (
+    DEFAULT_PORT,
+    PlatformSettings,
+    checked,
+    data_folder,
+    refuse_unknown,
+    runtime_folder,
+)
 
 Data = Annotated[
-    Path | None, typer.Option("--data", help="Data folder (BASEAI_DATA, else ~/.baseai; root: /var/lib/baseai).")
+    Path | None,
+    typer.Option("--data", help="Data folder (BASEAI_DATA, else ~/.baseai; root: /var/lib/baseai)."),
 ]
 
 
 def up(
     data: Data = None,
-    listen: Annotated[str, typer.Option(help="Address to listen on; beyond this machine only with --tls-cert.")] = "127.0.0.1",
+    listen: Annotated[
+        str, typer.Option(help="Address to listen on; beyond this machine only with --tls-cert.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = DEFAULT_PORT,
     database: Annotated[
-        str | None, typer.Option(help="A PostgreSQL to use instead of the embedded one, postgresql://… (BASEAI_DATABASE).")
+        str | None,
+        typer.Option(
+            help="A PostgreSQL to use instead of the embedded one, postgresql://… (BASEAI_DATABASE)."
+        ),
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
-    agent: Annotated[bool, typer.Option("--agent/--no-agent", help="Whether this machine is a node as well.")] = True,
+    agent: Annotated[
+        bool, typer.Option("--agent/--no-agent", help="Whether this machine is a node as well.")
+    ] = True,
     node_name: Annotated[str | None, typer.Option(help="Name of this machine in the fleet.")] = None,
-    node_address: Annotated[str | None, typer.Option(help="Address where other nodes reach this one.")] = None,
-    cpu_slots: Annotated[int | None, typer.Option(help="CPU slots this machine offers; all cores by default.")] = None,
+    node_address: Annotated[
+        str | None, typer.Option(help="Address where other nodes reach this one.")
+    ] = None,
+    cpu_slots: Annotated[
+        int | None, typer.Option(help="CPU slots this machine offers; all cores by default.")
+    ] = None,
     run_user: Annotated[str | None, typer.Option(help="User that runs are started as; needs root.")] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Go on in the background; `baseai down` ends it.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Go on in the background; `baseai down` ends it.")
+    ] = False,
 ) -> int:
     """Run the platform on this machine: database, server, controller and agent.
 
@@ -74,10 +95,16 @@ def run_platform(settings: PlatformSettings) -> int:
             except OSError as wrong:
                 raise FolderUnusable(str(settings.data), wrong.strerror or str(wrong)) from wrong
             if not supervisor.told_to_end:
-                say(f"baseai is up at {supervisor.settings.url} after {time.monotonic() - began:.1f} s, data in {settings.data}")
+                say(
+                    f"baseai is up at {supervisor.settings.url} after {time.monotonic() - began:.1f} s,"
+                    f" data in {settings.data}"
+                )
                 link = supervisor.ask("POST", "/api/v1/sign-in-links")["url"]
                 say(f"sign in, once, within ten minutes: {link}")
-                say("submit a run from another terminal: baseai apply -f examples/hello.yaml   (Ctrl-C ends the platform)")
+                say(
+                    "submit a run from another terminal: baseai apply -f examples/hello.yaml"
+                    "   (Ctrl-C ends the platform)"
+                )
                 supervisor.run()
             say("ending: the runs first, the database last")
         finally:
@@ -117,7 +144,7 @@ def down(
     data: Data = None,
     within: Annotated[float, typer.Option(help="Seconds to wait for its end.")] = 90.0,
 ) -> int:
-    """End the platform that runs on the data folder. Runs are stopped, and go on from their checkpoints at the next `up`."""
+    """End the platform that runs on the data folder. Its runs go on from their checkpoints at the next `up`."""
     from baseai.wiring.household import Household
 
     household = Household(data=data_folder(data, os.environ))
@@ -129,11 +156,15 @@ def down(
     except ProcessLookupError:
         pass  # it ends at this moment
     except PermissionError as wrong:
-        raise Refused(f"the platform (pid {pid}) belongs to another user: only that user may end it") from wrong
+        raise Refused(
+            f"the platform (pid {pid}) belongs to another user: only that user may end it"
+        ) from wrong
     deadline = time.monotonic() + within
     while household.is_held():
         if time.monotonic() > deadline:
-            raise Refused(f"the platform (pid {pid}) has not ended within {within:g} s; its log: {household.logs}")
+            raise Refused(
+                f"the platform (pid {pid}) has not ended within {within:g} s; its log: {household.logs}"
+            )
         time.sleep(0.05)
     print("ended")
     return 0
@@ -142,9 +173,15 @@ def down(
 def agent(
     join: Annotated[str, typer.Option("--join", help="Address of the platform.")],
     token: Annotated[
-        str | None, typer.Option("--token", help="Join token, used once; `baseai node token` makes one. Not needed later.")
+        str | None,
+        typer.Option(
+            "--token", help="Join token, used once; `baseai node token` makes one. Not needed later."
+        ),
     ] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="Folder of this node (~/.baseai-node; root: /var/lib/baseai-node).")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder of this node (~/.baseai-node; root: /var/lib/baseai-node)."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name in the fleet; the machine's own by default.")] = None,
     address: Annotated[str | None, typer.Option(help="Address where other nodes reach this one.")] = None,
     cpu_slots: Annotated[int | None, typer.Option(help="CPU slots to offer; all cores by default.")] = None,
@@ -182,4 +219,3 @@ def main() -> None:
         print(f"baseai: {wrong}", file=sys.stderr)
         sys.exit(2)
     build_app({"up": up, "down": down, "agent": agent, "demo": demo}, catalog=load_catalog)()
-

@@ -25,7 +25,9 @@ class HeldAlready(Fault):
 
     def __str__(self) -> str:
         by = f" (pid {self.pid})" if self.pid else ""
-        return f"a platform runs on {self.data} already{by}: end it with `baseai down`, or choose another --data"
+        return (
+            f"a platform runs on {self.data} already{by}: end it with `baseai down`, or choose another --data"
+        )
 
 
 class FolderUnusable(Fault):
@@ -92,7 +94,8 @@ class Household:
             for folder in (self.logs, self.files, self.uploads, self.run_logs, self.data / "keys"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.node.mkdir(exist_ok=True)
-            os.chmod(self.node, 0o711)  # a run's own user passes through; what is private in it says so itself
+            # A run's own user passes through; what is private in it says so itself.
+            os.chmod(self.node, 0o711)  # noqa: S103
             probe = self.data / ".probe"
             probe.write_bytes(b"x" * 4096)
             probe.unlink()
@@ -170,4 +173,3 @@ def write_private(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(coming, path)
-

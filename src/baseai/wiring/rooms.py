@@ -24,11 +24,11 @@ from baseai.tenancy.key import Holder
 from baseai.tenancy.postgres import Tenancy
 from baseai.truth.session import Scope, Truth, fetch_all
 from baseai.views.postgres import Views
+from baseai.wiring.household import Household
 from baseai.workloads.demand import demand_of
 from baseai.workloads.postgres import Runs
 from baseai.workloads.spec import RunSpec, spec_of
 from baseai.workloads.training import recipe
-from baseai.wiring.household import Household
 
 NEWS_EVERY_S = 15.0
 HOME_SITE = "local"  # whose terms hold for a site that the catalogue does not know
@@ -84,7 +84,9 @@ class Money:
             {
                 "subject": row.subject,
                 "label": labels.get(row.subject, row.subject),
-                "accelerator_hours": (Decimal(row.accelerator_us) / 3_600_000_000).quantize(Decimal("0.000001")),
+                "accelerator_hours": (Decimal(row.accelerator_us) / 3_600_000_000).quantize(
+                    Decimal("0.000001")
+                ),
                 "revenue": row.revenue.amount(),
                 "cost": row.cost.amount() if ours else None,
                 "contribution": row.contribution().amount() if ours else None,

@@ -75,7 +75,9 @@ class Runs:
         }
         lost = sorted(upload.path for upload in uploads if upload.digest not in there)
         if lost:
-            raise Refused(f"the file {lost[0]} was not uploaded: submit with `baseai apply`, which uploads it")
+            raise Refused(
+                f"the file {lost[0]} was not uploaded: submit with `baseai apply`, which uploads it"
+            )
         known = {
             row["name"]
             for row in await fetch_all(
@@ -84,7 +86,9 @@ class Runs:
         }
         missing = sorted(set(spec.secrets) - known)
         if missing:
-            raise Refused(f"there is no secret {missing[0]}: set it first with `baseai secret set {missing[0]}`")
+            raise Refused(
+                f"there is no secret {missing[0]}: set it first with `baseai secret set {missing[0]}`"
+            )
 
     async def find(self, scope: Scope, name: str) -> Row:
         """The run of that id, or the newest of that name, as far as `scope` sees. Raises NotFound."""
@@ -125,7 +129,9 @@ class Runs:
                 )  # fmt: skip
             elif run["stop_reason"] is None:
                 run = await fetch_one(
-                    session, "UPDATE runs SET stop_reason = %s WHERE run_id = %s RETURNING *", (reason.value, run_id)
+                    session,
+                    "UPDATE runs SET stop_reason = %s WHERE run_id = %s RETURNING *",
+                    (reason.value, run_id),
                 )
                 assert run is not None
                 await record(
