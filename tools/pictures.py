@@ -57,7 +57,9 @@ def proxy(url: str, cookie: str, language: str) -> http.server.ThreadingHTTPServ
                 return
             headers = {"Cookie": cookie, "Accept-Language": language}
             try:
-                answer = urllib.request.urlopen(urllib.request.Request(url + self.path, headers=headers), timeout=10)
+                answer = urllib.request.urlopen(
+                    urllib.request.Request(url + self.path, headers=headers), timeout=10
+                )
             except urllib.error.HTTPError as wrong:
                 answer = wrong
             self.send_response(answer.status)

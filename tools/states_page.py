@@ -17,8 +17,8 @@ from baseai.workloads import run  # noqa: E402
 Transitions = Mapping[tuple[StrEnum, StrEnum], StrEnum]
 HEAD = """# States
 
-Every move there is, drawn from the tables in the source by `tools/states_page.py`. The database holds the same moves and
-refuses any other; each move writes an event: who, when, why. Change the table, not this page.
+Every move there is, drawn from the tables in the source by `tools/states_page.py`. The database holds the same
+moves and refuses any other; each move writes an event: who, when, why. Change the table, not this page.
 """
 TABLES: tuple[tuple[str, str, Transitions], ...] = (
     ("Run", "`workloads/run.py`", run.TRANSITIONS),

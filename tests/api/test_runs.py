@@ -114,6 +114,14 @@ async def test_a_dry_run_tells_what_would_be_and_creates_nothing(platform: Platf
     assert real["gpu"] == "cpu-slot:2"
 
 
+async def test_a_dry_run_asks_for_secrets_and_not_yet_for_files(platform: Platform) -> None:
+    files = [{"path": "main.py", "digest": "0" * 64, "bytes": 1}]
+    asked = {"spec": HELLO.format(name="x"), "files": files}
+    assert (await platform.ask("POST", "/runs?dry_run=true", key="alpha", json=asked)).status_code == 200
+    asked["spec"] += "secrets: [A]"
+    assert (await platform.ask("POST", "/runs?dry_run=true", key="alpha", json=asked)).status_code == 422
+
+
 # ---- another tenant's
 
 

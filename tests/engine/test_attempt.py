@@ -10,15 +10,27 @@ RETRY = Retry(errors_max=1, interruptions_max=3)
 
 
 def part(
-    rank: int = 0, *, started: bool = True, ended: Reason | None = None, released: bool = False, said: str | None = None
+    rank: int = 0,
+    *,
+    started: bool = True,
+    ended: Reason | None = None,
+    released: bool = False,
+    said: str | None = None,
 ) -> Part:
     return Part(node_rank=rank, started=started, exit_reason=ended, exit_sentence=said, released=released)
 
 
 def judged(
-    state: RunState, *parts: Part, stop: Reason | None = None, halted: bool = False, errors: int = 0, interruptions: int = 0
+    state: RunState,
+    *parts: Part,
+    stop: Reason | None = None,
+    halted: bool = False,
+    errors: int = 0,
+    interruptions: int = 0,
 ) -> Judgement:
-    return judge(state, parts, stop=stop, halted=halted, retry=RETRY, errors=errors, interruptions=interruptions)
+    return judge(
+        state, parts, stop=stop, halted=halted, retry=RETRY, errors=errors, interruptions=interruptions
+    )
 
 
 def test_a_gang_has_begun_only_when_every_node_has() -> None:
@@ -42,13 +54,28 @@ def test_an_attempt_is_not_over_before_its_last_lease_is_released() -> None:
     ("state", "ended", "stop", "errors", "expected"),
     [
         pytest.param("running", "finished", None, 0, ("stop", "succeed"), id="done"),
-        pytest.param("starting", "finished", None, 0, ("begin", "stop", "succeed"), id="done before anybody looked"),
+        pytest.param(
+            "starting", "finished", None, 0, ("begin", "stop", "succeed"), id="done before anybody looked"
+        ),
         pytest.param("running", "process_lost", None, 0, ("recover", "requeue"), id="lost: again"),
-        pytest.param("running", "command_failed", None, 0, ("recover", "requeue"), id="an error within the budget: again"),
-        pytest.param("running", "command_failed", None, 1, ("recover", "fail"), id="an error beyond the budget"),
-        pytest.param("running", "out_of_memory", None, 0, ("recover", "fail"), id="memory is never tried again"),
+        pytest.param(
+            "running",
+            "command_failed",
+            None,
+            0,
+            ("recover", "requeue"),
+            id="an error within the budget: again",
+        ),
+        pytest.param(
+            "running", "command_failed", None, 1, ("recover", "fail"), id="an error beyond the budget"
+        ),
+        pytest.param(
+            "running", "out_of_memory", None, 0, ("recover", "fail"), id="memory is never tried again"
+        ),
         pytest.param("running", "stopped_by_user", "stopped_by_user", 0, ("stop", "cancel"), id="stopped"),
-        pytest.param("stopping", "finished", "stopped_by_user", 0, ("succeed",), id="it finished before the stop came"),
+        pytest.param(
+            "stopping", "finished", "stopped_by_user", 0, ("succeed",), id="it finished before the stop came"
+        ),
         pytest.param("running", "lease_ended", None, 0, ("recover", "fail"), id="the lease is over"),
     ],
 )

@@ -1,6 +1,5 @@
 """Orders and reports on a real PostgreSQL: harmless repeats, the fence, skewed clocks, silence, the end of a lease."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,9 @@ class Yard:
         return run_id
 
     async def leases(self, run_id: str) -> list[dict[str, Any]]:
-        return await self.rows("SELECT * FROM leases WHERE run_id = %s ORDER BY attempt_no, node_rank", run_id)
+        return await self.rows(
+            "SELECT * FROM leases WHERE run_id = %s ORDER BY attempt_no, node_rank", run_id
+        )
 
     async def state(self, run_id: str) -> str:
         [row] = await self.rows("SELECT state FROM runs WHERE run_id = %s", run_id)
@@ -64,7 +65,12 @@ class Yard:
             await session.execute(query, params)  # type: ignore[arg-type]
 
     async def report(
-        self, lease: dict[str, Any], *kinds: str, gone: bool = False, skew: timedelta = timedelta(), **said: Any
+        self,
+        lease: dict[str, Any],
+        *kinds: str,
+        gone: bool = False,
+        skew: timedelta = timedelta(),
+        **said: Any,
     ) -> Any:
         at = now_utc() + skew
         sightings = tuple(
@@ -84,12 +90,12 @@ class Yard:
 
 
 @pytest.fixture
-async def yard(truth: Truth, tmp_path: Path) -> AsyncIterator[Yard]:
+async def yard(truth: Truth, tmp_path: Path) -> Yard:
     household = Household(data=tmp_path / "home")
     household.make()
     rooms = Rooms(truth, household)
     await rooms.tenancy.make_tenant("acme", actor="test")
-    yield Yard(rooms)
+    return Yard(rooms)
 
 
 async def test_a_run_goes_from_the_queue_to_its_end_by_what_its_node_reports(yard: Yard) -> None:
@@ -151,7 +157,9 @@ async def test_a_word_about_an_older_attempt_is_refused_for_good(yard: Yard) -> 
 
 
 @pytest.mark.parametrize("skew", [timedelta(hours=-3), timedelta(hours=3)], ids=["behind", "ahead"])
-async def test_time_is_counted_by_the_database_whatever_the_nodes_clock_says(yard: Yard, skew: timedelta) -> None:
+async def test_time_is_counted_by_the_database_whatever_the_nodes_clock_says(
+    yard: Yard, skew: timedelta
+) -> None:
     await yard.join("one")
     run_id = await yard.submit()
     [lease] = await yard.leases(run_id)
@@ -188,7 +196,8 @@ async def test_a_lease_ends_at_its_end_also_when_its_node_never_speaks_again(yar
     await yard.report(lease, "started")
     await yard.write("UPDATE nodes SET seen_at = now() - interval '1 hour' WHERE node_id = %s", one)
     await yard.write(
-        "UPDATE leases SET granted_at = now() - interval '2 hours', ends_at = now() - interval '1 minute' WHERE run_id = %s",
+        "UPDATE leases SET granted_at = now() - interval '2 hours', ends_at = now() - interval '1 minute'"
+        " WHERE run_id = %s",
         run_id,
     )
     await yard.rooms.engine.watch()

@@ -42,4 +42,6 @@ def test_the_first_migration_is_the_only_one_that_writes_moves() -> None:
 
 
 def test_the_diagrams_are_the_tables() -> None:
-    assert (ROOT / "docs" / "states.md").read_text(encoding="utf-8") == page(), "run: python tools/states_page.py"
+    assert (ROOT / "docs" / "states.md").read_text(encoding="utf-8") == page(), (
+        "run: python tools/states_page.py"
+    )

@@ -56,7 +56,9 @@ class Platform:
     def connect(self) -> dict[str, Any]:
         return json.loads((self.data / "connect.json").read_text())
 
-    def ask(self, method: str, path: str, body: Any = None, *, key: str | None = None, patience_s: float = 20.0) -> Any:
+    def ask(
+        self, method: str, path: str, body: Any = None, *, key: str | None = None, patience_s: float = 20.0
+    ) -> Any:
         """One request; an outage is waited out for `patience_s`."""
         deadline = time.monotonic() + patience_s
         connect = self.connect
@@ -65,7 +67,10 @@ class Platform:
                 connect["url"] + "/api/v1" + path,
                 method=method,
                 data=None if body is None else json.dumps(body).encode(),
-                headers={"Authorization": f"Bearer {key or connect['key']}", "Content-Type": "application/json"},
+                headers={
+                    "Authorization": f"Bearer {key or connect['key']}",
+                    "Content-Type": "application/json",
+                },
             )
             try:
                 with urllib.request.urlopen(request, timeout=15) as answer:
@@ -86,7 +91,9 @@ class Platform:
     def run(self, run_id: str) -> dict[str, Any]:
         return self.ask("GET", f"/runs/{run_id}")
 
-    def wait(self, run_id: str, is_it: Callable[[dict[str, Any]], bool], within_s: float = 90.0) -> dict[str, Any]:
+    def wait(
+        self, run_id: str, is_it: Callable[[dict[str, Any]], bool], within_s: float = 90.0
+    ) -> dict[str, Any]:
         """The run once `is_it` holds for its view; fails with what it last was."""
         deadline = time.monotonic() + within_s
         while True:

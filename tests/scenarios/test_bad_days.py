@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.scenarios.platform import ENVIRONMENT, Platform, end, platform, start
+from tests.scenarios.platform import ENVIRONMENT, Platform, end, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -78,25 +78,40 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made, ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
-def home() -> Iterator[Platform]:
-    with platform("--cpu-slots", "1") as running:
-        yield running
+def mount(where: Path, options: str) -> bool:
+    """Whether a tiny file system in memory now lies at `where`."""
+    where.mkdir(exist_ok=True)
+    if shutil.which("mount") is None:
+        return False
+    words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(where)]
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 
 @contextlib.contextmanager
 def mounted(where: Path, options: str) -> Iterator[Path]:
-    """A tiny file system in memory; the test is skipped where none may be mounted."""
-    where.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(where)], capture_output=True, check=False
-    )
-    if done.returncode != 0:
+    """That file system for a while; the test is skipped where none may be mounted."""
+    if not mount(where, options):
         pytest.skip("mounting a file system is not permitted here")
     try:
         yield where
     finally:
         subprocess.run(["umount", "-l", str(where)], check=False)
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Platform]:
+    """A platform on a disk of its own, where one may be mounted."""
+    folder = Path(tempfile.mkdtemp(prefix="baseai-home-", dir="/tmp"))
+    os.chmod(folder, 0o755)
+    own_disk = mount(folder / "disk", "size=300m,mode=755")
+    running = start(folder / "disk" / "data", "--cpu-slots", "1")
+    try:
+        yield running
+    finally:
+        end(running)
+        if own_disk:
+            subprocess.run(["umount", "-l", str(folder / "disk")], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 # ---- words that are refused before anything starts
@@ -116,7 +131,6 @@ def test_an_unknown_setting_is_refused_with_the_nearest(folder: Path) -> None:
     )
 
 
-@pytest.mark.skipif(not shutil.which("mount"), reason="there is no mount here")
 def test_a_data_folder_that_cannot_be_written(folder: Path) -> None:
     with mounted(folder / "fixed", "ro,mode=755") as fixed:
         told = refused("up", "--data", str(fixed / "data"), "--port", "0")
@@ -129,7 +143,6 @@ def test_a_data_folder_that_is_a_file(folder: Path) -> None:
     assert (folder / "data").read_text() == "mine"
 
 
-@pytest.mark.skipif(not shutil.which("mount"), reason="there is no mount here")
 def test_a_full_disk_on_the_first_day(folder: Path) -> None:
     with mounted(folder / "small", "size=12m,mode=755") as small:
         told = refused("up", "--data", str(small / "data"), "--port", "0")
@@ -201,6 +214,32 @@ def test_a_damaged_record_of_the_platform(home: Platform) -> None:
 def test_a_key_that_is_wrong(home: Platform) -> None:
     told = refused("ps", "--url", home.connect["url"], "--key", "bai_wrong")
     assert "the key is not accepted" in told
+
+
+def test_a_disk_that_fills_up_under_a_running_platform(home: Platform) -> None:
+    disk = home.data.parent
+    if not os.path.ismount(disk):
+        pytest.skip("mounting a file system is not permitted here")
+    before = home.submit(SLEEPER.format(name="before", marks=disk.parent / "marks", seconds=4))
+    home.wait(before, lambda run: run["state"] == "running", 30)
+    children = {name: home.pid(name) for name in ("server", "controller", "agent")}
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as filling, contextlib.suppress(OSError):
+        while True:
+            filling.write(bytes(1 << 16))
+    try:
+        (disk.parent / "big").write_bytes(os.urandom(300_000))
+        (disk.parent / "full.yaml").write_text("type: task\ncommands: [cat big]\nfiles: [big]\n")
+        told = refused("apply", "-f", str(disk.parent / "full.yaml"), "--data", str(home.data))
+        assert "No space left on device" in told
+    finally:
+        filler.unlink()
+    assert home.wait_ended(before, 30)["run"]["state"] == "succeeded"
+    assert {name: home.pid(name) for name in children} == children, "nothing died of it"
+    done = baseai("apply", "-f", str(disk.parent / "full.yaml"), "--follow", "--data", str(home.data))
+    assert done.returncode == 0, done.stderr
+    home.check_metered(before)
+    home.check_books()
 
 
 # ---- other databases, other listeners

@@ -25,8 +25,10 @@ def advance(home: Platform, run_id: str, steps: int, within_s: float = 60.0) -> 
     begin = home.step_of(run_id)
     home.wait(
         run_id,
-        lambda run: (run["state"] == "running" and int(run["progress"].get("step") or 0) >= begin + steps)
-        or run["state"] in ("succeeded", "failed"),
+        lambda run: (
+            (run["state"] == "running" and int(run["progress"].get("step") or 0) >= begin + steps)
+            or run["state"] in ("succeeded", "failed")
+        ),
         within_s,
     )
 
@@ -61,7 +63,9 @@ def test_a_run_outlives_the_death_of_every_process_around_it(home: Platform) -> 
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
-@pytest.mark.skipif(sys.platform != "linux", reason="a launcher's workers end with it by the kernel's hand on Linux only")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="a launcher's workers end with it by the kernel's hand on Linux only"
+)
 def test_a_run_whose_launcher_is_lost_goes_on_in_a_new_attempt_from_its_checkpoint(home: Platform) -> None:
     run_id = home.submit(TINY_GPT.format(name="reborn", steps=2000, slots=2, nodes=1, every=50))
     home.wait(run_id, lambda run: int(run["progress"].get("step") or 0) > 150, 60)

@@ -16,7 +16,9 @@ from tests.scenarios.platform import ENVIRONMENT, TINY_GPT, Platform, platform
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(200),
-    pytest.mark.skipif(sys.platform != "linux", reason="only Linux answers on all of 127.0.0.0/8 without being told to"),
+    pytest.mark.skipif(
+        sys.platform != "linux", reason="only Linux answers on all of 127.0.0.0/8 without being told to"
+    ),
 ]
 
 TWO_NODES = """
@@ -81,7 +83,9 @@ def test_training_synchronises_over_two_nodes(home: Platform) -> None:
     with second_agent(home):
         run_id = home.submit(TINY_GPT.format(name="wide", steps=60, slots=1, nodes=2, every=20))
         detail = home.wait_ended(run_id, 120)
-        assert detail["run"]["state"] == "succeeded", str(detail["run"]) + home.logs() + log_of(home, run_id, 0)
+        assert detail["run"]["state"] == "succeeded", (
+            str(detail["run"]) + home.logs() + log_of(home, run_id, 0)
+        )
         assert detail["run"]["progress"]["workers"] == 2
         home.check_books()
 
@@ -122,7 +126,11 @@ def test_a_join_token_works_once(home: Platform) -> None:
         words = [sys.executable, "-m", "baseai", "agent", "--join", home.connect["url"], "--token", token]
         words += ["--data", str(home.data.parent / f"node-{name}"), "--name", name, "--cpu-slots", "0"]
         return subprocess.run(
-            ["timeout", "-s", "TERM", "6", *words], env=ENVIRONMENT, capture_output=True, text=True, check=False
+            ["timeout", "-s", "TERM", "6", *words],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     first, again = join("three"), join("four")

@@ -48,7 +48,8 @@ async def test_a_tenant_cannot_write_a_row_of_another(seeded: Truth) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         async with seeded.transaction(Scope(tenant_id="ten_a", actor="key")) as session:
             await session.execute(
-                "INSERT INTO events (tenant_id, subject_kind, subject_id, event, actor) VALUES ('ten_b', 'run', 'x', 'y', 'z')"
+                "INSERT INTO events (tenant_id, subject_kind, subject_id, event, actor)"
+                " VALUES ('ten_b', 'run', 'x', 'y', 'z')"
             )
 
 
@@ -72,7 +73,9 @@ async def test_a_move_that_is_not_in_the_table_is_refused(seeded: Truth) -> None
             await session.execute("UPDATE runs SET state = 'succeeded' WHERE run_id = 'run_a'")
 
 
-@pytest.mark.parametrize("statement", ["UPDATE events SET actor = 'me'", "DELETE FROM events", "TRUNCATE transfers"])
+@pytest.mark.parametrize(
+    "statement", ["UPDATE events SET actor = 'me'", "DELETE FROM events", "TRUNCATE transfers"]
+)
 async def test_history_cannot_be_rewritten(seeded: Truth, statement: str) -> None:
     async with seeded.transaction() as session:
         await session.execute(

@@ -67,7 +67,9 @@ def told_of_task(lines: str) -> list[str]:
 
 def test_a_python_that_nobody_would_start_is_refused() -> None:
     [error] = told_of_task('python: "3.12"')
-    assert error.startswith("run.yaml:3:1: python: is not offered by this version, which starts what the node has")
+    assert error.startswith(
+        "run.yaml:3:1: python: is not offered by this version, which starts what the node has"
+    )
 
 
 def test_a_task_with_nothing_but_a_command() -> None:

@@ -260,7 +260,9 @@ def _people(doors: Doors) -> APIRouter:
             run_id = RunId(mint("run"))
             await doors.admission.check(run_id, project[0], spec)
             if dry_run:
-                await doors.runs.refuse_missing(scope, project, spec, uploads)
+                await doors.runs.refuse_missing(
+                    scope, project, spec, ()
+                )  # files are brought after it is known good
                 tenant_name, project_name = await doors.tenancy.project_names(scope, project)
                 return wire.RunView(
                     run_id="", name=spec.name, tenant=tenant_name, project=project_name, kind=spec.type, state="queued",

@@ -68,10 +68,8 @@ def judge(
         state = RunState.RUNNING
     failed = [part for part in parts if part.exit_reason not in (None, Reason.FINISHED)]
     finished = all(part.exit_reason is Reason.FINISHED for part in parts)
-    if stop is not None and state in (RunState.STARTING, RunState.RUNNING, RunState.RECOVERING):
-        moves.append(RunEvent.STOP)
-        state = RunState.STOPPING
-    elif finished and state in (RunState.RUNNING, RunState.RECOVERING):
+    lives = (RunState.STARTING, RunState.RUNNING, RunState.RECOVERING)
+    if (stop is not None and state in lives) or (finished and state in lives[1:]):
         moves.append(RunEvent.STOP)
         state = RunState.STOPPING
     elif failed and state is RunState.RUNNING:

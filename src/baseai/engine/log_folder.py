@@ -24,7 +24,9 @@ class LogPart:
 class LogFolder:
     """All runs' logs below one folder: `<run>/<attempt>/<node rank>/<segment>.log`."""
 
-    def __init__(self, root: Path, *, segment_bytes: int = SEGMENT_BYTES, segments_max: int = SEGMENTS_MAX) -> None:
+    def __init__(
+        self, root: Path, *, segment_bytes: int = SEGMENT_BYTES, segments_max: int = SEGMENTS_MAX
+    ) -> None:
         self._root = root
         self._segment_bytes = segment_bytes
         self._segments_max = segments_max

@@ -67,8 +67,10 @@ class Engine:
         """All that the node shall run, as one consistent picture."""
         async with self._truth.transaction(CONTROLLER) as session:
             node = await fetch_one(
-                session, "UPDATE nodes SET seen_at = now() WHERE node_id = %s RETURNING desired_version, state", (node_id,)
-            )  # fmt: skip
+                session,
+                "UPDATE nodes SET seen_at = now() WHERE node_id = %s RETURNING desired_version, state",
+                (node_id,),
+            )
             if node is None:
                 raise NotFound("node", node_id)
             rows = await fetch_all(
@@ -127,7 +129,9 @@ class Engine:
             image=spec.image,
             devices=tuple(
                 OrderedDevice(
-                    accelerator_id=device["accelerator_id"], model=device["model"], index=device["device_index"]
+                    accelerator_id=device["accelerator_id"],
+                    model=device["model"],
+                    index=device["device_index"],
                 )
                 for device in devices
             ),
@@ -246,14 +250,21 @@ class Engine:
 
     async def _note_progress(self, session: Session, lease: Row, sighting: Sighting, at: datetime) -> None:
         body = sighting.payload
-        where = (sighting.event_id, lease["run_id"], lease["tenant_id"], lease["project_id"], lease["attempt_no"])
+        where = (
+            sighting.event_id,
+            lease["run_id"],
+            lease["tenant_id"],
+            lease["project_id"],
+            lease["attempt_no"],
+        )
         kind = body.get("kind")
         if kind == "step":
             fresh = await fetch_one(
                 session,
                 "INSERT INTO run_points (event_id, run_id, tenant_id, project_id, attempt_no, restart, step, at, loss,"
-                " tokens_per_s, step_ms, sync_ratio, goodput_ratio) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,"
-                " %s) ON CONFLICT DO NOTHING RETURNING event_id",
+                " tokens_per_s, step_ms, sync_ratio, goodput_ratio)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+                " ON CONFLICT DO NOTHING RETURNING event_id",
                 (*where, body.get("restart", 0), body["step"], at, body.get("loss"), body.get("tokens_per_s"),
                  body.get("step_ms"), body.get("sync_ratio"), body.get("goodput_ratio")),
             )  # fmt: skip
@@ -261,8 +272,8 @@ class Engine:
             # The fence: the attempt was checked in _unwanted; an older one gets no row and is never resumed from.
             fresh = await fetch_one(
                 session,
-                "INSERT INTO checkpoints (event_id, run_id, tenant_id, project_id, attempt_no, step, path, digest, bytes,"
-                " save_s, stall_ms, committed_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+                "INSERT INTO checkpoints (event_id, run_id, tenant_id, project_id, attempt_no, step, path, digest,"
+                " bytes, save_s, stall_ms, committed_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
                 " ON CONFLICT DO NOTHING RETURNING event_id",
                 (*where, body["step"], body["path"], body["digest"], body["bytes"], body["save_s"],
                  body["stall_ms"], at),
@@ -305,7 +316,8 @@ class Engine:
         row = await fetch_one(
             session,
             "UPDATE leases SET state = 'released', released_at = least(%(at)s, ends_at),"
-            " exit_reason = coalesce(exit_reason, CASE WHEN ends_at <= %(at)s THEN 'lease_ended' ELSE 'process_lost' END)"
+            " exit_reason = coalesce(exit_reason,"
+            " CASE WHEN ends_at <= %(at)s THEN 'lease_ended' ELSE 'process_lost' END)"
             " WHERE lease_id = %(lease)s AND state <> 'released' RETURNING *",
             {"at": at, "lease": lease_id},
         )
@@ -421,13 +433,17 @@ class Engine:
                 (timedelta(seconds=SILENT_AFTER_S),),
             )
             over = await fetch_all(
-                session, "SELECT lease_id FROM leases WHERE state <> 'released' AND ends_at <= now() FOR UPDATE"
+                session,
+                "SELECT lease_id FROM leases WHERE state <> 'released' AND ends_at <= now() FOR UPDATE",
             )
             for row in over:
                 await self._release(session, row["lease_id"], await _now(session))
 
     async def declare_dead(self, node_id: str, *, actor: str, reason: str | None = None) -> int:
-        """An operator's word that a silent node's processes are gone: its leases end now. Raises Conflict if it speaks."""
+        """An operator's word that a silent node's processes are gone: its leases end now.
+
+        Raises Conflict if it speaks.
+        """
         async with self._truth.transaction(Scope(tenant_id=None, actor=actor)) as session:
             node = await fetch_one(
                 session,

@@ -121,8 +121,8 @@ class PostgresQueue:
         for rank, (node_id, model, count) in enumerate(grant.places):
             lease_id = mint("lea")
             await session.execute(
-                "INSERT INTO leases (lease_id, tenant_id, project_id, run_id, attempt_no, node_id, node_rank, model, state,"
-                " ends_at, memory_mib, disk_mib, cores) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 'granted',"
+                "INSERT INTO leases (lease_id, tenant_id, project_id, run_id, attempt_no, node_id, node_rank, model,"
+                " state, ends_at, memory_mib, disk_mib, cores) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 'granted',"
                 " greatest(%s, now() + interval '1 second'), %s, %s, %s)",
                 (lease_id, run["tenant_id"], run["project_id"], run["run_id"], run["attempt_no"], node_id, rank, model,
                  grant.ends_at, demand.memory_mib, demand.disk_mib, demand.cpu_milli // 1000),

@@ -32,11 +32,14 @@ SPEC = Path(baseai.__file__).parents[2] / "examples" / "train-gpt.yaml"
 
 def demo(
     data: Annotated[
-        Path | None, typer.Option("--data", help="Folder of the demo (~/.baseai-demo; root: /var/lib/baseai-demo).")
+        Path | None,
+        typer.Option("--data", help="Folder of the demo (~/.baseai-demo; root: /var/lib/baseai-demo)."),
     ] = None,
     spec: Annotated[Path, typer.Option("--spec", help="What to train.")] = SPEC,
     port: Annotated[int, typer.Option(help="Port of the pages; a free one if it is taken.")] = DEFAULT_PORT,
-    kill: Annotated[bool, typer.Option("--kill/--no-kill", help="Whether to kill a worker on the way.")] = True,
+    kill: Annotated[
+        bool, typer.Option("--kill/--no-kill", help="Whether to kill a worker on the way.")
+    ] = True,
     stay: Annotated[
         bool | None, typer.Option("--stay/--leave", help="Keep serving at the end; on a terminal it does.")
     ] = None,
@@ -92,7 +95,9 @@ def _wait_for_node(supervisor: "Supervisor") -> None:
         if supervisor.told_to_end:
             raise KeyboardInterrupt
         if time.monotonic() > deadline:
-            raise Refused(f"this machine did not become a node within 30 s: see {supervisor.household.logs / 'agent.log'}")
+            raise Refused(
+                f"this machine did not become a node within 30 s: see {supervisor.household.logs / 'agent.log'}"
+            )
         supervisor.tend()
         time.sleep(0.1)
 
@@ -102,7 +107,9 @@ def _train(supervisor: "Supervisor", spec: Path, console: "Console", *, kill: bo
     from baseai.cli.follow import follow_run
     from baseai.cli.http import Platform
 
-    console.print(f"2. Applying {spec.name}: two workers on two leased CPU slots, gradients synchronised at every step")
+    console.print(
+        f"2. Applying {spec.name}: two workers on two leased CPU slots, gradients synchronised at every step"
+    )
     submitted = supervisor.ask("POST", "/api/v1/runs", {"spec": spec.read_text(), "file": spec.name})
     killed: list[int] = []
 
@@ -115,7 +122,10 @@ def _train(supervisor: "Supervisor", spec: Path, console: "Console", *, kill: bo
             if pid is not None:
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
-                console.print(f"3. Killed a worker (kill -9 {pid}) at step {run.progress.get('step')}: it goes on from its checkpoint")
+                step = run.progress.get("step")
+                console.print(
+                    f"3. Killed a worker (kill -9 {pid}) at step {step}: it goes on from its checkpoint"
+                )
 
     connection = Connection(
         url=supervisor.settings.url, key=supervisor.household.text("operator", "bai"), ca_file=None
@@ -143,9 +153,11 @@ def _a_worker(supervisor: "Supervisor") -> int | None:
     for process in psutil.process_iter(["pid", "cmdline", "ppid"]):
         try:
             words = process.info["cmdline"] or []
-            if any("forkserver" in word for word in words) and psutil.Process(process.info["ppid"]).cmdline() == words:
-                if str(supervisor.settings.data) in " ".join(_ancestry(process)):
-                    found.append((process.cpu_times().user, process.info["pid"]))
+            forked = any("forkserver" in word for word in words)
+            if not forked or psutil.Process(process.info["ppid"]).cmdline() != words:
+                continue
+            if str(supervisor.settings.data) in " ".join(_ancestry(process)):
+                found.append((process.cpu_times().user, process.info["pid"]))
         except psutil.Error:
             continue
     return int(max(found)[1]) if found else None
@@ -158,29 +170,49 @@ def _ancestry(process: Any) -> list[str]:
 def _show(supervisor: "Supervisor", run: "RunView", console: "Console", took_s: float) -> None:
     detail = supervisor.ask("GET", f"/api/v1/runs/{run.run_id}")
     deadline = time.monotonic() + 15
-    while detail["money"]["accruing"] and time.monotonic() < deadline:  # the last lines are booked in a moment
+    while (
+        detail["money"]["accruing"] and time.monotonic() < deadline
+    ):  # the last lines are booked in a moment
         supervisor.tend()
         time.sleep(0.25)
         detail = supervisor.ask("GET", f"/api/v1/runs/{run.run_id}")
-    run_now, result, money = detail["run"], detail["run"]["result"], detail["money"]
     console.rule()
-    console.print(f"{run_now['name']} {run_now['state']}{' — ' + run_now['sentence'] if run_now['sentence'] else ''} ({took_s:.0f} s in all)")
-    if result:
-        console.print(f"  held-out text    {result['bits_per_byte']:.3f} bits per byte, perplexity {result['perplexity']:.1f} per token")
-        console.print(f"  goodput          {result['goodput_ratio']:.1%}, {result.get('repeated_steps', 0)} steps repeated, {run_now['restarts']} restart(s)")
-        console.print(f"  a sample         {' '.join(str(result['sample']).split())[:SAMPLE_SHOWN]}", markup=False)
-        console.print(f"  model            {result['model_folder']}", markup=False)
-    for checkpoint in detail["checkpoints"][:1]:
-        console.print(f"  last checkpoint  step {checkpoint['step']}, {checkpoint['bytes'] / 1e6:.0f} MB, {checkpoint['path']}", markup=False)
-    mark = "~" if money["accruing"] else ""
-    figures = {name: Decimal(money[name]) for name in ("accelerator_hours", "revenue", "cost", "contribution")}
-    console.print(f"  used             {mark}{figures['accelerator_hours']:f} accelerator-hours on {sum(len(one['accelerators']) for one in detail['leases'][:1])} CPU slots (measured)")
-    console.print(f"  revenue          {mark}US$ {figures['revenue']:f} (list price)")
-    console.print(f"  cost             {mark}US$ {figures['cost']:f} (estimated: {money['basis']})")
-    console.print(f"  contribution     {mark}US$ {figures['contribution']:f}")
+    for line in _summary(detail, took_s):
+        console.print(line, markup=False)
     books = supervisor.ask("GET", "/api/v1/books/trial-balance")
     console.print(f"  books            debits less credits: {Decimal(books['difference']):f}")
     console.print(f"  page             {supervisor.settings.url}/runs/{run.run_id}")
+
+
+def _summary(detail: dict[str, Any], took_s: float) -> list[str]:
+    """What was learned, where it lies, what it used and what that comes to."""
+    run, result, money = detail["run"], detail["run"]["result"], detail["money"]
+    why = f" — {run['sentence']}" if run["sentence"] else ""
+    lines = [f"{run['name']} {run['state']}{why} ({took_s:.0f} s in all)"]
+    if result:
+        bits = result["bits_per_byte"]
+        repeated = f"{result.get('repeated_steps', 0)} steps repeated, {run['restarts']} restart(s)"
+        lines += [
+            f"  held-out text    {bits:.3f} bits per byte, perplexity {result['perplexity']:.1f} per token",
+            f"  goodput          {result['goodput_ratio']:.1%}, {repeated}",
+            f"  a sample         {' '.join(str(result['sample']).split())[:SAMPLE_SHOWN]}",
+            f"  model            {result['model_folder']}",
+        ]
+    for checkpoint in detail["checkpoints"][:1]:
+        size_mb = checkpoint["bytes"] / 1e6
+        lines.append(f"  last checkpoint  step {checkpoint['step']}, {size_mb:.0f} MB, {checkpoint['path']}")
+    mark = "~" if money["accruing"] else ""
+    figures = {
+        name: Decimal(money[name]) for name in ("accelerator_hours", "revenue", "cost", "contribution")
+    }
+    slots = sum(len(lease["accelerators"]) for lease in detail["leases"][:1])
+    return [
+        *lines,
+        f"  used             {mark}{figures['accelerator_hours']:f} accelerator-hours on {slots} CPU slots (measured)",
+        f"  revenue          {mark}US$ {figures['revenue']:f} (list price)",
+        f"  cost             {mark}US$ {figures['cost']:f} (estimated: {money['basis']})",
+        f"  contribution     {mark}US$ {figures['contribution']:f}",
+    ]
 
 
 def _free(port: int) -> int:
