@@ -8,9 +8,11 @@ import pytest
 
 from baseai.engine.order import NodeReport, Sighting
 from baseai.fleet.machine import DeviceFacts, MachineFacts
+from baseai.fleet.node import NodeEvent
 from baseai.ground.clock import now_utc
 from baseai.ground.fault import Conflict
 from baseai.ground.identity import NodeId, RunId, mint
+from baseai.scheduling.decide import decide
 from baseai.scheduling.tick import tick
 from baseai.truth.session import Scope, Truth, fetch_all
 from baseai.wiring.household import Household
@@ -241,3 +243,17 @@ async def test_a_gang_that_loses_one_node_is_stopped_on_the_other(yard: Yard) ->
     await yard.report(first, "exited", gone=True, exit_code=143, reason="peer_failed")
     await yard.rooms.engine.settle()
     assert await yard.state(run_id) == "queued"
+
+
+async def test_a_grant_on_a_node_that_was_cordoned_meanwhile_is_not_written(yard: Yard) -> None:
+    await yard.join("one")
+    project = await yard.rooms.tenancy.project(OPERATOR, None, None)
+    spec = yard.rooms.admission.read(SPEC.format(nodes=1), "job.yaml")
+    run_id = RunId(mint("run"))
+    await yard.rooms.runs.submit(OPERATOR, project, run_id, spec, (), submitted_by="test")
+    snapshot, now = await yard.rooms.queue.snapshot()
+    await yard.rooms.fleet.steer("one", NodeEvent.CORDON, actor="test", reason=None)
+    [stale] = await yard.rooms.queue.commit(decide(snapshot, now))
+    assert "left the state ready" in stale.why
+    assert await yard.state(run_id) == "queued"
+    assert await yard.leases(run_id) == []

@@ -111,6 +111,13 @@ class PostgresQueue:
         )
         if run is None:
             return "it left the queue meanwhile"
+        ready = await fetch_all(
+            session,
+            "SELECT node_id FROM nodes WHERE node_id = ANY(%s) AND state = 'ready' ORDER BY node_id FOR SHARE",
+            ([node_id for node_id, _, _ in grant.places],),
+        )
+        if len(ready) != len(grant.places):
+            raise Overlap("a node of it left the state ready meanwhile")
         demand = self.demand(dict(run))
         port = await self._free_port(session, grant, run["attempt_no"])
         await session.execute(
