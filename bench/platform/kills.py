@@ -91,6 +91,8 @@ def main() -> None:
             run_ids.append(run.run_id)
             folder, last = home.data / "files" / "checkpoints" / run.run_id, None
             run.wait_for()
+            while newest(folder) is None:  # from here on there is something to lose
+                time.sleep(0.05)
             while struck.total() < asked.kills and state_of(home, run)["state"] not in ENDED:
                 time.sleep(chance.uniform(0.2, 4.0))
                 victim = chance.choice(VICTIMS)
