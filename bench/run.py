@@ -41,7 +41,6 @@ class Bench:
     quick: tuple[str, ...] = ()
     minutes_max: float = 15.0
     read: Callable[[Sequence[str]], list[Figure]] = lambda lines: []  # of scripts that hand nothing over
-    asked_for_only: bool = False  # runs when `--only` names it
 
 
 NUMBER = r"([-+]?[\d.]+)"
@@ -213,9 +212,9 @@ BENCHES = (
     Bench(
         name="recovery",
         script="training/recovery.py",
+        full=("--rounds", "2"),
         quick=("--rounds", "1", "--every", "5"),
         read=contest_figures,
-        asked_for_only=True,  # losses.py has this figure under the whole platform, beside a peer that recovers
     ),
     Bench(name="submit", script="platform/submit_to_step.py", quick=("--rounds", "1", "--models", "tiny")),
     Bench(
@@ -290,7 +289,7 @@ def main() -> None:
     figures: list[Figure] = []
     failed: dict[str, int] = {}
     for bench in BENCHES:
-        if bench.name in asked.only if asked.only else not bench.asked_for_only:
+        if not asked.only or bench.name in asked.only:
             found, code = run(bench, quick=asked.quick)
             figures += found
             if code:

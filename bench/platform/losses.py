@@ -20,14 +20,10 @@ from statistics import median
 
 from bench.platform.watched import LOOK_EVERY_S, USUAL, Watched
 from bench.report import Figure, show
-from bench.training import contest
 from bench.training.contest import Running
 from tests.scenarios.platform import Platform, platform
 
 NODE_LONGER_AT_MOST_S = 10.0
-# Torch 2.13 lets all starts of a group share one store by default, and a restarted worker then dials the address that
-# its dead neighbour left there. The peer runs in the form in which it recovers.
-contest.ENVIRONMENT["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,8 @@ HERE = Path(__file__).parent
 SOURCE = str(Path(baseai.__file__).parents[1])
 TICKS = os.sysconf("SC_CLK_TCK")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": SOURCE, "GLOO_SOCKET_IFNAME": "lo"}
+# Without a store of its own for each start, bare torchrun's restarted workers dial dead addresses and hang.
+PEER_ENVIRONMENT = ENVIRONMENT | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,7 @@ class Running:
         self.began_s = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, *command],
-            env=ENVIRONMENT,
+            env=ENVIRONMENT if side == "ours" else PEER_ENVIRONMENT,
             stdout=self.log,
             stderr=self.log,
             start_new_session=True,

@@ -164,6 +164,9 @@ def _supervised(path: Path, assignment: Assignment, board: Board, stop: Stop, la
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGHUP,SIGQUIT"
     os.environ["TORCH_MP_PARALLEL_START"] = "0"
+    os.environ.pop(
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE", None
+    )  # the workers meet in the store of the rendezvous
     single = assignment.nodes == 1
     address = "127.0.0.1" if single else _address_towards(assignment)
     parameters = RendezvousParameters(
