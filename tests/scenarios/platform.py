@@ -1,5 +1,6 @@
 """A whole platform of its own for one scenario: the real command, real processes, a data folder that is thrown away."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -148,6 +149,15 @@ class Platform:
             if any("shim.py" in word for word in words) and any(run_id in word for word in words):
                 found.append(process.pid)
         return found
+
+    def kill_node(self, run_id: str) -> None:
+        """kill -9 of all that a node loses when it goes down: its agent, and everything of the run, at once."""
+        [shim] = self.shims(run_id)
+        lost = [psutil.Process(shim), *psutil.Process(shim).children(recursive=True)]
+        os.kill(self.pid("agent"), signal.SIGKILL)
+        for process in lost:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def sql(self, query: str) -> list[tuple[Any, ...]]:
         """Ask the embedded database directly, as its owner."""

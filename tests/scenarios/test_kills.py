@@ -1,8 +1,6 @@
 """kill -9 of everything that runs, one after the other, during one training run: it finishes, and the books hold."""
 
 import json
-import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -66,13 +64,11 @@ def test_a_run_outlives_the_death_of_every_process_around_it(home: Platform) -> 
 @pytest.mark.skipif(
     sys.platform != "linux", reason="a launcher's workers end with it by the kernel's hand on Linux only"
 )
-def test_a_run_whose_launcher_is_lost_goes_on_in_a_new_attempt_from_its_checkpoint(home: Platform) -> None:
+def test_a_run_whose_node_goes_down_goes_on_in_a_new_attempt_from_its_checkpoint(home: Platform) -> None:
     run_id = home.submit(TINY_GPT.format(name="reborn", steps=2000, slots=2, nodes=1, every=50))
     home.wait(run_id, lambda run: int(run["progress"].get("step") or 0) > 150, 60)
     home.wait(run_id, lambda run: bool(home.run(run_id)["checkpoints"]), 30)
-    [shim] = home.shims(run_id)
-    os.kill(home.pid("agent"), signal.SIGKILL)  # a node that goes down: agent and run at once
-    os.kill(shim, signal.SIGKILL)
+    home.kill_node(run_id)
     detail = home.wait_ended(run_id, 120)
     assert detail["run"]["state"] == "succeeded", json.dumps(detail["run"], indent=1) + home.logs()
     assert detail["run"]["attempt_no"] == 2

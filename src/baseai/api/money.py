@@ -1,0 +1,54 @@
+"""Routes of money and history: what things earned and cost, the books, the events."""
+
+from fastapi import APIRouter
+
+from baseai.api import schemas as wire
+from baseai.api.doors import Doors
+from baseai.api.gate import Gate, scope_of
+from baseai.ground.fault import Refused
+from baseai.tenancy.key import Holder
+from baseai.tenancy.role import Deed
+
+
+def routes(doors: Doors, gate: Gate) -> APIRouter:
+    """The routes, behind `gate`."""
+    router = APIRouter()
+
+    @router.get("/cost")
+    async def cost(
+        by: str = "run", subject: str | None = None, holder: Holder = gate.allowed(Deed.SEE_MONEY)
+    ) -> dict[str, list[wire.CostView]]:
+        if by not in ("run", "node", "accelerator", "tenant"):
+            raise Refused(f"cost is told by run, node, accelerator or tenant, not by {by}")
+        scope = scope_of(holder)
+        if subject is not None and by == "run":
+            subject = (await doors.runs.find(scope, subject))["run_id"]
+        return {"items": [wire.CostView(**row) for row in await doors.money.cost(by, subject, scope)]}
+
+    @router.get("/books/trial-balance")
+    async def trial_balance(holder: Holder = gate.allowed(Deed.SEE_BOOKS)) -> wire.TrialBalance:
+        return wire.TrialBalance(**await doors.money.trial_balance(scope_of(holder)))
+
+    @router.get("/books/transfers")
+    async def transfers(
+        run: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        holder: Holder = gate.allowed(Deed.SEE_BOOKS),
+    ) -> wire.Page:
+        scope = scope_of(holder)
+        run_id = (await doors.runs.find(scope, run))["run_id"] if run else None
+        rows, more = await doors.money.transfers(scope, run_id=run_id, limit=limit, cursor=cursor)
+        return wire.Page(items=[wire.TransferView(**row) for row in rows], next=more)
+
+    @router.get("/events")
+    async def events(
+        subject: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        holder: Holder = gate.allowed(Deed.SEE_RUNS),
+    ) -> wire.Page:
+        rows, more = await doors.views.events(scope_of(holder), subject=subject, limit=limit, cursor=cursor)
+        return wire.Page(items=[wire.EventView(**row) for row in rows], next=more)
+
+    return router
