@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from baseai.api import app as door
+from baseai.api import files as door
 from tests.api.platform import Platform, digest_of
 
 pytestmark = pytest.mark.anyio
