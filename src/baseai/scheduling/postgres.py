@@ -4,6 +4,7 @@ Each gang is written in a transaction of its own; one that went stale is refused
 by the run's state, alone. Committing a plan twice is the same as once.
 """
 
+import logging
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from baseai.scheduling.plan import Grant, Plan, Wait
 from baseai.scheduling.sentence import change_phrase, sentence
 from baseai.scheduling.snapshot import LeaseRow, NodeRow, Snapshot, WaitingRun, snapshot_of
 from baseai.truth.history import record
-from baseai.truth.session import Overlap, Scope, Session, Truth, fetch_all, fetch_one
-from baseai.workloads.demand import Demand, ModelsMatching, demand_of
+from baseai.truth.session import Overlap, Scope, Session, Truth, TruthUnavailable, fetch_all, fetch_one
+from baseai.workloads.demand import Demand, ModelsMatching, UnknownAccelerator, demand_of
 from baseai.workloads.spec import RunSpec
+
+log = logging.getLogger(__name__)
 
 SCHEDULER = Scope(tenant_id=None, actor="scheduler")
 PORTS = range(20_000, 28_000)  # rendezvous ports; below the usual ephemeral range
@@ -77,9 +80,17 @@ class PostgresQueue:
         snapshot = snapshot_of(
             [self._node(row) for row in nodes],
             [_lease(row) for row in leases],
-            [WaitingRun(demand=self.demand(row), enqueued_at=row["enqueued_at"]) for row in waiting],
+            [run for row in waiting if (run := self._waiting(row)) is not None],
         )
         return snapshot, now["at"]
+
+    def _waiting(self, row: Row) -> WaitingRun | None:
+        """The run as the queue knows it; None for one that asks for what the catalogue has lost since."""
+        try:
+            return WaitingRun(demand=self.demand(row), enqueued_at=row["enqueued_at"])
+        except UnknownAccelerator as unknown:
+            log.warning("%s waits unseen: %s", row["run_id"], unknown)
+            return None
 
     async def commit(self, plan: Plan) -> Sequence[Refused]:
         """Write each gang's leases, and each wait's reason. The runs whose grant went stale come back."""
@@ -88,8 +99,11 @@ class PostgresQueue:
             try:
                 async with self._truth.transaction(SCHEDULER) as session:
                     why = await self._grant(session, grant)
-            except Overlap as overlap:
-                why = str(overlap)
+            except (
+                Overlap,
+                TruthUnavailable,
+            ) as wrong:  # a deadlock is the latter; what is lost is asked for again
+                why = str(wrong)
             if why is not None:
                 stale.append(Refused(run_id=grant.run_id, why=why))
         if plan.waits:
