@@ -6,6 +6,7 @@ Invariant: the environment is read once, by wiring, into these values; an unknow
 import difflib
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -32,6 +33,8 @@ class PlatformSettings:
     database: str | None = None  # a PostgreSQL ≥ 16 to use instead of the embedded one, `postgresql://…`
     tls_cert: Path | None = None  # certificate chain of the server, PEM
     tls_key: Path | None = None  # its private key, PEM
+    # Where people and other nodes reach the server; by default where it listens.
+    public_url: str | None = None
     agent: bool = True  # whether this machine is a node as well
     node_name: str | None = None  # of this machine in the fleet; by default the host's name
     node_address: str | None = None  # where other nodes reach this one
@@ -45,7 +48,13 @@ class PlatformSettings:
         return "https" if self.tls_cert else "http"
 
     @property
+    def shown_url(self) -> str:
+        """The address in links and join commands."""
+        return (self.public_url or self.url).rstrip("/")
+
+    @property
     def url(self) -> str:
+        """The address at which this machine's own processes reach the server."""
         reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.listen, self.listen)  # noqa: S104 - only compared
         host = f"[{reached}]" if ":" in reached else reached
         return f"{self.scheme}://{host}:{self.port}"
@@ -70,6 +79,10 @@ def checked(settings: PlatformSettings) -> PlatformSettings:
     for file in (settings.tls_cert, settings.tls_key):
         if file is not None and not file.is_file():
             raise Refused(f"there is no file {file}")
+    if settings.public_url is not None and not re.fullmatch(r"https?://[^\s/?#]+/?", settings.public_url):
+        raise Refused(
+            f"--public-url {settings.public_url} is not an address: write it like https://cloud.example"
+        )
     if not 0 <= settings.port <= 65_535:
         raise Refused(f"{settings.port} is not a port")
     return settings

@@ -68,3 +68,11 @@ def test_sockets_lie_in_a_short_folder_of_their_own(tmp_path: Path) -> None:
     first, second = runtime_folder(deep, {}), runtime_folder(deep / "y", {})
     assert first != second
     assert len(str(first / ".s.PGSQL.5432")) <= SOCKET_BYTES_MAX
+
+
+def test_links_name_the_public_address_where_there_is_one(tmp_path: Path) -> None:
+    assert settings(tmp_path, port=7).shown_url == "http://127.0.0.1:7"
+    named = checked(settings(tmp_path, port=7, public_url="https://cloud.example/"))
+    assert (named.shown_url, named.url) == ("https://cloud.example", "http://127.0.0.1:7")
+    with pytest.raises(Refused, match="write it like https"):
+        checked(settings(tmp_path, public_url="cloud.example"))

@@ -40,6 +40,9 @@ def up(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    public_url: Annotated[
+        str | None, typer.Option(help="Address that links and join commands name, https://cloud.example.")
+    ] = None,
     agent: Annotated[
         bool, typer.Option("--agent/--no-agent", help="Whether this machine is a node as well.")
     ] = True,
@@ -67,6 +70,7 @@ def up(
             database=database or os.environ.get("BASEAI_DATABASE"),
             tls_cert=tls_cert.absolute() if tls_cert else None,
             tls_key=tls_key.absolute() if tls_key else None,
+            public_url=public_url,
             agent=agent,
             node_name=node_name,
             node_address=node_address,

@@ -60,7 +60,7 @@ async def serve(settings: PlatformSettings, dsn: str, household: Household, list
             logs=LogFolder(household.run_logs),
             health=health,
             uploads=household.uploads,
-            base_url=settings.url,
+            base_url=settings.shown_url,
             demo=settings.demo,
         )
     )
