@@ -261,7 +261,8 @@ class Shim:
         if now_s >= self.ends_s:
             self.ends_s = self.read_end()
             if now_s >= self.ends_s:
-                self.lease_over = self.exit_code is None
+                # Once true it stays: a later look, with the command reaped and others left, must not forget it.
+                self.lease_over = self.lease_over or self.exit_code is None
                 self.kill_asked = True
         if self.kill_asked:
             self.signal_all(signal.SIGKILL)
