@@ -68,7 +68,8 @@ class Engine:
         async with self._truth.transaction(CONTROLLER) as session:
             node = await fetch_one(
                 session,
-                "UPDATE nodes SET seen_at = now() WHERE node_id = %s RETURNING desired_version, state",
+                # A question may be answered long after its asker fell silent: only reports say that a node lives.
+                "SELECT desired_version, state FROM nodes WHERE node_id = %s",
                 (node_id,),
             )
             if node is None:
