@@ -132,7 +132,7 @@ class Peer:
 
     # what a test waits for -------------------------------------------------------------------------------------
 
-    def until(self, holds: Callable[[], Any], what: str, *, wait_s: float = 15.0) -> Any:
+    def until(self, holds: Callable[[], Any], what: str, *, wait_s: float = 40.0) -> Any:
         deadline_s = time.monotonic() + wait_s
         with self.changed:
             while not (found := holds()):
@@ -151,7 +151,7 @@ class Peer:
     def started(self, lease_id: str) -> Observation:
         return self.until(lambda: self.of(lease_id, "started"), f"{lease_id} to start")[0]
 
-    def exited(self, lease_id: str, *, wait_s: float = 15.0) -> Observation:
+    def exited(self, lease_id: str, *, wait_s: float = 40.0) -> Observation:
         return self.until(lambda: self.of(lease_id, "exited"), f"{lease_id} to end", wait_s=wait_s)[0]
 
     def declined(self, lease_id: str) -> Observation:
