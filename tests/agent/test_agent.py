@@ -371,9 +371,7 @@ def test_an_idle_agent_hardly_costs_anything(peer: Peer, join: Join) -> None:
 
     before_s = cpu_s()
     time.sleep(4.0)
-    assert (
-        cpu_s() - before_s <= 0.4
-    )  # a loop that never rests would take ten times that
+    assert cpu_s() - before_s <= 0.4  # a loop that never rests would take ten times that
 
 
 def test_a_bounded_log_says_what_it_dropped(peer: Peer, join: Join, launch: Make) -> None:
