@@ -40,7 +40,12 @@ DOORS_AJAR: Mapping[tuple[str, str], str] = {
 KINDS_OF_WORKLOAD = frozenset({"training", "inference", "batch", "workspace", "edge", "quantum"})
 
 # A file with one of these names touches the outside thing of that name; only wiring knows it.
-SHELLS = frozenset({"postgres", "duckdb", "clickhouse", "tick", "dcgm", "redfish", "nut", "highs", "publish"})
+SHELLS = frozenset(
+    {
+        "postgres", "duckdb", "clickhouse", "tick", "nut", "highs", "publish",
+        "scrape", "nvml", "amd_smi", "tpu", "host", "infiniband", "redfish", "kernel_log", "remote", "served",
+    }
+)  # fmt: skip
 
 # Rooms and folders that touch the world by their nature.
 OUTSIDE = (

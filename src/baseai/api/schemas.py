@@ -30,6 +30,8 @@ class Device(Wire):
     model: str  # a model of the catalogue
     index: int  # the number the driver, or the kernel for a core, knows it by
     memory_mib: int = 0
+    uuid: str | None = None  # by which its driver and exporters name it
+    pci: str | None = None  # its bus address, as 0000:9b:00.0
 
 
 class NodeFacts(Wire):
@@ -173,6 +175,66 @@ class Reported(Wire):
 
 class LogOffset(Wire):
     next_offset: int  # bytes the server has of this log; send from there
+
+
+# ---- agent: what it measures ----------------------------------------------------------------------------------
+
+
+class Samples(Wire):
+    """Rows of one family as columns: a telemetry batch on the wire."""
+
+    batch_id: str  # made when the batch was closed, so a repeat is harmless
+    family: str  # accelerator, node or port
+    boot_id: str  # of the node as the rows were read: counters begin again with it
+    keys: list[str]  # (rows,) an accelerator's serial, a node's id, node/device/port
+    ts_ms: list[int]  # (rows,) by the node's clock; the server corrects them with `sent_at`
+    values: dict[str, list[float | None]]  # field → (rows,); a field that is missing is absent
+    # Field → (rows,) of telemetry.sample.code_of; where missing: measured, None is absent.
+    codes: dict[str, list[int]] = Field(default_factory=dict)
+    sources: dict[str, str] = Field(default_factory=dict)  # field → where its values come from
+
+
+class Witness(Wire):
+    """One event about a device or node: a Xid, a kernel line, a word of the management controller."""
+
+    event_id: str  # made when it was seen, so a repeat is harmless
+    at: datetime  # by the node's clock
+    kind: str  # xid, sxid, afid, kernel, redfish, device_lost, ...
+    key: str | None = None  # serial of the accelerator it is about; None: the node
+    code: int | None = None
+    severity: Literal["info", "warning", "critical"] = "info"
+    sentence: str = ""
+    payload: dict[str, Any] = Field(default_factory=dict)
+
+
+class CollectorView(Wire):
+    """How one collector of a node fares."""
+
+    name: str
+    state: Literal["ok", "failing", "off"]
+    interval_s: float
+    last_ok_at: datetime | None = None
+    took_ms: float | None = None
+    failures: int = 0  # in a row
+    sentence: str | None = None
+    troubles: list[str] = Field(default_factory=list)  # which device and field, newest first, bounded
+
+
+class Measured(Wire):
+    """What a node sends of its measurements: batches, events, and how its collectors fare."""
+
+    protocol: int = PROTOCOL
+    sent_at: datetime  # the node's clock as it leaves
+    batches: list[Samples] = Field(default_factory=list)
+    witnesses: list[Witness] = Field(default_factory=list)
+    collectors: list[CollectorView] = Field(default_factory=list)
+
+
+class Kept(Wire):
+    """What of it is safe: the node may forget it."""
+
+    accepted: list[str]  # batch and event ids, new or repeated
+    refused: dict[str, str] = Field(default_factory=dict)  # id → why it will never be taken
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,40 @@
+"""A use is what one owner had of one accelerator over a span of time: time, utilisation, memory, energy, throttling.
+
+Invariant: uses of one accelerator over adjoining spans add up to the use over the whole: energy and throttled time are
+differences of its own counters, cut at the spans' borders in proportion to time, so that owners and idleness together
+equal the counters. What no sample covers is said, not guessed.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from baseai.telemetry.field import Origin
+
+
+class Method(StrEnum):
+    """How a device's figures become an owner's."""
+
+    WHOLE_DEVICE = "whole device"  # the owner held all of it: its counters are the owner's
+    PARTITION = "partition"  # MIG or CPX: own activity and memory, energy by share of activity
+    TIME_SLICE = "time slice"  # several owners at once: energy by share of the time each computed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """What one owner had of one accelerator over [from_ms, until_ms)."""
+
+    accel: str  # serial
+    owner: str | None  # a run's id; None: nobody held it
+    from_ms: int
+    until_ms: int
+    seen_s: float  # how much of it samples cover
+    util_pct: float | None  # mean over what is seen; None where nothing is
+    mem_used_max_b: float | None
+    energy_wh: float | None
+    energy_origin: Origin
+    throttled_s: float | None  # slowed down for a harmful reason
+    method: Method
+
+    @property
+    def seconds(self) -> float:
+        return (self.until_ms - self.from_ms) / 1000
