@@ -13,6 +13,8 @@ from baseai.engine.order import NodeReport, Orders, Taken
 from baseai.fleet.machine import MachineFacts
 from baseai.fleet.node import NodeEvent
 from baseai.ground.identity import KeyId, NodeId, ProjectId, RunId, TenantId
+from baseai.telemetry.intake import Measurement, Received
+from baseai.telemetry.witness import Witness
 from baseai.tenancy.key import Holder
 from baseai.tenancy.role import Role
 from baseai.truth.session import Scope
@@ -97,6 +99,33 @@ class MoneyDoor(Protocol):
         self, scope: Scope, *, run_id: str | None, limit: int, cursor: str | None
     ) -> tuple[list[dict[str, Any]], str | None]: ...
     def offer(self, model: str) -> dict[str, Any]: ...
+
+
+class TelemetryDoor(Protocol):
+    """Takes in what nodes measured."""
+
+    async def take(self, node_id: NodeId, measurement: Measurement) -> Received:
+        """What is safe and what will never be taken. Raises StoreAway while nothing can be kept."""
+
+
+class HealthDoor(Protocol):
+    """What events about devices mean."""
+
+    async def witness(self, node_id: NodeId, witnesses: Sequence[Witness]) -> Sequence[str]:
+        """The ids of events that are safe, new or repeated. Serials are the node's own."""
+
+
+class UsesDoor(Protocol):
+    """What accelerators gave to whom: rows with the fields of UseView, in the asker's scope."""
+
+    async def use_of_run(self, scope: Scope, run_id: str) -> Row:
+        """All that a run had, the open hour with it. Raises NotFound."""
+
+    async def uses(
+        self, scope: Scope, *, by: str, subject: str | None = None, from_at: datetime | None = None,
+        until_at: datetime | None = None,
+    ) -> Sequence[Row]:  # fmt: skip
+        """By run, tenant, round, node or accelerator; without instants the last day."""
 
 
 class AdmissionDoor(Protocol):

@@ -237,6 +237,24 @@ class Kept(Wire):
     refused: dict[str, str] = Field(default_factory=dict)  # id → why it will never be taken
 
 
+class UseView(Wire):
+    """What one subject (a run, tenant, round, node or accelerator) had of accelerators over a time."""
+
+    subject: str  # its id; "" for time that nobody held
+    label: str
+    from_at: datetime
+    until_at: datetime  # up to where it is counted
+    accelerator_s: float  # held, over all its accelerators
+    seen_s: float  # how much of that samples cover: figures below speak of it alone
+    util_pct: float | None = None  # mean over what is seen; None: nothing said it
+    mem_used_max_b: float | None = None  # the most on one accelerator
+    energy_wh: float | None = None
+    energy_origin: Literal["measured", "estimated", "simulated"] | None = None  # the weakest of its parts
+    throttled_s: float | None = None  # slowed down for a harmful reason
+    methods: list[str] = Field(default_factory=list)
+    open: bool = False  # holds time of hours that are not closed yet: these figures may still move
+
+
 # ---- runs -----------------------------------------------------------------------------------------------------
 
 

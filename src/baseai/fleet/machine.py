@@ -13,6 +13,8 @@ class DeviceFacts:
     model: str
     index: int
     memory_mib: int
+    uuid: str | None = None  # by which its driver and exporters name it
+    pci: str | None = None  # its bus address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

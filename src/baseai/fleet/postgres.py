@@ -142,16 +142,31 @@ class Fleet:
                 (node_id, [device.serial for device in facts.devices]),
             )
         }
+        await session.execute(
+            "UPDATE accelerators a SET device_index = d.index, uuid = d.uuid, pci = d.pci"
+            " FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[]) AS d (serial, index, uuid, pci)"
+            " WHERE a.serial = d.serial AND a.node_id = %s"
+            " AND (a.device_index, a.uuid, a.pci) IS DISTINCT FROM (d.index, d.uuid, d.pci)",
+            (
+                [device.serial for device in facts.devices],
+                [device.index for device in facts.devices],
+                [device.uuid for device in facts.devices],
+                [device.pci for device in facts.devices],
+                node_id,
+            ),
+        )
         for device in facts.devices:
             row = installed.pop(device.serial, None)
             if row is not None and row["node_id"] != node_id:
                 raise Conflict(f"the accelerator {device.serial} stands in another node already")
             if row is None:
                 made = await session.execute(
-                    "INSERT INTO accelerators (accelerator_id, node_id, model, serial, device_index, memory_mib, state)"
-                    " VALUES (%s, %s, %s, %s, %s, %s, 'in_service') ON CONFLICT (serial) DO NOTHING",
-                    (mint("acc"), node_id, device.model, device.serial, device.index, device.memory_mib),
-                )
+                    "INSERT INTO accelerators (accelerator_id, node_id, model, serial, device_index, memory_mib, uuid,"
+                    " pci, state) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 'in_service')"
+                    " ON CONFLICT (serial) DO NOTHING",
+                    (mint("acc"), node_id, device.model, device.serial, device.index, device.memory_mib,
+                     device.uuid, device.pci),
+                )  # fmt: skip
                 if made.rowcount == 0:  # joined by another, a moment ago
                     raise Conflict(f"the accelerator {device.serial} stands in another node already")
             elif row["state"] == "failed":

@@ -6,6 +6,7 @@ The pages read rows as mappings with the fields of the doors' schemas; they chan
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, Protocol
 
@@ -49,6 +50,22 @@ class Money(Protocol):
 
     async def prices(self) -> Mapping[str, Decimal]:
         """List price of an accelerator-hour by model, in US dollars."""
+
+
+class Uses(Protocol):
+    """What accelerators gave to whom: rows with the fields of UseView."""
+
+    async def use_of_run(self, scope: Scope, run_id: str) -> Row:
+        """All that a run had, the open hour with it. Raises NotFound; StoreAway when samples cannot be asked."""
+
+    async def uses(
+        self, scope: Scope, *, by: str, subject: str | None = None, from_at: datetime | None = None,
+        until_at: datetime | None = None,
+    ) -> Sequence[Row]:  # fmt: skip
+        """By run, tenant, round, node or accelerator; without instants the last day."""
+
+    async def collectors(self, scope: Scope, node_id: str) -> Sequence[Row]:
+        """How a node's collectors fare: rows with the fields of CollectorView."""
 
 
 class Gate(Protocol):
