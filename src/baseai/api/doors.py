@@ -114,6 +114,24 @@ class HealthDoor(Protocol):
     async def witness(self, node_id: NodeId, witnesses: Sequence[Witness]) -> Sequence[str]:
         """The ids of events that are safe, new or repeated. Serials are the node's own."""
 
+    async def nodes_health(self, scope: Scope) -> Sequence[Row]:
+        """Every node that is not retired: rows with the fields of NodeHealth, standing evidence alone."""
+
+    async def health_of(self, scope: Scope, node: str) -> Row:
+        """One node, with ended evidence and repairs of the last 30 days too. Raises NotFound."""
+
+    async def repairs(self, scope: Scope, *, everything: bool = False) -> Sequence[Row]:
+        """Open repairs, oldest first: rows with the fields of RepairView."""
+
+    async def settle_repair(self, repair_id: str, verb: str, *, actor: str, reason: str | None) -> Row:
+        """approve, done, failed or dismiss. Raises NotFound, Conflict when it is not in a state for that."""
+
+    async def acknowledge(self, evidence_id: str, *, actor: str) -> Row:
+        """Somebody has seen it: it no longer asks for anything by itself. Raises NotFound, Conflict."""
+
+    async def clear(self, node: str, *, actor: str, reason: str | None, evidence_id: str | None = None) -> int:
+        """End one piece of evidence about a node, or all of it; how many. Raises NotFound."""
+
 
 class UsesDoor(Protocol):
     """What accelerators gave to whom: rows with the fields of UseView, in the asker's scope."""

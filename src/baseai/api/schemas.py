@@ -422,6 +422,78 @@ class Offer(Wire):
     largest_single_node: int = 0
 
 
+# ---- health ---------------------------------------------------------------------------------------------------
+
+
+class EvidenceView(Wire):
+    """One thing that speaks against a device or node, under the rule that took it up."""
+
+    evidence_id: str
+    rule: str
+    subject_kind: Literal["accelerator", "node"]
+    subject: str  # an accelerator's serial, or the node's id
+    at: datetime
+    ended_at: datetime | None = None  # None while it stands
+    ended_by: str | None = None  # ceased, expired, repaired, or who cleared it
+    acknowledged_by: str | None = None  # who has seen it and takes care of it
+    severity: Literal["info", "warning", "critical"]
+    action: str  # what the rule asks for: note, ticket, cordon, reset, reboot, ...
+    code: int | None = None  # Xid, SXid or AFID
+    before: float | None = None  # the raw counter or value, where there is one
+    after: float | None = None
+    witnesses: list[str] = Field(default_factory=list)  # who saw it: metrics, kernel, redfish, runs
+    sentence: str
+
+
+class VerdictView(Wire):
+    """What stands about one accelerator or node, and why."""
+
+    subject_kind: Literal["accelerator", "node"]
+    subject: str
+    health: Literal["healthy", "suspect", "faulty"]
+    action: str | None = None  # the most that its evidence asks for
+    rules: list[str] = Field(default_factory=list)
+    since: datetime | None = None
+    sentence: str | None = None
+
+
+class RepairView(Wire):
+    """One step that shall make a node well again."""
+
+    repair_id: str
+    node_id: str
+    node: str
+    serials: list[str] = Field(default_factory=list)  # of the accelerators it is about; empty: the whole node
+    step: str  # fabric, reset, reboot, power_cycle, reseat, rma, inspect
+    state: Literal["proposed", "approved", "ordered", "done", "failed", "dismissed"]
+    by_agent: bool  # carried out by the node's agent; otherwise by a person
+    needs_approval: bool
+    rule: str
+    sentence: str  # why
+    instructions: str  # what exactly to do
+    opened_at: datetime
+    approved_by: str | None = None
+    ended_at: datetime | None = None
+    outcome: str | None = None
+
+
+class NodeHealth(Wire):
+    """A node's health: its verdict, what it rests on, and what is being done."""
+
+    node_id: str
+    node: str
+    state: str
+    health: Literal["healthy", "suspect", "faulty"]
+    since: datetime | None = None
+    sentence: str | None = None
+    held: str | None = None  # why a move that is due is not made yet
+    judged_at: datetime | None = None  # None: never; old: the samples cannot be asked
+    unjudged: str | None = None  # why the last look could not judge
+    verdicts: list[VerdictView] = Field(default_factory=list)  # of its accelerators, the healthy ones left out
+    evidence: list[EvidenceView] = Field(default_factory=list)
+    repairs: list[RepairView] = Field(default_factory=list)
+
+
 # ---- tenancy --------------------------------------------------------------------------------------------------
 
 

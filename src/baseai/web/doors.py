@@ -68,6 +68,16 @@ class Uses(Protocol):
         """How a node's collectors fare: rows with the fields of CollectorView."""
 
 
+class Health(Protocol):
+    """What is known against nodes and their accelerators, and what is being done about it."""
+
+    async def nodes_health(self, scope: Scope) -> Sequence[Row]:
+        """Every node that is not retired: rows with the fields of NodeHealth, standing evidence alone."""
+
+    async def health_of(self, scope: Scope, node: str) -> Row:
+        """One node, with ended evidence and repairs of the last 30 days too. Raises NotFound."""
+
+
 class Gate(Protocol):
     """Who a browser is. Each raises NotAdmitted for what is wrong, used up or expired."""
 
