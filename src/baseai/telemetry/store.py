@@ -135,7 +135,10 @@ class Aggregate:
 
 
 class MetricStore(Protocol):
-    """Samples of one site, or of all. Instants are milliseconds UTC; ranges are [from, until)."""
+    """Samples of one site, or of all. Instants are milliseconds UTC; ranges are [from, until).
+
+    It is asked by several threads at once; one writes, one rolls up and expires beside it.
+    """
 
     def place(self, family: Family, places: Mapping[str, Place]) -> None:
         """Say where things stand; what was said before of other keys stays. Durable when it returns."""
@@ -216,6 +219,15 @@ class AskedStore(Protocol):
 
     def changes(self) -> AsyncIterator[None]:
         """Once for each moment in which something was appended, at most twice a second; for ever."""
+
+
+class FedStore(Protocol):
+    """The same store fed from another process. Raises StoreAway: then a batch may be kept or not, and is sent again."""
+
+    async def place(self, family: Family, places: Mapping[str, Place]) -> None: ...
+
+    async def append(self, batch: Batch) -> Appended:
+        """Durable when it returns."""
 
 
 class StoreAway(Fault):
