@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from baseai.agent.environment import OURS
 from baseai.agent.files import fetch_into_cache, is_disk_full, lay
 from baseai.agent.folder import AttemptFolder, Born, Declined, LaunchRecord, NodeFolder, NodeIdentity
 from baseai.agent.link import KeyRevoked, Link, ServerAway, ServerRefused, TokenUsed
@@ -588,7 +589,7 @@ class Agent:
 
     def _relay_progress(self, tended: Tended, *, last: bool = False) -> None:
         """Turn new lines of progress.jsonl into observations, each known by the offset at which it begins."""
-        if tended.record.kind != "train":
+        if tended.record.kind not in OURS:
             return
         lease_id = tended.record.lease_id
         more = True

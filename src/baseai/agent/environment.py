@@ -24,7 +24,8 @@ KEPT = (
     "LD_LIBRARY_PATH",
 )
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-TRAIN_KEPT = ("PYTHONPATH",)
+OURS = ("train", "burn_in")  # kinds whose program is ours, with one worker on each accelerator
+OURS_KEPT = ("PYTHONPATH",)
 
 
 def cores_of(launch: Launch, allowed: Sequence[int]) -> list[int]:
@@ -48,9 +49,9 @@ def environment_of(
     """
     slots = [device for device in launch.devices if device.model == CPU_SLOT]
     accelerators = ",".join(str(device.index) for device in launch.devices if device.model != CPU_SLOT)
-    threads = 1 if launch.kind == "train" else max(1, len(slots)) if slots else max(1, cores)
+    threads = 1 if launch.kind in OURS else max(1, len(slots)) if slots else max(1, cores)
     path = own.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-    kept = (*KEPT, *TRAIN_KEPT) if launch.kind == "train" else KEPT
+    kept = (*KEPT, *OURS_KEPT) if launch.kind in OURS else KEPT
     environment = {name: own[name] for name in kept if name in own}
     environment["PATH"] = f"{interpreter.parent}:{path}"
     if home is not None:
@@ -112,4 +113,22 @@ def train_order(launch: Launch, attempt_folder: Path) -> dict[str, object]:
         "attempt_folder": str(attempt_folder),
         "device": "cpu" if on_cpu else "cuda",
         "run_started_at": launch.run_started_at.isoformat() if launch.run_started_at else None,
+    }
+
+
+def burn_in_order(launch: Launch, cores: Sequence[int], attempt_folder: Path) -> dict[str, object]:
+    """What the burn-in's launcher reads (`burn_in.json`): the profile, the devices by number, their cores."""
+    asked = launch.burn_in or {}
+    on_cpu = all(device.model == CPU_SLOT for device in launch.devices)
+    return {
+        "run_id": launch.run_id,
+        "attempt_no": launch.attempt_no,
+        "model": asked["model"],
+        "profile": asked["profile"],
+        "device": "cpu" if on_cpu else "cuda",
+        "accelerator_ids": [device.accelerator_id for device in launch.devices],
+        "cores": [[cores[index % len(cores)]] for index, _ in enumerate(launch.devices)]
+        if on_cpu and cores
+        else [],
+        "attempt_folder": str(attempt_folder),
     }

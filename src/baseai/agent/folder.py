@@ -57,7 +57,7 @@ class LaunchRecord:
     lease_id: LeaseId
     run_id: str
     attempt_no: int
-    kind: Literal["task", "train"]
+    kind: Literal["task", "train", "burn_in"]
     devices: tuple[str, ...]
     memory_mib: int | None
     stop_grace_s: float
@@ -126,7 +126,7 @@ class AttemptFolder:
 
     @property
     def train(self) -> Path:
-        """What a training attempt may write beside its work folder: `train.json`, `progress.jsonl`, `logs/`."""
+        """What an attempt of a program of ours may write beside its work folder: `progress.jsonl`, `logs/`, …"""
         return self.path / "train"
 
     @property

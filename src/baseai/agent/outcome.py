@@ -31,14 +31,18 @@ class Asked:
 
 
 def outcome_of(
-    exit_code: int | None, *, kind: Literal["task", "train"], asked: Asked | None, last_line: str | None
+    exit_code: int | None,
+    *,
+    kind: Literal["task", "train", "burn_in"],
+    asked: Asked | None,
+    last_line: str | None,
 ) -> Outcome:
     """exit_code: negative when a signal ended it, None when nobody saw the end (its shim was killed too).
 
-    A train run that ends with 0 has finished even when it was asked to stop a moment before; of a task, 0
-    after a stop says only that it stopped well.
+    A run of a program of ours that ends with 0 has finished even when it was asked to stop a moment before; of a
+    task, 0 after a stop says only that it stopped well.
     """
-    if asked is not None and not (exit_code == 0 and kind == "train"):
+    if asked is not None and not (exit_code == 0 and kind != "task"):
         ending = (
             ""
             if exit_code in (0, STOPPED_CODE, -signal.SIGTERM, -signal.SIGKILL)
@@ -52,7 +56,7 @@ def outcome_of(
     if exit_code == 0:
         return Outcome(reason=Reason.FINISHED, sentence="finished")
     line = f"; last line: {last_line[:LINE_CHARACTERS]}" if last_line else ""
-    if kind == "train" and exit_code == SPEC_WRONG_CODE:
+    if kind != "task" and exit_code == SPEC_WRONG_CODE:
         sentence = last_line[:LINE_CHARACTERS] if last_line else "the training config is wrong"
         return Outcome(reason=Reason.SPEC_WRONG, sentence=sentence)
     if -exit_code in _FROM_OUTSIDE:

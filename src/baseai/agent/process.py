@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from baseai.agent.environment import cores_of, environment_of, train_order
+from baseai.agent.environment import burn_in_order, cores_of, environment_of, train_order
 from baseai.agent.files import FileUnfit, is_disk_full, place_below
 from baseai.agent.folder import AttemptFolder, Born, write_whole
 from baseai.agent.shim import start_ticks
@@ -29,6 +29,7 @@ from baseai.workloads.reason import Reason
 
 SHIM = Path(__file__).with_name("shim.py")
 TRAIN_MODULE = "baseai.workloads.training.launch"
+BURN_IN_MODULE = "baseai.workloads.burn_in.launch"
 SEGMENT_BYTES = 16 * 1024 * 1024
 SEGMENTS = 4
 START_WAIT_S = 30.0
@@ -175,6 +176,11 @@ class ShimLauncher:
             (train / "logs").mkdir(parents=True, exist_ok=True)
             write_whole(train / "train.json", json.dumps(train_order(launch, train), indent=1))
             argv = [sys.executable, "-m", TRAIN_MODULE, str(train / "train.json")]
+        elif launch.kind == "burn_in":
+            folder.train.mkdir(parents=True, exist_ok=True)
+            order = burn_in_order(launch, cores_of(launch, self._cores), folder.train)
+            write_whole(folder.train / "burn_in.json", json.dumps(order, indent=1))
+            argv = [sys.executable, "-m", BURN_IN_MODULE, str(folder.train / "burn_in.json")]
         else:
             write_whole(folder.path / "script.sh", "\n".join(launch.commands) + "\n")
             argv = ["/bin/sh", "-e", str(folder.path / "script.sh")]

@@ -87,11 +87,12 @@ class Launch(Wire):
     run_name: str
     tenant_id: str
     attempt_no: int  # the fence: it rises with every attempt of a run
-    kind: Literal["task", "train"]
+    kind: Literal["task", "train", "burn_in"]
     commands: list[str] = Field(default_factory=list)
     train: dict[str, Any] | None = (
         None  # recipe, config, parallel, checkpoint_every, max_restarts, seed, workers
     )
+    burn_in: dict[str, Any] | None = None  # model, accelerators, profile of a test of this node
     env: dict[str, str] = Field(default_factory=dict)
     secrets: dict[str, str] = Field(
         default_factory=dict

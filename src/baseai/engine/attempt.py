@@ -73,8 +73,9 @@ def judge(
         moves.append(RunEvent.STOP)
         state = RunState.STOPPING
     elif failed and state is RunState.RUNNING:
-        moves.append(RunEvent.RECOVER)
-        state = RunState.RECOVERING
+        preempted = root_of(failed)[0] is Reason.PREEMPTED
+        moves.append(RunEvent.PREEMPT if preempted else RunEvent.RECOVER)
+        state = RunState.PREEMPTED if preempted else RunState.RECOVERING
     if all(part.released for part in parts):
         ending = _ending(state, parts, failed, finished, stop, retry, errors, interruptions)
         return Judgement(
@@ -117,6 +118,9 @@ def _ending(
     reason, sentence = root_of(failed) if failed else (Reason.NODE_LOST, None)
     if state is RunState.STOPPING:
         return Judgement(moves=(RunEvent.FAIL,), reason=reason, sentence=sentence)
+    if state is RunState.PREEMPTED or (reason is Reason.PREEMPTED and state is not RunState.RUNNING):
+        # It gave way to another: that is nobody's failure, and no number of times is too many.
+        return Judgement(moves=(RunEvent.REQUEUE,), reason=reason, sentence=sentence)
     kind = VERDICTS[reason].retry
     left = {
         "interruption": retry.interruptions_max - interruptions,

@@ -36,6 +36,7 @@ class Order:
     kind: str
     commands: tuple[str, ...]
     train: dict[str, Any] | None
+    burn_in: dict[str, Any] | None
     env: dict[str, str]
     secrets: dict[str, str] = field(repr=False)
     files: tuple[OrderedFile, ...]

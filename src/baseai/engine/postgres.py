@@ -19,6 +19,7 @@ from baseai.fleet.node import SILENT_AFTER_S
 from baseai.ground.fault import Conflict, NotFound
 from baseai.truth.history import record
 from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
+from baseai.workloads.burn import BurnIn
 from baseai.workloads.reason import Reason
 from baseai.workloads.run import RunEvent, RunState, moved
 from baseai.workloads.spec import RunSpec
@@ -28,6 +29,7 @@ from baseai.workloads.train import Train
 log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 20.0
+YIELD_GRACE_S = 2.0  # of what yields: it keeps nothing, and somebody waits for its accelerators
 WORKER_RESTARTS_MAX = 100  # by the launcher itself, within one attempt
 INTERRUPTIONS_MAX = 50  # attempts lost to the platform; a bound, not a budget
 CONTROLLER = Scope(tenant_id=None, actor="controller")
@@ -89,6 +91,7 @@ class Engine:
 
     async def _order(self, session: Session, row: Row) -> Order:
         spec = RunSpec.from_json(row["spec"])
+        grace_s = YIELD_GRACE_S if isinstance(spec.work, BurnIn) else STOP_GRACE_S
         devices = await fetch_all(
             session,
             "SELECT c.accelerator_id, c.model, c.device_index FROM lease_accelerators JOIN accelerators c"
@@ -123,6 +126,7 @@ class Engine:
             kind=row["kind"],
             commands=spec.work.commands if isinstance(spec.work, Task) else (),
             train=train,
+            burn_in=spec.work.to_json() if isinstance(spec.work, BurnIn) else None,
             env=dict(spec.env),
             secrets=self._secrets.open_secrets(sealed),
             files=tuple(OrderedFile(**file) for file in row["files"]),
@@ -145,10 +149,10 @@ class Engine:
             output_folder=self._places.outputs(row["run_id"]),
             run_started_at=row["run_started_at"],
             ends_at=row["ends_at"],
-            ends_in_s=row["ends_in_s"] - STOP_GRACE_S,
+            ends_in_s=row["ends_in_s"] - grace_s,
             stop=row["stop"],
             stop_reason=row["attempt_reason"] if row["stop"] else None,
-            stop_grace_s=STOP_GRACE_S,
+            stop_grace_s=grace_s,
         )
 
     # ---- from the nodes
@@ -290,7 +294,7 @@ class Engine:
             return
         run = await fetch_one(
             session,
-            "UPDATE runs SET progress = CASE WHEN %s IN ('step', 'started') THEN progress || %s ELSE progress END,"
+            "UPDATE runs SET progress = CASE WHEN %s IN ('step', 'started', 'stage') THEN progress || %s ELSE progress END,"
             " result = CASE WHEN %s = 'result' THEN %s ELSE result END,"
             " restarts = restarts + (CASE WHEN %s = 'restart' THEN 1 ELSE 0 END) WHERE run_id = %s RETURNING *",
             (kind, Jsonb(body), kind, Jsonb(body), kind, lease["run_id"]),

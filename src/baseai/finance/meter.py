@@ -4,7 +4,8 @@ Invariant: a line lies inside one UTC hour and never changes; the lines of a lea
 metered once, hourly, late, twice or by two copies at once. So a line is only made of time that is *final*: an
 hour that is over, with observed time after it, or all that is left once the lease has ended. Whether the run
 pays is known only at its end, so the line that reaches the end carries the verdict; earlier ones are presumed
-billable, and posting credits them when the verdict is otherwise.
+billable, and posting credits them when the verdict is otherwise. A run of our own is never billable, from its first
+line on.
 """
 
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ class ObservedLease:
     observed_until: datetime | None
     ended: bool  # nothing more will be observed, and the attempt has its verdict
     billable: bool | None = None  # the verdict; None: none was given, which bills
+    unbilled_for: str | None = (
+        None  # why no line of it is ever billed, whatever the verdict: the run is our own
+    )
     reason: str | None = None
     metered_until: datetime | None = None  # lines exist up to here
 
@@ -122,8 +126,8 @@ def usage_of(lease: ObservedLease, *, now: datetime) -> Metered:
                 from_at=from_at,
                 to_at=to_at,
                 micro_seconds=micro_seconds(to_at - from_at),
-                billable=lease.billable is not False if last else True,
-                reason=lease.reason if last else None,
+                billable=lease.unbilled_for is None and (lease.billable is not False or not last),
+                reason=lease.unbilled_for or (lease.reason if last else None),
             )
             for accelerator_no in sorted(lease.accelerator_nos)
         ]

@@ -24,6 +24,7 @@ from baseai.finance.rate import Rates
 from baseai.finance.transfer import Kind, Transfer, TrialBalance, check_resolution
 from baseai.ground.fault import Conflict
 from baseai.truth.session import PLATFORM, Overlap, Scope, Session, Truth, fetch_all
+from baseai.workloads.burn import KIND as BURN_IN
 from baseai.workloads.reason import VERDICTS, Reason
 from baseai.workloads.run import ENDED
 
@@ -36,6 +37,7 @@ ROWS_A_STATEMENT = 5_000
 POSTING_LOCK = 0x706F7374  # "post"
 
 UNBILLABLE = sorted(reason.value for reason, verdict in VERDICTS.items() if not verdict.billable)
+UNBILLED_KINDS = [BURN_IN]  # of runs: those that are our own
 RUN_ENDED = sorted(state.value for state in ENDED)
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ LEASE_ENDED = "(l.state = 'released' AND (a.state = 'ended' OR r.state = ANY(%(r
 DUE = f"""
 SELECT l.lease_id, l.run_id, l.attempt_no, l.tenant_id, l.project_id, l.node_id, n.site_id, l.model,
   l.granted_at, l.ends_at, l.released_at, l.observed_from, l.observed_until, l.metered_until,
-  CASE WHEN a.state = 'ended' THEN a.reason END AS reason,
+  CASE WHEN a.state = 'ended' THEN a.reason END AS reason, r.kind,
   {LEASE_ENDED} AS ended, now() AS now,
   (SELECT array_agg(d.accelerator_no ORDER BY d.accelerator_no) FROM lease_accelerators d
     WHERE d.lease_id = l.lease_id) AS accelerator_nos
@@ -255,6 +257,7 @@ def _lease(row: DictRow) -> ObservedLease:
         observed_until=row["observed_until"],
         ended=row["ended"],
         billable=VERDICTS[Reason(reason)].billable if reason in VERDICTS else None,
+        unbilled_for=row["kind"] if row["kind"] in UNBILLED_KINDS else None,
         reason=reason,
         metered_until=row["metered_until"],
     )
@@ -534,12 +537,13 @@ WITH posted AS (
   WHERE {where_u}
   UNION ALL
   SELECT {grouped_l}, {shown_l}, l.model, l.site_id, date_trunc('hour', l.from_at, 'UTC'),
-    (EXTRACT(epoch FROM l.seen - l.from_at) * 1000000)::bigint, true, (l.verdict = ANY(%(unbillable)s)) IS NOT TRUE
+    (EXTRACT(epoch FROM l.seen - l.from_at) * 1000000)::bigint, true,
+    (l.verdict = ANY(%(unbillable)s)) IS NOT TRUE AND l.kind <> ALL(%(unbilled_kinds)s)
   FROM (
-    SELECT l.run_id, l.node_id, l.tenant_id, l.model, n.site_id, d.accelerator_no, {seen} AS seen,
+    SELECT l.run_id, r.kind, l.node_id, l.tenant_id, l.model, n.site_id, d.accelerator_no, {seen} AS seen,
       CASE WHEN a.state = 'ended' THEN a.reason END AS verdict,
       GREATEST(l.observed_from, l.granted_at, l.metered_until) AS from_at
-    FROM leases l JOIN attempts a USING (run_id, attempt_no) JOIN nodes n USING (node_id)
+    FROM leases l JOIN attempts a USING (run_id, attempt_no) JOIN runs r USING (run_id) JOIN nodes n USING (node_id)
     JOIN lease_accelerators d USING (lease_id)
     WHERE l.observed_from IS NOT NULL AND l.observed_until IS NOT NULL
       AND (l.metered_until IS NULL OR l.metered_until < {seen})
@@ -574,8 +578,9 @@ async def costs_in(
         pieces[f"where_{alias}"] = "true" if subject is None else NAMED[by].format(alias)
         pieces[f"shown_{alias}"] = shown.format(alias)
         pieces[f"grouped_{alias}"] = grouped.format(alias)
+    params = {"subject": subject, "unbillable": UNBILLABLE, "unbilled_kinds": UNBILLED_KINDS}
     async with truth.transaction(scope) as session:
-        rows = await fetch_all(session, SUMS.format(**pieces), {"subject": subject, "unbillable": UNBILLABLE})
+        rows = await fetch_all(session, SUMS.format(**pieces), params)
     booked = [
         BookedSum(
             subject=row["subject"],

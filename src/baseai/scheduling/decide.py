@@ -6,10 +6,16 @@ put off the first run that has to wait.
 The head of the queue (the first run that does not fit) books the capacity it will get when the leases before it
 end. A later run may start only if it ends by then, or leaves the booked capacity alone. For every further
 accelerator model the first run waiting for it books likewise, so that no model's queue starves behind another's.
+
+Runs that yield (tests of nodes) do not exist for all this: everybody else is placed, booked and explained as if
+they held nothing. Where such a placement stands on what they hold and no like one stands beside it, they are
+evicted, and the run starts in the cycle after their processes are gone. They themselves get what is left over.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+
+import numpy as np
 
 from baseai.ground.identity import RunId
 from baseai.scheduling.booking import Booking, Held, booking_of
@@ -17,9 +23,11 @@ from baseai.scheduling.explain import explanation_of
 from baseai.scheduling.place import Placement, permitted, place, take
 from baseai.scheduling.plan import Explanation, Grant, Plan, Wait, WaitKind
 from baseai.scheduling.snapshot import Bools, Capacity, Snapshot, micros
-from baseai.workloads.demand import Demand
+from baseai.workloads.demand import Ask, Demand
 
 EXPLAINED_MOST = 100  # different explanations worked out in one cycle; `explain` gives the others when asked
+
+UNEXPLAINED = (WaitKind.CLEARING, WaitKind.OWN_NODE)  # the kind says it all
 
 Likeness = tuple[object, ...]
 
@@ -39,10 +47,12 @@ class _Cycle:
     """What a cycle has come to so far. Its arrays and lists are this cycle's own."""
 
     free: Capacity
+    beside: Capacity  # what of `free` no run that yields stands on; `free` itself where none does
     held: Held
     bookings: list[Booking]
     grants: list[Grant]
     waiting: list[_Waiting]
+    evictions: dict[RunId, None]
 
 
 def decide(snapshot: Snapshot, now: datetime, *, explained_most: int = EXPLAINED_MOST) -> Plan:
@@ -55,6 +65,9 @@ def decide(snapshot: Snapshot, now: datetime, *, explained_most: int = EXPLAINED
     explanations: dict[Likeness, Explanation] = {}
     waits = []
     for ahead, waiting in enumerate(cycle.waiting):
+        if waiting.kind in UNEXPLAINED:
+            waits.append(_wait(waiting, ahead, None))
+            continue
         alike = (
             waiting.likeness,
             waiting.demand.max_duration_s,
@@ -65,7 +78,7 @@ def decide(snapshot: Snapshot, now: datetime, *, explained_most: int = EXPLAINED
         if explanation is None and len(explanations) < explained_most:
             explanation = explanations[alike] = _explanation(waiting, snapshot, cycle, now)
         waits.append(_wait(waiting, ahead, explanation))
-    return Plan(grants=tuple(cycle.grants), waits=tuple(waits))
+    return Plan(grants=tuple(cycle.grants), waits=tuple(waits), evictions=tuple(cycle.evictions))
 
 
 def explain(snapshot: Snapshot, now: datetime, run_id: RunId) -> Wait | Grant | None:
@@ -73,13 +86,23 @@ def explain(snapshot: Snapshot, now: datetime, run_id: RunId) -> Wait | Grant | 
     cycle = _served(snapshot, now)
     for ahead, waiting in enumerate(cycle.waiting):
         if waiting.demand.run_id == run_id:
-            return _wait(waiting, ahead, _explanation(waiting, snapshot, cycle, now))
+            explained = waiting.kind not in UNEXPLAINED
+            return _wait(waiting, ahead, _explanation(waiting, snapshot, cycle, now) if explained else None)
     return next((grant for grant in cycle.grants if grant.run_id == run_id), None)
 
 
 def _served(snapshot: Snapshot, now: datetime) -> _Cycle:
     now_us = micros(now)
-    cycle = _Cycle(free=snapshot.free.copy(), held=Held(snapshot.leases), bookings=[], grants=[], waiting=[])
+    free = snapshot.free.copy()
+    cycle = _Cycle(
+        free=free,
+        beside=free if snapshot.beside is snapshot.free else snapshot.beside.copy(),
+        held=Held(snapshot.leases),
+        bookings=[],
+        grants=[],
+        waiting=[],
+        evictions={},
+    )
     hopeless: dict[Likeness, tuple[WaitKind, Booking | None]] = {}
     permits: dict[Likeness, Bools] = {}
     booked: set[str] = set()
@@ -99,10 +122,16 @@ def _served(snapshot: Snapshot, now: datetime) -> _Cycle:
                 demand, snapshot, cycle.free, left, usable=snapshot.ready, allowed=permits[where]
             )
             if placement is not None:
+                placement, clear = _cleared(placement, demand, snapshot, cycle, left, permits[where])
                 for capacity in (cycle.free, *left):
                     take(placement, demand, snapshot, capacity)
+                if cycle.beside is not cycle.free:
+                    take(placement, demand, snapshot, cycle.beside)
                 cycle.held.add(placement, demand, snapshot, ends_us)
-                cycle.grants.append(_grant(placement, demand, snapshot, now))
+                if clear:
+                    cycle.grants.append(_grant(placement, demand, snapshot, now))
+                else:
+                    cycle.waiting.append(_clearing(demand, likeness, len(cycle.bookings)))
                 continue
             known = hopeless[alike] = _kind(demand, snapshot, cycle.free, outlived, permits[where])
         kind, behind = known
@@ -116,7 +145,82 @@ def _served(snapshot: Snapshot, now: datetime) -> _Cycle:
                 demand=demand, likeness=likeness, kind=kind, behind=behind, own=own, bookings_ahead=ahead
             )
         )
+    _serve_pinned(cycle, snapshot, now)
     return cycle
+
+
+def _cleared(
+    placement: Placement,
+    demand: Demand,
+    snapshot: Snapshot,
+    cycle: _Cycle,
+    left: list[Capacity],
+    allowed: Bools,
+) -> tuple[Placement, bool]:
+    """The placement, or one as good that evicts nobody, and whether all of it is clear now.
+
+    As good means the same model and number on each node: no run gets less because a test was there first. Where
+    there is none, the runs that yield on the nodes in question are evicted and leave `beside`.
+    """
+    if cycle.beside is cycle.free:
+        return placement, True
+    alike = replace(demand, asks=(Ask(models=(placement.model,), count=placement.count),))
+    beside = place(alike, snapshot, cycle.beside, [cycle.free, *left], usable=snapshot.ready, allowed=allowed)
+    if beside is not None:
+        return beside, True
+    for node in placement.nodes.tolist():
+        held = np.flatnonzero(snapshot.yielding.node == node).tolist()
+        cycle.evictions.update(dict.fromkeys(snapshot.yielding_runs[lease] for lease in held))
+        _give_back(node, snapshot, cycle)
+    return placement, False
+
+
+def _give_back(node: int, snapshot: Snapshot, cycle: _Cycle) -> None:
+    """Make what yields on one node disappear from `beside`."""
+    bays = snapshot.bay_node == node
+    cycle.beside.accelerators[bays] = cycle.free.accelerators[bays]
+    for name in ("memory_mib", "disk_mib", "cpu_milli", "tenant"):
+        getattr(cycle.beside, name)[node] = getattr(cycle.free, name)[node]
+
+
+def _serve_pinned(cycle: _Cycle, snapshot: Snapshot, now: datetime) -> None:
+    """Give what nobody else starts on to the runs that yield, each on its own node."""
+    if not snapshot.waiting_pinned:
+        return
+    over = cycle.beside.copy()  # a copy, for nobody's wait is explained by what yields
+    number_of = {node_id: number for number, node_id in enumerate(snapshot.node_ids)}
+    for run in snapshot.waiting_pinned:
+        demand = run.demand
+        usable = np.zeros(len(snapshot.node_ids), dtype=np.bool_)
+        if demand.pinned in number_of:
+            number = number_of[demand.pinned]
+            usable[number] = snapshot.testable[number]
+        placement = place(demand, snapshot, over, (), usable=usable)
+        if placement is None:
+            cycle.waiting.append(
+                _Waiting(
+                    demand=demand,
+                    likeness=-1,
+                    kind=WaitKind.OWN_NODE,
+                    behind=None,
+                    own=None,
+                    bookings_ahead=len(cycle.bookings),
+                )
+            )
+            continue
+        take(placement, demand, snapshot, over)
+        cycle.grants.append(_grant(placement, demand, snapshot, now))
+
+
+def _clearing(demand: Demand, likeness: int, bookings_ahead: int) -> _Waiting:
+    return _Waiting(
+        demand=demand,
+        likeness=likeness,
+        kind=WaitKind.CLEARING,
+        behind=None,
+        own=None,
+        bookings_ahead=bookings_ahead,
+    )
 
 
 def _kind(

@@ -20,6 +20,8 @@ class WaitKind(StrEnum):
     SHORT = "short"  # too few nodes can take it now
     HELD = "held"  # it would fit, and would put off a run ahead that has booked its start
     NEVER = "never"  # the nodes that are ready could not take it even without a single lease
+    CLEARING = "clearing"  # what yields is being stopped for it; it starts once its processes are gone
+    OWN_NODE = "own_node"  # a pinned run that yields, and its node is not free for it
 
 
 class Lever(StrEnum):
@@ -79,7 +81,8 @@ class Wait:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The whole queue, split in two."""
+    """The whole queue, split in two, and whose leases are wanted back for it."""
 
     grants: tuple[Grant, ...]
     waits: tuple[Wait, ...]
+    evictions: tuple[RunId, ...] = ()  # runs that yield and stand where another one starts: stop them now

@@ -6,7 +6,7 @@ by the run's state, alone. Committing a plan twice is the same as once.
 
 import logging
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,9 +16,10 @@ from psycopg.types.json import Jsonb
 from baseai.ground.identity import NodeId, RunId, TenantId, mint
 from baseai.scheduling.plan import Grant, Plan, Wait
 from baseai.scheduling.sentence import change_phrase, sentence
-from baseai.scheduling.snapshot import LeaseRow, NodeRow, Snapshot, WaitingRun, snapshot_of
+from baseai.scheduling.snapshot import UNTRIED, LeaseRow, NodeRow, Snapshot, WaitingRun, snapshot_of
 from baseai.truth.history import record
 from baseai.truth.session import Overlap, Scope, Session, Truth, TruthUnavailable, fetch_all, fetch_one
+from baseai.workloads.burn import KIND as BURN_IN
 from baseai.workloads.demand import Demand, ModelsMatching, UnknownAccelerator, demand_of
 from baseai.workloads.spec import RunSpec
 
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 SCHEDULER = Scope(tenant_id=None, actor="scheduler")
 PORTS = range(20_000, 28_000)  # rendezvous ports; below the usual ephemeral range
+# A silent node keeps its leases and receives none; it may be back in a moment.
+WHILE_SILENT: Mapping[str, str] = {"ready": "cordoned", "burn_in": "onboarding", "verifying": "repairing"}
 NODE_SHARE_RATIO = 0.9  # of a node's memory that runs may ask for; the rest is the system's and ours
 Row = dict[str, Any]
 
@@ -70,8 +73,8 @@ class PostgresQueue:
             )
             leases = await fetch_all(
                 session,
-                "SELECT l.*, (SELECT count(*) FROM lease_accelerators la WHERE la.lease_id = l.lease_id) AS held"
-                " FROM leases l WHERE l.state <> 'released'",
+                "SELECT l.*, r.kind, (SELECT count(*) FROM lease_accelerators la WHERE la.lease_id = l.lease_id) AS held"
+                " FROM leases l JOIN runs r USING (run_id) WHERE l.state <> 'released'",
             )
             waiting: Sequence[Row] = []
             if with_queue:
@@ -106,6 +109,9 @@ class PostgresQueue:
                 why = str(wrong)
             if why is not None:
                 stale.append(Refused(run_id=grant.run_id, why=why))
+        for run_id in plan.evictions:
+            async with self._truth.transaction(SCHEDULER) as session:
+                await self._evict(session, run_id)
         if plan.waits:
             async with self._truth.transaction(SCHEDULER) as session:
                 for wait in plan.waits:
@@ -127,8 +133,11 @@ class PostgresQueue:
             return "it left the queue meanwhile"
         ready = await fetch_all(
             session,
-            "SELECT node_id FROM nodes WHERE node_id = ANY(%s) AND state = 'ready' ORDER BY node_id FOR SHARE",
-            ([node_id for node_id, _, _ in grant.places],),
+            "SELECT node_id FROM nodes WHERE node_id = ANY(%s) AND state = ANY(%s) ORDER BY node_id FOR SHARE",
+            (
+                [node_id for node_id, _, _ in grant.places],
+                ["ready", *UNTRIED] if run["kind"] == BURN_IN else ["ready"],
+            ),
         )
         if len(ready) != len(grant.places):
             raise Overlap("a node of it left the state ready meanwhile")
@@ -174,6 +183,26 @@ class PostgresQueue:
         )  # fmt: skip
         return None
 
+    async def _evict(self, session: Session, run_id: RunId) -> None:
+        """Have the processes of a run that yields end at once. Asking again while they end changes nothing."""
+        attempt = await fetch_one(
+            session,
+            "UPDATE attempts SET stop = true, reason = 'preempted' WHERE run_id = %s AND state <> 'ended' AND NOT stop"
+            " RETURNING *",
+            (run_id,),
+        )
+        if attempt is None:
+            return
+        await session.execute(
+            "UPDATE nodes SET desired_version = desired_version + 1 WHERE node_id IN"
+            " (SELECT node_id FROM leases WHERE run_id = %s AND attempt_no = %s AND state <> 'released')",
+            (run_id, attempt["attempt_no"]),
+        )
+        await record(
+            session, "run", run_id, "evict", actor="scheduler", tenant_id=attempt["tenant_id"],
+            project_id=attempt["project_id"], reason="preempted", sentence="another run starts where it stands",
+        )  # fmt: skip
+
     async def _free_port(self, session: Session, grant: Grant, attempt_no: int) -> int:
         """A rendezvous port that no other attempt on the first node holds; spread, so that strangers rarely hit it."""
         first = grant.places[0][0]
@@ -200,8 +229,7 @@ class PostgresQueue:
             node_id=NodeId(row["node_id"]),
             site=row["site_id"],
             country=self._country_of(row["site_id"]),
-            # A silent node keeps its leases, receives none, and may be back in a moment.
-            state=row["state"] if row["speaks"] or row["state"] != "ready" else "cordoned",
+            state=str(row["state"] if row["speaks"] else WHILE_SILENT.get(row["state"], row["state"])),
             isolation=row["isolation"],
             has_container_runtime=row["container_runtime"] is not None,
             memory_mib=int(row["memory_mib"] * NODE_SHARE_RATIO),
@@ -222,6 +250,7 @@ def _lease(row: Row) -> LeaseRow:
         disk_mib=row["disk_mib"],
         cpu_milli=row["cores"] * 1000,
         ends_at=row["ends_at"],
+        yields=row["kind"] == BURN_IN,
     )
 
 

@@ -34,6 +34,10 @@ def sentence(wait: Wait) -> str:
         )
     elif wait.kind is WaitKind.NEVER:
         parts.append("The nodes that are ready could not take it even when empty.")
+    elif wait.kind is WaitKind.CLEARING:
+        parts.append("A test of a node is being stopped for it; it starts as soon as the test is gone.")
+    elif wait.kind is WaitKind.OWN_NODE:
+        parts.append("It tests one node, and starts when nobody wants that node's accelerators.")
     if wait.explanation is not None:
         parts += _explanation_parts(wait.explanation, wait.kind)
     return " ".join(parts)

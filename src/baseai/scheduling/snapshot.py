@@ -8,7 +8,7 @@ A *bay* is all accelerators of one model on one node: a node with eight H100 and
 bays, which share the node's memory, disk and tenant.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -26,6 +26,7 @@ Ints = NDArray[np.int64]
 
 NOBODY = -1  # tenant code of a node without leases
 SEVERAL = -2  # tenant code of a node on which two tenants already stand: nobody else may join
+UNTRIED = ("burn_in", "verifying")  # states in which a node is tested before anybody runs on it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,9 @@ class NodeRow:
     node_id: NodeId
     site: str
     country: str  # ISO 3166 alpha-2
-    state: str  # the node's lifecycle state; only `ready` takes runs, `cordoned` may again
+    state: (
+        str  # the node's lifecycle state; only `ready` takes runs, `cordoned` may again, tests also UNTRIED
+    )
     isolation: Isolation
     has_container_runtime: bool
     memory_mib: int  # for runs, the node's own share taken off
@@ -57,6 +60,7 @@ class LeaseRow:
     disk_mib: int
     cpu_milli: int
     ends_at: datetime
+    yields: bool = False  # its run gives way to every other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +107,17 @@ class Holdings:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Snapshot:
-    """Nodes, bays, leases and queue; an index into a column is a node's or a bay's number."""
+    """Nodes, bays, leases and queue; an index into a column is a node's or a bay's number.
+
+    What yields stands apart: `free`, `leases` and `waiting` are as if it were not there.
+    """
 
     node_ids: tuple[NodeId, ...]  # ascending
     site: Ints  # code, into `sites`
     country: Ints
     ready: Bools
-    standing: Bools  # ready, or cordoned and thus able to be ready again
+    standing: Bools  # ready, or able to be ready again: cordoned or under test
+    testable: Bools  # where a pinned run may start: ready or under test
     shared: Bools  # isolation keeps tenants apart
     all_shared: bool  # on every node, so that whose run it is decides nothing
     container: Bools
@@ -119,7 +127,11 @@ class Snapshot:
     total: Capacity
     free: Capacity
     leases: Holdings
+    beside: Capacity  # free beside what yields as well; `free` itself where nothing does
+    yielding: Holdings
+    yielding_runs: tuple[RunId, ...]  # whose lease each of `yielding` is
     waiting: tuple[WaitingRun, ...]  # in queue order
+    waiting_pinned: tuple[WaitingRun, ...]  # what yields, in queue order: it is served after all others
     likeness: tuple[int, ...]  # of each waiting run: equal where no instant can tell their demands apart
     models_of: tuple[frozenset[str], ...]  # what the runs of one likeness ask for
     sites: dict[str, int]
@@ -151,7 +163,9 @@ def snapshot_of(
     node_of = {node.node_id: number for number, node in enumerate(fleet)}
     if len(node_of) != len(fleet):
         raise ValueError("a node stands in the snapshot twice")
-    queue = tuple(sorted(waiting, key=queue_order))
+    everybody = sorted(waiting, key=queue_order)
+    queue = tuple(run for run in everybody if not run.demand.yields)
+    pinned = tuple(run for run in everybody if run.demand.yields)
     held = sorted(leases, key=lambda lease: (micros(lease.ends_at), lease.run_id, lease.node_id, lease.model))
     usable_in = {
         (model, number): usable for number, node in enumerate(fleet) for model, usable in node.accelerators
@@ -168,7 +182,7 @@ def snapshot_of(
     tenants = {
         tenant: code
         for code, tenant in enumerate(
-            sorted({lease.tenant_id for lease in held} | {run.demand.tenant_id for run in queue})
+            sorted({lease.tenant_id for lease in held} | {run.demand.tenant_id for run in everybody})
         )
     }
     sites = {site: code for code, site in enumerate(sorted({node.site for node in fleet}))}
@@ -180,16 +194,22 @@ def snapshot_of(
         cpu_milli=_ints(node.cpu_milli for node in fleet),
         tenant=np.full(len(fleet), NOBODY, dtype=np.int64),
     )
-    holdings = Holdings(
-        bay=_ints(bay_of[lease.model, node_of[lease.node_id]] for lease in held),
-        node=_ints(node_of[lease.node_id] for lease in held),
-        count=_ints(lease.count for lease in held),
-        memory_mib=_ints(lease.memory_mib for lease in held),
-        disk_mib=_ints(lease.disk_mib for lease in held),
-        cpu_milli=_ints(lease.cpu_milli for lease in held),
-        tenant=_ints(tenants[lease.tenant_id] for lease in held),
-        ends_us=_ints(micros(lease.ends_at) for lease in held),
-    )
+
+    def holdings(rows: Sequence[LeaseRow]) -> Holdings:
+        return Holdings(
+            bay=_ints(bay_of[lease.model, node_of[lease.node_id]] for lease in rows),
+            node=_ints(node_of[lease.node_id] for lease in rows),
+            count=_ints(lease.count for lease in rows),
+            memory_mib=_ints(lease.memory_mib for lease in rows),
+            disk_mib=_ints(lease.disk_mib for lease in rows),
+            cpu_milli=_ints(lease.cpu_milli for lease in rows),
+            tenant=_ints(tenants[lease.tenant_id] for lease in rows),
+            ends_us=_ints(micros(lease.ends_at) for lease in rows),
+        )
+
+    firm = holdings([lease for lease in held if not lease.yields])
+    giving_way = [lease for lease in held if lease.yields]
+    free = less(total, firm)
     all_shared = all(node.isolation != "none" for node in fleet)
     codes: dict[tuple[object, ...], int] = {}
     models_of: list[frozenset[str]] = []
@@ -204,7 +224,8 @@ def snapshot_of(
         site=_ints(sites[node.site] for node in fleet),
         country=_ints(countries[node.country] for node in fleet),
         ready=np.array([node.state == "ready" for node in fleet], dtype=np.bool_),
-        standing=np.array([node.state in ("ready", "cordoned") for node in fleet], dtype=np.bool_),
+        standing=np.array([node.state in ("ready", "cordoned", *UNTRIED) for node in fleet], dtype=np.bool_),
+        testable=np.array([node.state in ("ready", *UNTRIED) for node in fleet], dtype=np.bool_),
         shared=np.array([node.isolation != "none" for node in fleet], dtype=np.bool_),
         all_shared=all_shared,
         container=np.array([node.has_container_runtime for node in fleet], dtype=np.bool_),
@@ -212,9 +233,13 @@ def snapshot_of(
         bay_span=_spans(model_names),
         bay_model=model_names,
         total=total,
-        free=less(total, holdings),
-        leases=holdings,
+        free=free,
+        leases=firm,
+        beside=less(total, holdings(held)) if giving_way else free,
+        yielding=holdings(giving_way),
+        yielding_runs=tuple(lease.run_id for lease in giving_way),
         waiting=queue,
+        waiting_pinned=pinned,
         likeness=likeness,
         models_of=tuple(models_of),
         sites=sites,
@@ -270,7 +295,8 @@ def _spans(models: tuple[str, ...]) -> dict[str, tuple[int, int]]:
 
 
 def _freeze(columns: Snapshot) -> None:
-    for owner in (columns, columns.total, columns.free, columns.leases):
+    parts = (columns.total, columns.free, columns.beside, columns.leases, columns.yielding)
+    for owner in (columns, *parts):
         for name in owner.__slots__:
             value = getattr(owner, name)
             if isinstance(value, np.ndarray):

@@ -32,6 +32,6 @@ async def tick(queue: Queue) -> tuple[Plan, Sequence[Stale]]:
     """One cycle. What was refused is planned again on the next snapshot."""
     snapshot, now = await queue.snapshot()
     plan = decide(snapshot, now)
-    if not plan.grants and not plan.waits:
+    if not (plan.grants or plan.waits or plan.evictions):
         return plan, ()
     return plan, await queue.commit(plan)

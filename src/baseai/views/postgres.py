@@ -16,6 +16,7 @@ from baseai.workloads.spec import RunSpec
 
 Row = dict[str, Any]
 PAGE_MAX = 500
+LEASES_SHOWN = 30  # of one accelerator
 POINTS_MAX = 400  # of a curve on a page: more are thinned, the first and the last kept
 
 _RUN = """
@@ -132,8 +133,10 @@ class Views:
         async with self._truth.transaction() as session:
             held = await fetch_all(
                 session,
+                # What a burn-in holds is free: it yields to whoever asks.
                 "SELECT l.node_id, l.model, count(*) AS held FROM leases l JOIN lease_accelerators USING (lease_id)"
-                " WHERE l.state <> 'released' GROUP BY 1, 2",
+                " JOIN runs r USING (run_id) WHERE l.state <> 'released'"
+                " AND r.kind <> 'burn_in' GROUP BY 1, 2",
             )
         taken = {(row["node_id"], row["model"]): row["held"] for row in held}
         models: dict[str, dict[str, int]] = {}
@@ -164,6 +167,48 @@ class Views:
                 (node_id,),
             )
 
+    async def installed(self, scope: Scope) -> list[Row]:
+        """Every accelerator in service, with its node and the run that holds it as far as the asker may know."""
+        async with self._truth.transaction(scope) as session:
+            return await fetch_all(
+                session,
+                "SELECT a.serial, a.model, a.device_index, a.node_id, n.name AS node, n.site_id AS site, '' AS rack,"
+                " n.health, n.simulated, h.run_id, r.name AS run, t.name AS tenant"
+                " FROM accelerators a JOIN nodes n USING (node_id) LEFT JOIN (SELECT DISTINCT ON (accelerator_no)"
+                " accelerator_no, l.run_id FROM lease_accelerators JOIN leases l USING (lease_id)"
+                " WHERE l.state <> 'released' ORDER BY accelerator_no, l.granted_at DESC) h USING (accelerator_no)"
+                " LEFT JOIN runs r ON r.run_id = h.run_id LEFT JOIN tenants t ON t.tenant_id = r.tenant_id"
+                " WHERE a.state = 'in_service'",
+            )
+
+    async def accelerator(self, scope: Scope, serial: str) -> Row:
+        """One accelerator with its node and the LEASES_SHOWN newest leases that used it. Raises NotFound."""
+        async with self._truth.transaction(scope) as session:
+            row = await fetch_one(
+                session,
+                "SELECT a.*, n.name AS node, n.site_id AS site, n.health, n.state AS node_state, n.simulated"
+                " FROM accelerators a JOIN nodes n USING (node_id) WHERE a.serial = %s",
+                (serial,),
+            )
+            if row is None:
+                raise NotFound("accelerator", serial)
+            leases = await fetch_all(
+                session,
+                "SELECT l.*, r.name AS run, t.name AS tenant FROM lease_accelerators la JOIN leases l USING (lease_id)"
+                " JOIN runs r ON r.run_id = l.run_id JOIN tenants t ON t.tenant_id = l.tenant_id"
+                " WHERE la.accelerator_no = %s ORDER BY l.granted_at DESC, l.lease_id LIMIT %s",
+                (row["accelerator_no"], LEASES_SHOWN),
+            )
+        held = next((lease["run_id"] for lease in leases if lease["state"] != "released"), None)
+        return {**row, "leases": leases, "run_id": held}
+
+    async def collectors(self, scope: Scope, node_id: str) -> list[Row]:
+        """How each collector of a node fares, as it last told."""
+        async with self._truth.transaction(scope) as session:
+            return await fetch_all(
+                session, "SELECT * FROM collectors WHERE node_id = %s ORDER BY name", (node_id,)
+            )
+
     async def offers(self) -> list[Row]:
         """Totals by site and model over ready nodes that speak."""
         nodes = [
@@ -189,7 +234,8 @@ class Views:
             rows = await fetch_all(
                 session,
                 _RUN
-                + " WHERE r.state = 'queued' ORDER BY r.priority DESC, r.enqueued_at, r.run_id LIMIT 500",
+                + " WHERE r.state = 'queued' ORDER BY r.kind = 'burn_in', r.priority DESC, r.enqueued_at, r.run_id"
+                " LIMIT 500",
             )
         return [_run(row) for row in rows]
 

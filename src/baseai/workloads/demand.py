@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from baseai.ground.fault import Fault
-from baseai.ground.identity import RunId, TenantId
+from baseai.ground.identity import NodeId, RunId, TenantId
+from baseai.workloads.burn import BurnIn
 from baseai.workloads.spec import AcceleratorAsk, RunSpec
 
 CPU_SLOT = "cpu-slot"  # the accelerator model that a core left beside the accelerators is leased as
@@ -46,6 +47,8 @@ class Demand:
     max_duration_s: int
     priority: int  # 0 to 100, the higher the sooner
     needs_container: bool
+    pinned: NodeId | None = None  # the one node it may be on; it takes that node before it is ready as well
+    yields: bool = False  # to every other run, at once: what it holds counts as free to them
 
     def __post_init__(self) -> None:
         if self.node_count < 1 or not self.asks:
@@ -79,7 +82,11 @@ def demand_of(spec: RunSpec, run_id: RunId, tenant_id: TenantId, models_matching
     """What `spec` asks of the fleet. Raises UnknownAccelerator where the catalogue has no such model."""
     resources = spec.resources
     cores = resources.cpu
-    if resources.gpu:
+    burn_in = spec.work if isinstance(spec.work, BurnIn) else None
+    if burn_in is not None:
+        asks: tuple[Ask, ...] = (Ask(models=(burn_in.model,), count=burn_in.accelerators),)
+        cpu_milli = 0
+    elif resources.gpu:
         asks = tuple(ask for written in resources.gpu for ask in _asks_of(written, models_matching))
         cpu_milli = 0 if cores is None else round(cores.least * 1000)
     else:
@@ -99,6 +106,8 @@ def demand_of(spec: RunSpec, run_id: RunId, tenant_id: TenantId, models_matching
         max_duration_s=spec.max_duration_s,
         priority=spec.priority,
         needs_container=spec.image is not None,
+        pinned=None if burn_in is None else burn_in.node_id,
+        yields=burn_in is not None,
     )
 
 

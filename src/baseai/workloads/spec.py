@@ -13,7 +13,8 @@ from typing import Any, Literal
 import yaml
 
 from baseai.ground.quantity import duration_s, memory_mib
-from baseai.workloads import task, train
+from baseai.workloads import burn, task, train
+from baseai.workloads.burn import BurnIn
 from baseai.workloads.sheet import BadSpec, Entries, Sheet, SpecError, Value
 from baseai.workloads.task import Task, task_of
 from baseai.workloads.train import CheckRecipe, Train, train_of
@@ -177,7 +178,7 @@ class RunSpec:
     """The whole of a spec, with every default in its place."""
 
     name: str
-    work: Task | Train
+    work: Task | Train | BurnIn
     nodes: int
     resources: Resources
     env: tuple[tuple[str, str], ...]
@@ -195,12 +196,16 @@ class RunSpec:
     site: str | None
 
     @property
-    def type(self) -> Literal["task", "train"]:
+    def type(self) -> Literal["task", "train", "burn_in"]:
+        if isinstance(self.work, BurnIn):
+            return "burn_in"
         return "task" if isinstance(self.work, Task) else "train"
 
     @property
     def asked_text(self) -> str:
         """What each node is asked for, as people say it: `H100:80GB:8 | A100:8`, `cpu-slot:2`."""
+        if isinstance(self.work, BurnIn):
+            return f"{self.work.model}:{self.work.accelerators}"
         cores = self.resources.cpu
         slots = f"cpu-slot:{1 if cores is None else cores.most:g}"
         return " | ".join(ask.text for ask in self.resources.gpu) or slots
@@ -216,7 +221,8 @@ class RunSpec:
         """The spec that `to_json` stored. Raises KeyError or TypeError where it is no such thing."""
         fields = {key: value for key, value in stored.items() if key != "type"}
         resources, retry, work = fields["resources"], fields["retry"], fields["work"]
-        fields["work"] = Task.from_json(work) if stored["type"] == "task" else Train.from_json(work)
+        kinds = {"task": Task.from_json, "train": Train.from_json, burn.KIND: BurnIn.from_json}
+        fields["work"] = kinds[stored["type"]](work)
         fields["resources"] = Resources(
             gpu=tuple(AcceleratorAsk(**ask) for ask in resources["gpu"]),
             cpu=None if resources["cpu"] is None else Cores(**resources["cpu"]),
@@ -231,6 +237,29 @@ class RunSpec:
         # What a later or earlier version stored beside is left aside, so that its runs stay readable.
         known = RunSpec.__dataclass_fields__
         return RunSpec(**{name: value for name, value in fields.items() if name in known})
+
+
+def burn_in_spec(name: str, work: BurnIn, *, max_duration_s: int) -> RunSpec:
+    """The spec of a burn-in: lowest priority, tried again as often as the platform interrupts it."""
+    return RunSpec(
+        name=name,
+        work=work,
+        nodes=1,
+        resources=Resources(gpu=(), cpu=None, memory_mib=None, disk_mib=None),
+        env=(),
+        files=(),
+        secrets=(),
+        working_dir=None,
+        image=None,
+        queue="default",
+        priority=0,
+        max_duration_s=max_duration_s,
+        min_runtime_s=0,
+        retry=Retry(on_events=("interruption",), max_attempts=1, duration_s=None),
+        cost_center=None,
+        data_residency=(),
+        site=None,
+    )
 
 
 def spec_of(text: str, file: str, check_recipe: CheckRecipe) -> RunSpec:
