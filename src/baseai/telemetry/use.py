@@ -10,6 +10,8 @@ from enum import StrEnum
 
 from baseai.telemetry.field import Origin
 
+MJ_A_WH = 3_600_000
+
 
 class Method(StrEnum):
     """How a device's figures become an owner's."""
@@ -21,20 +23,20 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
-    """What one owner had of one accelerator over [from_ms, until_ms)."""
+    """What one owner had of one accelerator over [from_ms, until_ms). Energy and times are whole: they add up."""
 
     accel: str  # serial
-    owner: str | None  # a run's id; None: nobody held it
+    owner: str | None  # a lease's id; None: nobody held it
     from_ms: int
     until_ms: int
-    seen_s: float  # how much of it samples cover
+    seen_ms: int  # how much of it samples cover
     util_pct: float | None  # mean over what is seen; None where nothing is
     mem_used_max_b: float | None
-    energy_wh: float | None
+    energy_mj: int | None
     energy_origin: Origin
-    throttled_s: float | None  # slowed down for a harmful reason
+    throttled_ms: int | None  # slowed down for a harmful reason; on a shared device each owner has all of it
     method: Method
 
     @property
-    def seconds(self) -> float:
-        return (self.until_ms - self.from_ms) / 1000
+    def energy_wh(self) -> float | None:
+        return None if self.energy_mj is None else self.energy_mj / MJ_A_WH
