@@ -110,8 +110,12 @@ class Series:
 class Aggregate:
     """One field over time, broken down.
 
-    groups: the lines' names. ts_ms: shape (buckets,), each bucket's start. The rest: shape (groups, buckets); NaN (0
-    for `count`) where nothing is known. `delta` is the sum of counters' differences, resets counted from zero.
+    groups: the names of the lines that know something, sorted. ts_ms: shape (buckets,), each bucket's start, a
+    multiple of `step_ms`; buckets are whole, so the first may begin before the range and the last end after it.
+    The rest: shape (groups, buckets); NaN (0 for `count`) where nothing is known. `last` of several things is the sum
+    of each one's last; of flags all or-ed, of codes the highest. `delta` is the sum of counters' differences: each
+    belongs to the later of its two samples, however long before it the earlier one is, so adjoining ranges add up; a
+    counter that fell, or whose node started anew, is counted from zero; NaN for what is no counter.
     """
 
     field: str
@@ -144,7 +148,14 @@ class MetricStore(Protocol):
         """Say where things stand; what was said before of other keys stays. Durable when it returns."""
 
     def append(self, batch: Batch) -> Appended:
-        """Keep a batch. Durable when it returns. Rows may be late and in any order; (key, instant) is kept once."""
+        """Keep a batch. Durable when it returns. Rows may be late and in any order; (key, instant) is kept once.
+
+        Rows older than what `expire` has already forgotten are not taken. Raises StoreFull, with nothing of the batch
+        counted, when the disk takes no more.
+        """
+
+    def append_all(self, batches: Sequence[Batch]) -> Sequence[Appended]:
+        """Keep several batches, all or none, for the price of one wait for the disk."""
 
     def latest(self, family: Family, keys: Sequence[str] | None = None) -> Latest:
         """The newest row of each thing, of all things without `keys`; unknown keys are left out."""
@@ -228,6 +239,31 @@ class FedStore(Protocol):
 
     async def append(self, batch: Batch) -> Appended:
         """Durable when it returns."""
+
+
+class StoreFull(Fault):
+    """The disk took no more: nothing of what was to be kept is counted, and it may be sent again."""
+
+    retryable = True
+
+    def __init__(self, folder: str, why: str) -> None:
+        super().__init__(folder, why)
+        self.folder = folder
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"the metric store in {self.folder} can keep nothing more: {self.why}"
+
+
+class StoreHeld(Fault):
+    """Another process has this store open; one process writes."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        self.folder = folder
+
+    def __str__(self) -> str:
+        return f"another process keeps the metric store in {self.folder}; only one can"
 
 
 class StoreAway(Fault):
