@@ -21,7 +21,7 @@ FLOORS: Sequence[frozenset[str]] = (
     frozenset({"catalog", "telemetry", "tenancy"}),
     frozenset({"fleet", "workloads"}),
     frozenset({"scheduling", "finance"}),
-    frozenset({"engine", "transparency", "planning"}),
+    frozenset({"engine", "proving", "transparency", "planning"}),
     frozenset({"twin", "views"}),
     frozenset({"api", "web", "cli", "agent"}),
     frozenset({"wiring", "settings"}),
@@ -37,7 +37,7 @@ DOORS_AJAR: Mapping[tuple[str, str], str] = {
     ("wiring", "settings"): "wiring reads the environment once, into the settings",
 }
 
-KINDS_OF_WORKLOAD = frozenset({"training", "inference", "batch", "workspace", "edge", "quantum"})
+KINDS_OF_WORKLOAD = frozenset({"burn_in", "training", "inference", "batch", "workspace", "edge", "quantum"})
 
 # A file with one of these names touches the outside thing of that name; only wiring knows it.
 SHELLS = frozenset(
@@ -50,6 +50,8 @@ SHELLS = frozenset(
 # Rooms and folders that touch the world by their nature.
 OUTSIDE = (
     "truth",  # starts PostgreSQL, migrates it, opens sessions
+    "workloads.burn_in",  # runs inside the worker of a test, not in the platform
+    "workloads.progress",  # told from inside a run's own processes
     "workloads.training",  # runs inside the worker of a run, not in the platform
     "api",
     "web",

@@ -294,7 +294,8 @@ class Engine:
             return
         run = await fetch_one(
             session,
-            "UPDATE runs SET progress = CASE WHEN %s IN ('step', 'started', 'stage') THEN progress || %s ELSE progress END,"
+            "UPDATE runs SET progress = CASE WHEN %s IN ('step', 'started', 'stage') THEN progress || %s ELSE progress"
+            " END,"
             " result = CASE WHEN %s = 'result' THEN %s ELSE result END,"
             " restarts = restarts + (CASE WHEN %s = 'restart' THEN 1 ELSE 0 END) WHERE run_id = %s RETURNING *",
             (kind, Jsonb(body), kind, Jsonb(body), kind, lease["run_id"]),

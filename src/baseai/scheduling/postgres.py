@@ -73,8 +73,8 @@ class PostgresQueue:
             )
             leases = await fetch_all(
                 session,
-                "SELECT l.*, r.kind, (SELECT count(*) FROM lease_accelerators la WHERE la.lease_id = l.lease_id) AS held"
-                " FROM leases l JOIN runs r USING (run_id) WHERE l.state <> 'released'",
+                "SELECT l.*, r.kind, (SELECT count(*) FROM lease_accelerators la WHERE la.lease_id = l.lease_id)"
+                " AS held FROM leases l JOIN runs r USING (run_id) WHERE l.state <> 'released'",
             )
             waiting: Sequence[Row] = []
             if with_queue:

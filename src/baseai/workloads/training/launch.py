@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from baseai.ground.clock import now_utc
 from baseai.ground.fault import Fault, Refused
-from baseai.workloads.training import progress
+from baseai.workloads import progress
 from baseai.workloads.training.assignment import Assignment, read
 from baseai.workloads.training.board import Board
 from baseai.workloads.training.data import prepared

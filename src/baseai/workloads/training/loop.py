@@ -24,7 +24,8 @@ import torch.distributed as dist
 from torch import nn
 
 from baseai.ground.clock import now_utc
-from baseai.workloads.training import checkpoint, order, progress, state
+from baseai.workloads import progress
+from baseai.workloads.training import checkpoint, order, state
 from baseai.workloads.training.assignment import Assignment
 from baseai.workloads.training.board import NEVER, Board
 from baseai.workloads.training.interval import FIRST_AFTER_S, Cost, interval_s
