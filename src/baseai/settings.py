@@ -40,6 +40,8 @@ class PlatformSettings:
     node_address: str | None = None  # where other nodes reach this one
     cpu_slots: int | None = None  # how many CPU slots this machine offers; by default all cores
     run_user: str | None = None  # the user runs are started as; needs root
+    sample_every_s: float = 10.0  # how often this machine's accelerators are measured
+    scrape: tuple[str, ...] = ()  # exporters its agent reads as well, http://127.0.0.1:9400/metrics
     demo: bool = False  # label every page as a demonstration
     durable: bool = True  # off only in tests: PostgreSQL then trades safety against a power cut for speed
 

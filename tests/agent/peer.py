@@ -1,6 +1,7 @@
 """A server for agents to talk to, and agents as real processes on folders of their own."""
 
 import contextlib
+import gzip
 import hashlib
 import json
 import os
@@ -17,14 +18,19 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from baseai.api.schemas import (
+    CollectorView,
     Desired,
     FileRef,
+    Kept,
     Launch,
     LeasedDevice,
     LogOffset,
+    Measured,
     Observation,
     Report,
     Reported,
+    Samples,
+    Witness,
 )
 
 SRC = Path(__file__).parents[2] / "src"
@@ -49,6 +55,10 @@ class Peer:
         self.files: dict[str, bytes] = {}
         self.reports: list[Report] = []
         self.facts: list[dict[str, Any]] = []
+        self.samples: dict[str, Samples] = {}  # batches in the order of their first coming
+        self.witnesses: dict[str, Witness] = {}
+        self.measured: list[Measured] = []
+        self.takes_samples = True
         self.lose_next_answer = False
         self.port = 0
         self._http: ThreadingHTTPServer | None = None
@@ -157,6 +167,20 @@ class Peer:
     def declined(self, lease_id: str) -> Observation:
         return self.until(lambda: self.of(lease_id, "not_started"), f"{lease_id} to be declined")[0]
 
+    def collector(self, name: str) -> CollectorView | None:
+        """How a collector fares, as far as was told."""
+        told = [each for measured in self.measured[-1:] for each in measured.collectors if each.name == name]
+        return told[0] if told else None
+
+    def values(self, family: str, field: str) -> dict[str, list[tuple[int, float]]]:
+        """Key → (instant, value), oldest first, of all that came."""
+        found: dict[str, list[tuple[int, float]]] = {}
+        for batch in list(self.samples.values()):
+            for key, at, value in zip(batch.keys, batch.ts_ms, batch.values.get(field, ()), strict=False):
+                if batch.family == family and value is not None:
+                    found.setdefault(key, []).append((at, value))
+        return {key: sorted(points) for key, points in found.items()}
+
     def log_of(self, lease_id: str) -> str:
         return bytes(self.logs.get((lease_id, "output"), b"")).decode()
 
@@ -222,6 +246,18 @@ class Peer:
                 return 200, Reported(
                     accepted=accepted, desired_version=self.version
                 ).model_dump_json().encode()
+            case ["telemetry"] if self.takes_samples:
+                if request.headers.get("content-encoding") == "gzip":
+                    body = gzip.decompress(body)
+                measured = Measured.model_validate_json(body)
+                self.measured.append(measured)
+                ids = [each.batch_id for each in measured.batches] + [
+                    each.event_id for each in measured.witnesses
+                ]
+                self.repeated += [each for each in ids if each in self.samples or each in self.witnesses]
+                self.samples = {each.batch_id: each for each in measured.batches} | self.samples
+                self.witnesses = {each.event_id: each for each in measured.witnesses} | self.witnesses
+                return 200, Kept(accepted=ids).model_dump_json().encode()
             case ["logs", lease_id, stream]:
                 log = self.logs.setdefault((lease_id, stream), bytearray())
                 if int(query["offset"]) == len(log):
@@ -260,7 +296,8 @@ class AgentProcess:
             "import sys, json; from pathlib import Path; from baseai.agent import main, process; "
             "said = json.loads(sys.argv[1]); said['folder'] = Path(said['folder']); "
             "process.TRAIN_MODULE = said.pop('train_module', process.TRAIN_MODULE); "
-            "sys.exit(main.run_agent(main.AgentSettings(**said)))"
+            "from baseai.wiring.eyes import watch_and_tend; said['scrape'] = tuple(said.get('scrape', ())); "
+            "sys.exit(watch_and_tend(main.AgentSettings(**said)))"
         )
         self.log = folder.parent / f"{folder.name}.log"
         with self.log.open("ab") as log:

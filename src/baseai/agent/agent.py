@@ -12,13 +12,15 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from baseai.agent.environment import OURS
+from baseai.agent.carry import Carrier
+from baseai.agent.environment import CPU_SLOT, OURS
+from baseai.agent.event import set_or_after
 from baseai.agent.files import fetch_into_cache, is_disk_full, lay
 from baseai.agent.folder import AttemptFolder, Born, Declined, LaunchRecord, NodeFolder, NodeIdentity
 from baseai.agent.link import KeyRevoked, Link, ServerAway, ServerRefused, TokenUsed
@@ -37,8 +39,11 @@ from baseai.agent.reconcile import (
     notice_of,
     reconcile,
 )
+from baseai.agent.roster import Roster, kind_of
+from baseai.agent.sample_spool import SampleSpool
 from baseai.agent.spool import Spool
 from baseai.agent.stream import Splice, piece_at, splice_over
+from baseai.agent.watch import Watch
 from baseai.api.schemas import (
     LOG_CHUNK_BYTES,
     Alive,
@@ -49,10 +54,14 @@ from baseai.api.schemas import (
     NodeFacts,
     Observation,
     Report,
+    Samples,
+    Witness,
 )
 from baseai.ground.clock import instant, now_utc
 from baseai.ground.fault import Fault, Refused
 from baseai.ground.identity import LeaseId, derived
+from baseai.telemetry.collector import Collector
+from baseai.telemetry.sample import Reading, Row
 from baseai.workloads.reason import Reason
 
 log = logging.getLogger(__name__)
@@ -74,6 +83,10 @@ SAME_END_S = 1.0  # two tellings of one lease's end differ by the way they took
 ADOPT_WAIT_S = 5.0
 FILE_TRIES = 6
 STREAM = "output"
+BLIND_PAUSE_S = 10.0  # before what measures is started again after a bug
+MIB = 1024 * 1024
+SHARE_OF_MACHINE = "agent: main memory divided by the slots"
+SHARE_OF_RUN = "agent: memory of the run's processes divided by its slots"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -94,6 +107,7 @@ class Tended:
     fetching: asyncio.Task[None] | None = None
     watch_fd: int | None = None
     use: TreeUse | None = None
+    serials: tuple[str, ...] = ()  # of the leased devices, as far as this agent was told
     sent_to: int | None = 0  # where the server wants the log to go on; None until it was asked
     log_done: bool = False
     splices: list[Splice] = field(default_factory=list)
@@ -129,6 +143,8 @@ class Agent:
         observe_facts: Callable[[], NodeFacts],
         token: str | None,
         chance: random.Random,
+        collectors: Sequence[Collector] = (),
+        samples: SampleSpool | None = None,
     ) -> None:
         self._folder = folder
         self._link = link
@@ -137,6 +153,11 @@ class Agent:
         self._token = token
         self._chance = chance
         self._spool = Spool(folder.spool)
+        self._collectors = collectors
+        self._samples = samples  # None: this node measures nothing
+        self._eyes: Watch | None = None
+        self._carrier: Carrier | None = None
+        self._roster = Roster(())
         self._tended: dict[LeaseId, Tended] = {}
         self._desired: dict[LeaseId, Wanted] | None = None
         self._released: frozenset[str] = frozenset()
@@ -159,6 +180,7 @@ class Agent:
         """Tend this node until `leave` or `shut_down`. Raises the Fault that makes going on senseless."""
         facts = await asyncio.to_thread(self._observe_facts)
         self._boot_id = facts.boot_id
+        self._roster = Roster(facts.devices)
         await self._adopt_all()
         loops = [
             asyncio.create_task(each, name=name)
@@ -167,6 +189,7 @@ class Agent:
                 "listen": self._listen(facts),
                 "report": self._report(),
                 "logs": self._ship_logs(),
+                "watch": self._measure(),
             }.items()
         ]
         leaving = asyncio.create_task(self._leave.wait())
@@ -178,6 +201,8 @@ class Agent:
         ends = await asyncio.gather(*loops, leaving, return_exceptions=True)
         await self._link.close()
         self._spool.close()
+        if self._samples is not None:
+            self._samples.close()
         if self._fault is not None:
             raise self._fault
         for end in ends:
@@ -276,7 +301,7 @@ class Agent:
                 if each.watch_fd is None and each.born and not self._launcher.lives(each.born, each.folder):
                     await self._end(each)
             wait_s = POLL_EXIT_S if blind else TICK_S if unended else LONGEST_WAIT_S
-            await _set_or_after(self._wake, wait_s)
+            await set_or_after(self._wake, wait_s)
             self._wake.clear()
 
     def _act(self) -> None:
@@ -463,6 +488,7 @@ class Agent:
         """Hear of the end at once, by a descriptor of the shim; without one the supervision polls."""
         assert tended.born is not None
         tended.phase = Phase.ALIVE
+        self._look_at(tended)
         lease_id = tended.record.lease_id
         with contextlib.suppress(OSError, AttributeError):
             fd = os.pidfd_open(tended.born.shim_pid)
@@ -505,6 +531,7 @@ class Agent:
         )
         self._relay_progress(tended, last=True)
         tended.phase = Phase.ENDED
+        self._look_at(tended)
         log.info("lease %s ended: %s", tended.record.lease_id, outcome.sentence)
         self._see(
             tended,
@@ -632,6 +659,64 @@ class Agent:
                 )
         return near
 
+    # ---- measuring --------------------------------------------------------------------------------------------
+
+    async def _measure(self) -> None:
+        """Watch and carry. A bug in measuring is told and costs samples, never a run."""
+        await self._joined.wait()
+        samples = self._samples
+        if samples is None:
+            await asyncio.Event().wait()
+            return
+        identity = self._folder.identity()
+        assert identity is not None
+        watch = Watch(
+            self._collectors,
+            roster=self._roster,
+            boot_id=self._boot_id,
+            node_id=identity.node_id,
+            keep=self._keep,
+            own_rows=self._rows_of_slots,
+            chance=self._chance,
+        )
+        carrier = Carrier(spool=samples, way=self._link, views=watch.views, chance=self._chance)
+        self._eyes, self._carrier = watch, carrier
+        await asyncio.gather(_again(watch.run, "watch"), _again(carrier.run, "carrier"))
+
+    def _keep(self, batches: Sequence[Samples], witnesses: Sequence[Witness]) -> None:
+        assert self._samples is not None
+        self._samples.add(batches, witnesses)
+        if self._carrier is not None:
+            self._carrier.wake()
+
+    def _rows_of_slots(self, ts_ms: int) -> list[Row]:
+        """Memory of each CPU slot: its share of the machine's, and of what the run on it uses."""
+        used_b: dict[str, float | None] = {}
+        for each in self._tended.values():
+            if each.phase == Phase.ALIVE:
+                share = each.use.memory_mib * MIB / len(each.serials) if each.use and each.serials else None
+                used_b.update(dict.fromkeys(each.serials, share))
+        rows = []
+        for device in self._roster.devices:
+            if device.model == CPU_SLOT:
+                fields = {
+                    "mem_total_b": Reading(value=float(device.memory_mib) * MIB, source=SHARE_OF_MACHINE)
+                }
+                if (used := used_b.get(device.serial, 0.0)) is not None:
+                    fields["mem_used_b"] = Reading(value=used, source=SHARE_OF_RUN)
+                rows.append(Row(key=device.serial, ts_ms=ts_ms, fields=fields))
+        return rows
+
+    def _look_at(self, tended: Tended) -> None:
+        """One more sample where a lease's use begins or ends, so that a short run gets what it used, exactly."""
+        wanted = self._desired.get(tended.record.lease_id) if self._desired else None
+        if wanted is not None and not tended.serials:
+            names = [f"{kind_of(each.model)}/{each.index}" for each in wanted.launch.devices]
+            found = (self._roster.serial_of(name) for name in names)
+            tended.serials = tuple(serial for serial in found if serial)
+        if self._eyes is not None and tended.serials:
+            self._eyes.look_at(tended.serials)
+
     # ---- the server -------------------------------------------------------------------------------------------
 
     async def _listen(self, facts: NodeFacts) -> None:
@@ -694,6 +779,9 @@ class Agent:
                     break
             fresh[lease_id] = Wanted(launch=launch, ends_s=ends_s)
         self._desired = fresh
+        for each in self._tended.values():
+            if each.phase == Phase.ALIVE and not each.serials:
+                self._look_at(each)  # adopted before its devices were known
         self._released = frozenset(desired.released)
         self._version = desired.version
         self._wake.set()
@@ -703,7 +791,7 @@ class Agent:
         await self._joined.wait()
         self._news.set()  # the first report says at once that this agent is here
         while True:
-            await _set_or_after(self._news, HEARTBEAT_S)
+            await set_or_after(self._news, HEARTBEAT_S)
             self._news.clear()
             try:
                 await self._report_once()
@@ -762,7 +850,7 @@ class Agent:
                 wait_s = (
                     LOG_LOOK_S if any(not each.log_done for each in self._tended.values()) else LONGEST_WAIT_S
                 )
-                await _set_or_after(self._logs, wait_s)
+                await set_or_after(self._logs, wait_s)
             self._logs.clear()
 
     async def _ship(self, tended: Tended) -> bool:
@@ -825,11 +913,14 @@ class Agent:
         await asyncio.sleep(wait_s * self._chance.uniform(0.5, 1.0))
 
 
-async def _set_or_after(event: asyncio.Event, wait_s: float) -> None:
-    """Wait for an event, `wait_s` at most. (`wait_for` of Python 3.11 may lose a cancellation that comes with it.)"""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(wait_s):
-            await event.wait()
+async def _again(run: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    """Run for ever, also after a bug."""
+    while True:
+        try:
+            await run()
+        except Exception:
+            log.exception("the %s ended in a way nobody thought of; it is started again", name)
+        await asyncio.sleep(BLIND_PAUSE_S)
 
 
 def _alive_of(tended: Tended) -> Alive:

@@ -3,7 +3,7 @@
 Invariant: one agent at a time holds the folder's lock; every record is replaced whole or not at all; no secret
 and no environment of a run is ever in a record. The node key lies in `node.json`, readable by its owner only.
 
-    node.json   lock   spool.jsonl   files/<sha256>
+    node.json   lock   spool.jsonl   samples/   files/<sha256>
     runs/<run>/<attempt>/  launch.json ends stop.json declined.json settled   by the agent
                            process.json exit.json stream/ shim.lock           by the shim
                            script.sh work/ train/                             of the run
@@ -268,6 +268,10 @@ class NodeFolder:
     @property
     def spool(self) -> Path:
         return self.path / "spool.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
 
     def hold(self) -> None:
         """Take the lock, which the kernel lets go when this process ends in whatever way."""

@@ -5,6 +5,7 @@ Outside thing touched: the network.
 """
 
 import contextlib
+import gzip
 import ipaddress
 import ssl
 from collections.abc import AsyncIterator
@@ -13,11 +14,22 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from baseai.api.schemas import Desired, Join, Joined, LogOffset, NodeFacts, Report, Reported
+from baseai.api.schemas import (
+    Desired,
+    Join,
+    Joined,
+    Kept,
+    LogOffset,
+    Measured,
+    NodeFacts,
+    Report,
+    Reported,
+)
 from baseai.ground.fault import Fault, Refused
 
 CONNECT_S = 5.0
 ANSWER_S = 20.0
+GZIP_FROM_BYTES = 1024
 
 
 class ServerAway(Fault):
@@ -114,6 +126,7 @@ class Link:
             trust_env=not is_loopback(urlsplit(self.url).hostname or ""),
         )
         self._node_key = node_key
+        self._packs = True  # whether the server takes a body packed with gzip, as far as is known
 
     def use_key(self, node_key: str) -> None:
         self._node_key = node_key
@@ -137,6 +150,23 @@ class Link:
     async def report(self, report: Report) -> Reported:
         answer = await self._call("POST", "/api/v1/agent/report", body=report.model_dump_json())
         return Reported.model_validate_json(answer.content)
+
+    async def send_measured(self, measured: Measured) -> Kept:
+        """Send samples and witnesses; the answer says which of them are safe. Packed, where the server takes that."""
+        path = "/api/v1/agent/telemetry"
+        body = measured.model_dump_json(exclude_defaults=True).encode()
+        if self._packs and len(body) >= GZIP_FROM_BYTES:
+            packed = gzip.compress(body, compresslevel=1, mtime=0)
+            try:
+                answer = await self._call("POST", path, body=packed, packed=True)
+                return Kept.model_validate_json(answer.content)
+            except ServerRefused as refused:
+                if refused.status not in (400, 415, 422):
+                    raise
+        answer = await self._call("POST", path, body=body.decode())
+        if len(body) >= GZIP_FROM_BYTES:
+            self._packs = False  # it took plainly what it had not taken packed
+        return Kept.model_validate_json(answer.content)
 
     async def send_log(self, lease_id: str, stream: str, *, offset: int, chunk: bytes) -> int:
         """Send a piece of a log; the answer is where the server wants the next one to begin."""
@@ -169,12 +199,15 @@ class Link:
         body: str | bytes | None = None,
         query: dict[str, str] | None = None,
         keyed: bool = True,
+        packed: bool = False,
         answer_s: float = ANSWER_S,
         takes: tuple[int, ...] = (200, 201, 202, 204),
     ) -> httpx.Response:
         headers = self._headers() if keyed else {}
-        if isinstance(body, str):
+        if isinstance(body, str) or packed:
             headers["content-type"] = "application/json"
+            if packed:
+                headers["content-encoding"] = "gzip"
         elif body is not None:
             headers["content-type"] = "application/octet-stream"
         try:

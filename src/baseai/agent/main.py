@@ -12,6 +12,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from baseai.agent.facts import allowed_cores, observe_facts
 from baseai.agent.folder import NodeFolder
 from baseai.agent.link import Link
 from baseai.agent.process import SEGMENT_BYTES, SEGMENTS, RunUser, ShimLauncher, compiled_shim
+from baseai.agent.sample_spool import LIMIT_BYTES, SampleSpool
 from baseai.ground.fault import Fault, Refused
+from baseai.telemetry.collector import Collector
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +45,14 @@ class AgentSettings:
     ca_file: Path | None = None  # certificate that signs the server's, when no public one does
     segment_bytes: int = SEGMENT_BYTES  # a run's log on this node is kept in pieces of this size,
     segments: int = SEGMENTS  # at most so many of them
+    sample_every_s: float = 10.0  # how often accelerators and node are measured
+    scrape: tuple[
+        str, ...
+    ] = ()  # addresses of exporters on or near this node (DCGM, AMD, node), http://…/metrics
+    sample_spool_bytes: int = LIMIT_BYTES  # what was measured and not delivered takes so much disk at most
 
 
-def run_agent(settings: AgentSettings) -> int:
+def run_agent(settings: AgentSettings, collectors: Sequence[Collector] = ()) -> int:
     """Tend the node until a signal says otherwise. The exit code is 0 after a signal, 1 after a fault."""
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if not logging.getLogger().handlers:
@@ -52,7 +60,7 @@ def run_agent(settings: AgentSettings) -> int:
     folder = NodeFolder(settings.folder.absolute())
     try:
         folder.hold()
-        asyncio.run(_tend(settings, folder))
+        asyncio.run(_tend(settings, folder, collectors))
     except Fault as fault:
         print(f"baseai agent: {fault}", file=sys.stderr, flush=True)
         return 1
@@ -64,7 +72,7 @@ def run_agent(settings: AgentSettings) -> int:
     return 0
 
 
-async def _tend(settings: AgentSettings, folder: NodeFolder) -> None:
+async def _tend(settings: AgentSettings, folder: NodeFolder, collectors: Sequence[Collector]) -> None:
     run_user = reachable_user(settings.run_user, folder.path) if settings.run_user else None
     if settings.cpu_slots is not None and settings.cpu_slots < 0:
         raise Refused(f"{settings.cpu_slots} CPU slots cannot be offered")
@@ -90,6 +98,8 @@ async def _tend(settings: AgentSettings, folder: NodeFolder) -> None:
         ),
         token=settings.token,
         chance=random.Random(),
+        collectors=collectors,
+        samples=SampleSpool(folder.samples, limit_bytes=settings.sample_spool_bytes) if collectors else None,
     )
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, agent.shut_down)

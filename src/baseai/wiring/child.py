@@ -44,6 +44,7 @@ class Errand:
         given = fields["settings"]
         for name in ("data", "tls_cert", "tls_key"):
             given[name] = Path(given[name]) if given[name] else None
+        given["scrape"] = tuple(given["scrape"])
         return Errand(**{**fields, "settings": PlatformSettings(**given)})
 
 
@@ -99,10 +100,11 @@ async def _until_told(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _agent(errand: Errand, household: Household) -> int:
-    from baseai.agent.main import AgentSettings, run_agent
+    from baseai.agent.main import AgentSettings
+    from baseai.wiring.eyes import watch_and_tend
 
     settings = errand.settings
-    return run_agent(
+    return watch_and_tend(
         AgentSettings(
             folder=household.node,
             url=errand.url,
@@ -112,6 +114,8 @@ def _agent(errand: Errand, household: Household) -> int:
             cpu_slots=settings.cpu_slots,
             run_user=settings.run_user,
             ca_file=settings.tls_cert,
+            sample_every_s=settings.sample_every_s,
+            scrape=settings.scrape,
         )
     )
 

@@ -25,6 +25,17 @@ Data = Annotated[
     typer.Option("--data", help="Data folder (BASEAI_DATA, else ~/.baseai; root: /var/lib/baseai)."),
 ]
 
+SampleEvery = Annotated[
+    float, typer.Option("--sample-every", min=0.5, help="Seconds between two samples of every accelerator.")
+]
+Scrape = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scrape",
+        help="Exporter to read as well (DCGM, AMD, node), http://127.0.0.1:9400/metrics; repeatable.",
+    ),
+]
+
 
 def up(
     data: Data = None,
@@ -54,6 +65,8 @@ def up(
         int | None, typer.Option(help="CPU slots this machine offers; all cores by default.")
     ] = None,
     run_user: Annotated[str | None, typer.Option(help="User that runs are started as; needs root.")] = None,
+    sample_every: SampleEvery = 10.0,
+    scrape: Scrape = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Go on in the background; `baseai down` ends it.")
     ] = False,
@@ -76,6 +89,8 @@ def up(
             node_address=node_address,
             cpu_slots=cpu_slots,
             run_user=run_user,
+            sample_every_s=sample_every,
+            scrape=tuple(scrape or ()),
         )
     )
     if detach:
@@ -191,18 +206,21 @@ def agent(
     cpu_slots: Annotated[int | None, typer.Option(help="CPU slots to offer; all cores by default.")] = None,
     run_user: Annotated[str | None, typer.Option(help="User that runs are started as; needs root.")] = None,
     ca_file: Annotated[Path | None, typer.Option(help="Certificate that signs the platform's.")] = None,
+    sample_every: SampleEvery = 10.0,
+    scrape: Scrape = None,
 ) -> int:
     """Make this machine a node of a platform elsewhere. It only dials out."""
-    from baseai.agent.main import AgentSettings, run_agent
+    from baseai.agent.main import AgentSettings
+    from baseai.wiring.eyes import watch_and_tend
 
     default = Path("/var/lib/baseai-node") if os.geteuid() == 0 else Path.home() / ".baseai-node"
     folder = (data or default).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o711)  # a run's own user passes through; what is private in it says so itself
-    return run_agent(
+    return watch_and_tend(
         AgentSettings(
             folder=folder, url=join.rstrip("/"), token=token, name=name, address=address, cpu_slots=cpu_slots,
-            run_user=run_user, ca_file=ca_file,
+            run_user=run_user, ca_file=ca_file, sample_every_s=sample_every, scrape=tuple(scrape or ()),
         )
     )  # fmt: skip
 

@@ -55,6 +55,7 @@ def demo(
         port=_free(port),
         cpu_slots=max(2, os.cpu_count() or 2),
         demo=True,
+        sample_every_s=2.0,  # a demo is short
     )
     console = Console(highlight=False, soft_wrap=True)
     return _run(settings, spec, console, kill=kill, stay=sys.stdout.isatty() if stay is None else stay)
