@@ -245,7 +245,8 @@ class UseView(Wire):
     label: str
     from_at: datetime
     until_at: datetime  # up to where it is counted
-    accelerator_s: float  # held, over all its accelerators
+    accelerator_s: float  # over all its accelerators
+    held_s: float = 0.0  # of it, how much somebody had
     seen_s: float  # how much of that samples cover: figures below speak of it alone
     util_pct: float | None = None  # mean over what is seen; None: nothing said it
     mem_used_max_b: float | None = None  # the most on one accelerator
@@ -254,6 +255,7 @@ class UseView(Wire):
     throttled_s: float | None = None  # slowed down for a harmful reason
     methods: list[str] = Field(default_factory=list)
     open: bool = False  # holds time of hours that are not closed yet: these figures may still move
+    missing: str | None = None  # what could not be asked, and so is not in it
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------
@@ -408,6 +410,66 @@ class NodeView(Wire):
     disk_mib: int
     seen_at: datetime | None = None
     runs: list[str] = Field(default_factory=list)
+
+
+class NewTest(Wire):
+    """What an operator asks of a test."""
+
+    profile: str = "quick"  # a name of workloads.burn_in.profile.PROFILES
+
+
+class BurnInView(Wire):
+    """One test of one node: a run of the platform's own, and what it came to."""
+
+    run_id: str
+    node: str
+    model: str
+    occasion: Literal["joining", "re_entry", "asked", "periodic"]
+    profile: str
+    asked_by: str
+    asked_at: datetime
+    state: str | None = None  # of the run; None for the moment until it is submitted
+    verdict: Literal["passed", "failed", "void"] | None = None
+    sentence: str | None = None  # the figure that failed, or why there is no verdict
+    judged_at: datetime | None = None
+
+
+class FigureView(Wire):
+    """One thing a burn-in measured, beside what it should be and what it used to be."""
+
+    run_id: str
+    profile: str
+    accelerator_id: str | None = None  # None: of all accelerators of the model together
+    serial: str | None = None
+    device_index: int | None = None
+    model: str
+    test: str  # gemm, memory, bus, ...; see workloads.burn_in.figure.Test
+    variant: str  # number format, way, collective, ...
+    size_bytes: int | None = None
+    value: float | None = None
+    unit: str
+    state: Literal["value", "unsupported"]
+    sentence: str | None = None  # why there is no value
+    peak: float | None = None  # of the data sheet, in the same unit; None: no peak known
+    ratio: float | None = None  # value over peak
+    fleet_median: float | None = None  # over the newest figures of the same model, three accelerators or more
+    fleet_ratio: float | None = None
+    own_median: float | None = None  # over this accelerator's earlier figures, three or more
+    own_ratio: float | None = None
+    alert: str | None = None  # a sentence, where it is far below one of them
+    origin: Literal["measured", "simulated"]
+    software: dict[str, str] = Field(default_factory=dict)
+    at: datetime
+
+
+class NodeFigures(Wire):
+    """What is known of a node's performance."""
+
+    node: str
+    node_id: str
+    state: str
+    burn_ins: list[BurnInView]  # newest first, the last 20
+    figures: list[FigureView]  # the newest of each accelerator, test and variant; of a bus the best size
 
 
 class Offer(Wire):

@@ -7,10 +7,11 @@ cannot hold up one that writes. A question that cannot be answered ends that que
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,7 +29,8 @@ from baseai.telemetry.frame import (
     places_in,
     series_frame,
 )
-from baseai.telemetry.store import By, MetricStore, Retention
+from baseai.telemetry.sample import Batch
+from baseai.telemetry.store import Appended, By, MetricStore, Retention
 
 ROLLUP_EVERY_S = 60.0
 EXPIRE_EVERY_S = 3_600.0
@@ -48,6 +50,8 @@ class ServedStore:
         self._writer = ThreadPoolExecutor(1, "write")
         self._readers = ThreadPoolExecutor(READERS, "read")
         self._keeper = ThreadPoolExecutor(1, "keep")
+        self._coming: list[tuple[Batch, asyncio.Future[Appended]]] = []
+        self._writing: asyncio.Task[None] | None = None
         self._appended = 0
         self._changed = asyncio.Condition()
         self._asking: set[asyncio.Task[None]] = set()
@@ -92,11 +96,7 @@ class ServedStore:
         words = frame.words
         ask = words["ask"]
         if ask == "append":
-            appended = await self._in(self._writer, lambda: self._store.append(batch_in(frame)))
-            if not appended.repeated:
-                async with self._changed:
-                    self._appended += 1
-                    self._changed.notify_all()
+            appended = await self._append(batch_in(frame))
             return Frame(words={"rows": appended.rows, "repeated": appended.repeated})
         if ask == "place":
             places = places_in(words["places"])
@@ -106,6 +106,32 @@ class ServedStore:
             return Frame(words={"appended": await self._watch(words["since"], words["wait_s"])})
         answer: Frame = await self._in(self._readers, lambda: _asked(self._store, ask, words))
         return answer
+
+    async def _append(self, batch: Batch) -> Appended:
+        """Keep a batch together with all that come meanwhile: they wait for the disk once."""
+        done: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        self._coming.append((batch, done))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+        return await done
+
+    async def _write(self) -> None:
+        while self._coming:
+            some, self._coming = self._coming, []
+            told = await self._in(
+                self._writer, functools.partial(_kept, self._store, [one for one, _ in some])
+            )
+            for (_, done), appended in zip(some, told, strict=True):
+                if done.done():  # its asker is gone
+                    continue
+                if isinstance(appended, Appended):
+                    done.set_result(appended)
+                else:
+                    done.set_exception(appended)
+            if any(isinstance(appended, Appended) and not appended.repeated for appended in told):
+                async with self._changed:
+                    self._appended += 1
+                    self._changed.notify_all()
 
     async def _watch(self, since: int, wait_s: float) -> int:
         with contextlib.suppress(TimeoutError):
@@ -148,6 +174,18 @@ class ServedStore:
         for threads in (self._readers, self._writer, self._keeper):
             await asyncio.to_thread(threads.shutdown)
         await asyncio.to_thread(self._store.close)
+
+
+def _kept(store: MetricStore, batches: Sequence[Batch]) -> Sequence[Appended | Exception]:
+    """What became of each batch. They are kept together, or one by one when one of them cannot be."""
+    try:
+        return store.append_all(batches)
+    except Exception as wrong:  # it goes to whoever sent the batch
+        if len(batches) == 1:
+            if not isinstance(wrong, Fault):
+                log.exception("the store failed at batch %s", batches[0].batch_id)
+            return [wrong]
+    return [one for batch in batches for one in _kept(store, [batch])]
 
 
 def _asked(store: MetricStore, ask: str, words: Mapping[str, Any]) -> Frame:

@@ -22,16 +22,16 @@ CREATE TABLE collectors (
   sentence text, troubles jsonb NOT NULL DEFAULT '[]', told_at timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (node_id, name));
 
+-- One row for each hour of each accelerator: opened when the hour is over, closed when its samples are in. `late` rises
+-- when samples come for it afterwards, and `look_at` says when the hour is to be looked at next, if at all.
 CREATE TABLE use_hours (
   accelerator_no bigint NOT NULL REFERENCES accelerators, hour timestamptz NOT NULL,
-  revision integer NOT NULL CHECK (revision > 0),
-  final boolean NOT NULL,
-  recount boolean NOT NULL DEFAULT false,
-  rows_hash text NOT NULL,
-  counter_mj bigint NOT NULL, attributed_mj bigint NOT NULL,
-  closed_at timestamptz NOT NULL DEFAULT now(), looked_at timestamptz NOT NULL DEFAULT now(),
-  PRIMARY KEY (accelerator_no, hour), CHECK (hour = date_trunc('hour', hour, 'UTC')));
-CREATE INDEX use_hours_open ON use_hours (looked_at) WHERE recount OR NOT final;
+  revision integer NOT NULL DEFAULT 0, final boolean NOT NULL DEFAULT false, late integer NOT NULL DEFAULT 0,
+  look_at timestamptz DEFAULT now(), content text NOT NULL DEFAULT '',
+  counter_mj bigint NOT NULL DEFAULT 0, attributed_mj bigint NOT NULL DEFAULT 0, closed_at timestamptz,
+  PRIMARY KEY (accelerator_no, hour),
+  CHECK (hour = date_trunc('hour', hour, 'UTC')), CHECK ((revision = 0) = (closed_at IS NULL)));
+CREATE INDEX use_hours_due ON use_hours (look_at) WHERE look_at IS NOT NULL;
 
 CREATE TABLE uses (
   use_id text PRIMARY KEY,
