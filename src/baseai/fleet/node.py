@@ -67,6 +67,7 @@ TRANSITIONS: Mapping[tuple[NodeState, NodeEvent], NodeState] = MappingProxyType(
         (_S.REPAIRING, _E.RETURN): _S.RMA,
         (_S.VERIFYING, _E.ADMIT): _S.READY,
         (_S.VERIFYING, _E.REPAIR): _S.REPAIRING,
+        (_S.VERIFYING, _E.QUARANTINE): _S.QUARANTINED,  # it came back from its tests too often
         (_S.QUARANTINED, _E.REPAIR): _S.REPAIRING,
         (_S.QUARANTINED, _E.RETURN): _S.RMA,
         (_S.QUARANTINED, _E.RETIRE): _S.RETIRED,
