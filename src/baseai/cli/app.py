@@ -21,6 +21,7 @@ from baseai.cli.nodes import add_nodes
 from baseai.cli.runs import add_runs
 from baseai.cli.screen import this_screen
 from baseai.cli.status import add_status
+from baseai.cli.telemetry import add_telemetry
 from baseai.cli.tenancy import add_tenancy
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def build_app(
     add_books(app, environ)
     if catalog is not None:
         add_catalogue(app, environ, catalog)
+    add_telemetry(app, environ)
     add_status(app, environ)
     return app
 

@@ -171,12 +171,7 @@ class _Reading:
     def _lines(self, text: str | bytes) -> list[str]:
         """The lines, without one that was cut."""
         if isinstance(text, bytes):
-            try:
-                text = text.decode()
-            except UnicodeDecodeError as wrong:
-                line = text.count(b"\n", 0, wrong.start) + 1
-                self._trouble(line, "holds bytes that are no UTF-8; they are read as U+FFFD", lost=False)
-                text = text.decode(errors="replace")
+            text = self._decoded(text)
         lines = text.split("\n")
         last = lines.pop()
         if last.rstrip("\r") == EOF:
@@ -186,6 +181,14 @@ class _Reading:
                 len(lines) + 1, f"the text ends within the line {shortened(last)}; nothing of it is used"
             )
         return lines
+
+    def _decoded(self, raw: bytes) -> str:
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as wrong:
+            line = raw.count(b"\n", 0, wrong.start) + 1
+            self._trouble(line, "holds bytes that are no UTF-8; they are read as U+FFFD", lost=False)
+            return raw.decode(errors="replace")
 
     def _other(self, number: int, line: str) -> None:
         """A line that is no repetition: a comment, a new name, one with a timestamp, or garbage."""
@@ -240,7 +243,7 @@ class _Reading:
         if not self.ended and self.metrics:
             number = next((n for n in range(len(lines), 0, -1) if lines[n - 1].strip(" \t\r")), 0)
             last = lines[number - 1].strip(" \t\r") if number else ""
-            if not last.startswith("#") and CUT_EXPONENT.search(last) and not self.other_ends_with(number):
+            if not last.startswith("#") and CUT_EXPONENT.search(last) and number not in self.other_lines[-1:]:
                 self.metrics.pop()
                 self.values.pop()
                 self.stamps.pop(len(self.metrics), None)
@@ -250,9 +253,6 @@ class _Reading:
                 )
         if len(set(self.metrics)) < len(self.metrics):
             self._drop_repetitions()
-
-    def other_ends_with(self, number: int) -> bool:
-        return bool(self.other_lines) and self.other_lines[-1] == number
 
     def _drop_repetitions(self) -> None:
         """Of lines that say the same name, labels and instant twice, the first holds."""

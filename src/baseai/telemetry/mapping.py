@@ -96,7 +96,7 @@ class MappingRow:
     def source(self) -> str:
         """Where the value comes from, for a person to follow."""
         names = " + ".join(term.text for term in self.terms)
-        factor = f" × {self.factor:g}" if self.factor != 1 else ""
+        factor = f" × {self.factor:.10g}" if self.factor != 1 else ""
         note = f"; {'weaker: ' if self.weaker else ''}{self.why}" if self.why else ""
         return f"{self.dialect}: {names} ({self.unit}{factor}{note})"
 
