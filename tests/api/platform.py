@@ -35,11 +35,11 @@ def facts(name: str, slots: int = 4, **differing: Any) -> dict[str, Any]:
 class Platform:
     """Everything behind the door, and everybody before it: `keys` by role, customers' as `alpha` and `beta`."""
 
-    def __init__(self, truth: Truth, folder: Path) -> None:
+    def __init__(self, truth: Truth, folder: Path, metrics: Path | None = None) -> None:
         self.truth = truth
         self.household = Household(data=folder / "data")
         self.household.make()
-        self.rooms = Rooms(truth, self.household)
+        self.rooms = Rooms(truth, self.household, metrics)
         self.app = create_api(
             Doors(
                 tenancy=self.rooms.tenancy,
@@ -48,12 +48,16 @@ class Platform:
                 engine=self.rooms.engine,
                 views=self.rooms.views,
                 money=self.rooms.money,
+                telemetry=self.rooms.intake,
+                metrics=self.rooms.metrics,
+                uses=self.rooms.uses,
                 admission=self.rooms.admission,
                 bell=NoticeBell(),
                 logs=LogFolder(self.household.run_logs),
                 health=self._health,
                 uploads=self.household.uploads,
                 base_url="http://127.0.0.1:7800",
+                proving=self.rooms.proving,
             )
         )
         self.client = httpx.AsyncClient(
@@ -78,6 +82,7 @@ class Platform:
 
     async def close(self) -> None:
         await self.client.aclose()
+        await self.rooms.metrics.close()
 
     async def join(self, name: str, **differing: Any) -> tuple[NodeId, str]:
         token = (await self.ask("POST", "/join-tokens", json={})).json()["token"]

@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from baseai.api import schemas as wire
 from baseai.api.doors import Doors
 from baseai.api.gate import Gate
+from baseai.api.measured import kept, measured_in
 from baseai.engine.order import NodeReport, Sighting
 from baseai.fleet.machine import DeviceFacts, MachineFacts
 from baseai.ground.fault import NotFound, Refused
@@ -76,6 +77,16 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
         return wire.Reported(
             accepted=list(taken.accepted), refused=taken.refused, desired_version=taken.desired_version
         )
+
+    @router.post("/telemetry")
+    async def telemetry(request: Request, node_id: Node) -> wire.Kept:
+        """A `Measured`, as JSON, packed with gzip or not."""
+        body = await measured_in(request)
+        if abs(body.protocol - wire.PROTOCOL) > 1:
+            raise Refused(
+                f"this agent speaks protocol {body.protocol} and the server {wire.PROTOCOL}: bring them closer"
+            )
+        return await kept(doors, node_id, body)
 
     @router.post("/logs/{lease_id}/{stream}")
     async def take_log(

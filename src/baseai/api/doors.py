@@ -14,6 +14,7 @@ from baseai.fleet.machine import MachineFacts
 from baseai.fleet.node import NodeEvent
 from baseai.ground.identity import KeyId, NodeId, ProjectId, RunId, TenantId
 from baseai.telemetry.intake import Measurement, Received
+from baseai.telemetry.store import AskedStore
 from baseai.telemetry.witness import Witness
 from baseai.tenancy.key import Holder
 from baseai.tenancy.role import Role
@@ -129,7 +130,9 @@ class HealthDoor(Protocol):
     async def acknowledge(self, evidence_id: str, *, actor: str) -> Row:
         """Somebody has seen it: it no longer asks for anything by itself. Raises NotFound, Conflict."""
 
-    async def clear(self, node: str, *, actor: str, reason: str | None, evidence_id: str | None = None) -> int:
+    async def clear(
+        self, node: str, *, actor: str, reason: str | None, evidence_id: str | None = None
+    ) -> int:
         """End one piece of evidence about a node, or all of it; how many. Raises NotFound."""
 
 
@@ -144,6 +147,19 @@ class UsesDoor(Protocol):
         until_at: datetime | None = None,
     ) -> Sequence[Row]:  # fmt: skip
         """By run, tenant, round, node or accelerator; without instants the last day."""
+
+
+class ProvingDoor(Protocol):
+    """Tests of nodes, and what they measured."""
+
+    async def ask(self, node: str, profile: str, *, actor: str) -> Sequence[Row]:
+        """Test a node that is ready or under test: rows with the fields of BurnInView.
+
+        Raises NotFound, Refused for a profile that is none, Conflict in another state or while a test is under way.
+        """
+
+    async def figures_of(self, scope: Scope, node: str) -> Row:
+        """One node's burn-ins and newest figures: a row with the fields of NodeFigures. Raises NotFound."""
 
 
 class AdmissionDoor(Protocol):
@@ -176,10 +192,15 @@ class Doors:
     engine: EngineDoor
     views: ViewsDoor
     money: MoneyDoor
+    telemetry: TelemetryDoor
+    metrics: AskedStore
+    uses: UsesDoor
     admission: AdmissionDoor
     bell: Bell
     logs: LogFolder
     health: Callable[[], Awaitable[dict[str, Any]]]
     uploads: Path
     base_url: str
+    proving: ProvingDoor
+    fleet_health: HealthDoor | None = None  # without it events about devices stay where they are
     demo: bool = False

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from baseai.api import schemas as wire
 from baseai.ground.fault import Conflict, Fault, NotFound, Refused
+from baseai.telemetry.store import StoreAway
 from baseai.tenancy.key import NotAdmitted, NotAllowed
 from baseai.truth.session import TruthUnavailable
 from baseai.workloads.demand import UnknownAccelerator
@@ -33,6 +34,7 @@ STATUSES: tuple[tuple[type[Fault], int, str], ...] = (
     (UnknownAccelerator, 422, "The spec is wrong"),
     (Refused, 422, "Refused"),
     (TruthUnavailable, 503, "For a moment not available"),
+    (StoreAway, 503, "For a moment not available"),
 )
 
 

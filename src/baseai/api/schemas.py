@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 PROTOCOL = 1
 LOG_CHUNK_BYTES = 256 * 1024
@@ -199,7 +199,7 @@ class Witness(Wire):
     """One event about a device or node: a Xid, a kernel line, a word of the management controller."""
 
     event_id: str  # made when it was seen, so a repeat is harmless
-    at: datetime  # by the node's clock
+    at: AwareDatetime  # by the node's clock
     kind: str  # xid, sxid, afid, kernel, redfish, device_lost, ...
     key: str | None = None  # serial of the accelerator it is about; None: the node
     code: int | None = None
@@ -214,7 +214,7 @@ class CollectorView(Wire):
     name: str
     state: Literal["ok", "failing", "off"]
     interval_s: float
-    last_ok_at: datetime | None = None
+    last_ok_at: AwareDatetime | None = None
     took_ms: float | None = None
     failures: int = 0  # in a row
     sentence: str | None = None
@@ -225,7 +225,7 @@ class Measured(Wire):
     """What a node sends of its measurements: batches, events, and how its collectors fare."""
 
     protocol: int = PROTOCOL
-    sent_at: datetime  # the node's clock as it leaves
+    sent_at: AwareDatetime  # the node's clock as it leaves
     batches: list[Samples] = Field(default_factory=list)
     witnesses: list[Witness] = Field(default_factory=list)
     collectors: list[CollectorView] = Field(default_factory=list)

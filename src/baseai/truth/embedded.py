@@ -77,7 +77,7 @@ def prepare(data: Path, sockets: Path, *, durable: bool = True) -> Embedded:
         )
     try:
         programs = _programs(data)
-        _own_folder(sockets)
+        own_folder(sockets)
         if not (data / "PG_VERSION").exists():
             _initialise(programs, data)
         elif os.geteuid() == 0:
@@ -166,7 +166,7 @@ def _initialise(programs: Path, data: Path) -> None:
         data.name + ".making"
     )  # renamed when whole, so that a kill half-way leaves no half
     shutil.rmtree(making, ignore_errors=True)
-    _own_folder(making)
+    own_folder(making)
     _reachable(making)
     command = [
         programs / "initdb",
@@ -213,7 +213,8 @@ def _last_word(log: Path | None) -> str:
         return f"its log cannot be read: {wrong.strerror}"
 
 
-def _own_folder(folder: Path) -> None:
+def own_folder(folder: Path) -> None:
+    """Make a folder for sockets or data that no other account may enter, made as PostgreSQL's account needs it."""
     folder.mkdir(parents=True, exist_ok=True)
     os.chmod(folder, 0o700)
     if os.geteuid() == 0:

@@ -1,4 +1,4 @@
-"""A child is one of the platform's processes, started by the supervisor: server, controller or agent.
+"""A child is one of the platform's processes, started by the supervisor: server, controller, agent or metrics.
 
 Invariant: what a child must know comes in one environment variable, taken out of the environment before anything
 else runs, so that no run ever inherits it. A child ends with its supervisor.
@@ -28,9 +28,10 @@ VARIABLE = "BASEAI_CHILD"
 class Errand:
     """What one child is started for."""
 
-    role: str  # server, controller or agent
+    role: str  # server, controller, agent or metrics
     settings: PlatformSettings
     dsn: str
+    metrics: Path  # the socket of the metric store
     listening_fd: int | None = None  # of the server: bound by the supervisor, so that it outlives a restart
     url: str = ""
     token: str | None = None
@@ -44,6 +45,7 @@ class Errand:
         given = fields["settings"]
         for name in ("data", "tls_cert", "tls_key"):
             given[name] = Path(given[name]) if given[name] else None
+        fields["metrics"] = Path(fields["metrics"])
         given["scrape"] = tuple(given["scrape"])
         return Errand(**{**fields, "settings": PlatformSettings(**given)})
 
@@ -65,12 +67,16 @@ def main() -> int:
         if errand.role == "controller":
             from baseai.wiring.controller import control
 
-            return _run(control(errand.dsn, household))
+            return _run(control(errand.dsn, household, errand.metrics))
+        if errand.role == "metrics":
+            from baseai.wiring.metrics import keep_metrics
+
+            return _run(keep_metrics(household, errand.metrics))
         from baseai.wiring.server import serve
 
         assert errand.listening_fd is not None
         listening = socket.socket(fileno=errand.listening_fd)
-        return _run(serve(errand.settings, errand.dsn, household, listening))
+        return _run(serve(errand.settings, errand.dsn, household, errand.metrics, listening))
     except Fault as fault:
         print(f"baseai {errand.role}: {fault}", file=sys.stderr, flush=True)
         return 1

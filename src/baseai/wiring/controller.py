@@ -1,4 +1,4 @@
-"""The controller's process: the loops that settle, schedule, watch, meter and post. One of them leads at a time.
+"""The controller's process: the loops that settle, schedule, watch, test, meter and post. One of them leads at a time.
 
 It holds an advisory lock of PostgreSQL while it leads; a second controller waits for it. Every loop may be
 killed between any two statements: what it does is one transaction each, and level-triggered.
@@ -7,11 +7,13 @@ killed between any two statements: what it does is one transaction each, and lev
 import asyncio
 import logging
 import time
+from pathlib import Path
 
 import psycopg
 from psycopg import AsyncConnection
 
 from baseai.scheduling.tick import tick
+from baseai.telemetry.store import StoreAway
 from baseai.truth.migrate import migrate
 from baseai.truth.session import Truth, TruthUnavailable
 from baseai.wiring.household import Household
@@ -23,9 +25,12 @@ LEADER_LOCK = 0x6C656164  # "lead"
 LONGEST_REST_S = 2.0  # between looks when nothing is told
 SCHEDULE_EVERY_S = 10.0  # a full look at the queue, also when nothing was told
 BOOK_EVERY_S = 5.0
+ATTRIBUTE_EVERY_S = 30.0  # hours of use: closed as their samples come in
+PROVE_EVERY_S = 10.0  # tests of nodes: what is due, what has ended
+PROVE_SOON_S = 1.0  # the same, when something was told
 
 
-async def control(dsn: str, household: Household) -> None:
+async def control(dsn: str, household: Household, metrics: Path) -> None:
     """Lead whenever nobody else does, for ever."""
     while True:
         try:
@@ -33,20 +38,22 @@ async def control(dsn: str, household: Household) -> None:
             async with await AsyncConnection.connect(dsn, autocommit=True, connect_timeout=5) as leading:
                 await leading.execute("SELECT pg_advisory_lock(%s)", (LEADER_LOCK,))
                 log.info("leading")
-                await _lead(dsn, household, leading)
+                await _lead(dsn, household, metrics, leading)
         except (TruthUnavailable, psycopg.OperationalError) as wrong:
             log.warning("%s", str(wrong).splitlines()[0])
             await asyncio.sleep(0.3)
 
 
-async def _lead(dsn: str, household: Household, leading: AsyncConnection) -> None:
+async def _lead(dsn: str, household: Household, metrics: Path, leading: AsyncConnection) -> None:
     truth = Truth(dsn, connections_max=4)
     await truth.open()
     rung = asyncio.Event()
     listening = asyncio.create_task(_listen(truth, rung))
+    attributing: asyncio.Task[None] | None = None
     try:
-        rooms = Rooms(truth, household)
-        scheduled = booked = 0.0
+        rooms = Rooms(truth, household, metrics)
+        attributing = asyncio.create_task(_attribute(rooms))
+        scheduled = booked = tested = 0.0
         told = True
         while True:
             rung.clear()
@@ -60,6 +67,9 @@ async def _lead(dsn: str, household: Household, leading: AsyncConnection) -> Non
                     log.warning("the grant of %s was not written: %s", refused.run_id, refused.why)
                 if plan.grants:
                     log.info("granted %d, waiting %d", len(plan.grants), len(plan.waits))
+            if moved or time.monotonic() - tested > (PROVE_SOON_S if told else PROVE_EVERY_S):
+                tested = time.monotonic()
+                await rooms.proving.step()
             if moved or time.monotonic() - booked > BOOK_EVERY_S:
                 booked = time.monotonic()
                 await rooms.meter.meter()
@@ -71,7 +81,31 @@ async def _lead(dsn: str, household: Household, leading: AsyncConnection) -> Non
                 told = False
     finally:
         listening.cancel()
+        if attributing is not None:
+            attributing.cancel()
+            await asyncio.gather(attributing, return_exceptions=True)
+            await rooms.metrics.close()
         await truth.close()
+
+
+async def _attribute(rooms: Rooms) -> None:
+    """Beside the loop, for it asks the metric store: whatever becomes of that, runs are scheduled and booked."""
+    away = ""
+    while True:
+        try:
+            done = await rooms.uses.attribute()
+            away = ""
+            if done.closed or done.corrected:
+                log.info("hours of use closed %d, corrected %d", done.closed, done.corrected)
+            for hour in done.astray:
+                log.error("the uses of %s do not add up to its counter", hour)
+        except (StoreAway, TruthUnavailable) as wrong:
+            if str(wrong) != away:
+                log.warning("use is not attributed: %s", wrong)
+            away = str(wrong)
+        except Exception:  # one device's oddity ends this round and no other loop
+            log.exception("use could not be attributed")
+        await asyncio.sleep(ATTRIBUTE_EVERY_S)
 
 
 async def _listen(truth: Truth, rung: asyncio.Event) -> None:

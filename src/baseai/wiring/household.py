@@ -53,6 +53,10 @@ class Household:
         return self.data / "postgres"
 
     @property
+    def metrics(self) -> Path:
+        return self.data / "metrics"
+
+    @property
     def logs(self) -> Path:
         return self.data / "log"
 
@@ -91,7 +95,14 @@ class Household:
         try:
             self.data.mkdir(parents=True, exist_ok=True)
             os.chmod(self.data, 0o711 if os.geteuid() == 0 else 0o700)
-            for folder in (self.logs, self.files, self.uploads, self.run_logs, self.data / "keys"):
+            for folder in (
+                self.metrics,
+                self.logs,
+                self.files,
+                self.uploads,
+                self.run_logs,
+                self.data / "keys",
+            ):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.node.mkdir(exist_ok=True)
             # A run's own user passes through; what is private in it says so itself.

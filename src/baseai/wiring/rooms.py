@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from baseai.catalog.catalog import Catalog, load_catalog
@@ -18,13 +19,17 @@ from baseai.ground.clock import now_utc
 from baseai.ground.fault import NotFound, Refused
 from baseai.ground.identity import RunId, TenantId
 from baseai.ground.money import MICRO
+from baseai.proving.postgres import Proving
 from baseai.scheduling.admit import NeverFits, fits_ever
 from baseai.scheduling.postgres import PostgresQueue
+from baseai.telemetry.postgres import Intake, Uses
+from baseai.telemetry.remote import RemoteStore
 from baseai.tenancy.key import Holder
 from baseai.tenancy.postgres import Tenancy
 from baseai.truth.session import Scope, Truth, fetch_all
 from baseai.views.postgres import Views
 from baseai.wiring.household import Household
+from baseai.workloads.burn_in.figure import Test
 from baseai.workloads.demand import demand_of
 from baseai.workloads.postgres import Runs
 from baseai.workloads.spec import RunSpec, spec_of
@@ -66,6 +71,31 @@ class CatalogRates:
                 " straight-line depreciation, power × PUE × tariff, colocation",
             )
         return None
+
+
+class CatalogPeaks:
+    """What data sheets promise of a figure, from the catalogue."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def peak(self, model: str, test: Test, variant: str) -> float | None:
+        """In the unit of the figure: GFLOP/s and GB/s. A bus carries half of what a link does both ways together."""
+        try:
+            sheet = self._catalog.accelerator(model)
+        except NotFound:
+            return None
+        if test is Test.MEMORY:
+            return sheet.memory_bandwidth_gb_per_s
+        if test is Test.BUS:
+            return None if sheet.interconnect_gb_per_s is None else sheet.interconnect_gb_per_s / 2
+        tera = {
+            "fp32": sheet.fp32_tflops,
+            "bf16": sheet.bf16_tflops,
+            "fp8": sheet.fp8_tflops,
+            "int8": sheet.int8_tops,
+        }.get(variant)
+        return None if test is not Test.GEMM or tera is None else tera * 1000
 
 
 class Money:
@@ -264,9 +294,12 @@ class BellNews:
 class Rooms:
     """Every room of one process, over one truth."""
 
-    def __init__(self, truth: Truth, household: Household) -> None:
+    def __init__(self, truth: Truth, household: Household, metrics: Path | None = None) -> None:
         self.catalog = load_catalog()
         self.truth = truth
+        self.metrics = RemoteStore(metrics or household.data / "metrics.sock")
+        self.intake = Intake(truth, self.metrics)
+        self.uses = Uses(truth, self.metrics)
         self.tenancy = Tenancy(truth, pepper=household.key("pepper"), master=household.key("master"))
         self.rates = CatalogRates(self.catalog)
         self.meter = Meter(truth, self.rates)
@@ -279,6 +312,9 @@ class Rooms:
             truth, self.tenancy, Places(checkpoints=household.checkpoints, outputs=household.outputs)
         )
         self.views = Views(truth)
+        self.proving = Proving(
+            truth, runs=self.runs, house=self.tenancy, fleet=self.fleet, peaks=CatalogPeaks(self.catalog)
+        )
 
     def _unplaceable(self, model: str) -> str | None:
         try:

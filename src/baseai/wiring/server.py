@@ -5,6 +5,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -14,6 +15,7 @@ from baseai.api.app import create_api
 from baseai.api.doors import Doors
 from baseai.engine.log_folder import LogFolder
 from baseai.settings import PlatformSettings
+from baseai.telemetry.store import StoreAway
 from baseai.tenancy.role import Role
 from baseai.truth.migrate import migrate
 from baseai.truth.session import Truth, fetch_one
@@ -27,12 +29,14 @@ log = logging.getLogger(__name__)
 FIRST_TENANT = "base"  # so that a fresh platform takes a run at once
 
 
-async def serve(settings: PlatformSettings, dsn: str, household: Household, listening: socket.socket) -> None:
+async def serve(
+    settings: PlatformSettings, dsn: str, household: Household, metrics: Path, listening: socket.socket
+) -> None:
     """Serve on `listening` until told to end."""
     await asyncio.to_thread(migrate, dsn)
     truth = Truth(dsn, connections_max=16)
     await truth.open()
-    rooms = Rooms(truth, household)
+    rooms = Rooms(truth, household, metrics)
     await _furnish(rooms, household)
     bell = NoticeBell()
 
@@ -45,7 +49,11 @@ async def serve(settings: PlatformSettings, dsn: str, household: Household, list
     async def health() -> dict[str, Any]:
         async with truth.transaction() as session:
             row = await fetch_one(session, "SELECT current_setting('server_version') AS version")
-        return {"database": f"PostgreSQL {row['version'] if row else '?'}", "demo": settings.demo}
+        return {
+            "database": f"PostgreSQL {row['version'] if row else '?'}",
+            "metrics": await _metrics_state(rooms),
+            "demo": settings.demo,
+        }
 
     app = create_api(
         Doors(
@@ -55,12 +63,16 @@ async def serve(settings: PlatformSettings, dsn: str, household: Household, list
             engine=rooms.engine,
             views=rooms.views,
             money=rooms.money,
+            telemetry=rooms.intake,
+            metrics=rooms.metrics,
+            uses=rooms.uses,
             admission=rooms.admission,
             bell=bell,
             logs=LogFolder(household.run_logs),
             health=health,
             uploads=household.uploads,
             base_url=settings.shown_url,
+            proving=rooms.proving,
             demo=settings.demo,
         )
     )
@@ -71,7 +83,10 @@ async def serve(settings: PlatformSettings, dsn: str, household: Household, list
                 money=rooms.money,
                 gate=BrowserGate(rooms.tenancy),
                 news=BellNews(bell),
+                eyes=rooms.metrics,
+                uses=rooms.uses,
                 settings=WebSettings(demo=settings.demo),
+                proving=rooms.proving,
             )
         )
     )
@@ -88,7 +103,18 @@ async def serve(settings: PlatformSettings, dsn: str, household: Household, list
         )
     )
     await server.serve(sockets=[listening])
+    await rooms.metrics.close()
     await truth.close()
+
+
+async def _metrics_state(rooms: Rooms) -> str:
+    """Whether samples can be kept; the platform is well without it, and says so."""
+    try:
+        async with asyncio.timeout(1):
+            await rooms.metrics.ping()
+    except (StoreAway, TimeoutError) as away:
+        return str(away) or "the metric store gave no answer"
+    return "ready"
 
 
 async def _furnish(rooms: Rooms, household: Household) -> None:

@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from baseai.ground.fault import Fault
 from baseai.settings import PlatformSettings
-from baseai.truth.embedded import as_postgres, end_with_parent, prepare, wait_ready
+from baseai.truth.embedded import as_postgres, end_with_parent, own_folder, prepare, wait_ready
 from baseai.truth.migrate import look_at
 from baseai.wiring.child import VARIABLE, Errand
 from baseai.wiring.household import Household, write_private
@@ -33,7 +33,8 @@ LONGEST_PAUSE_S = 5.0
 STEADY_AFTER_S = 30.0  # a child that has run so long starts at the shortest pause again
 READY_WITHIN_S = 60.0
 LOG_BYTES_MAX = 8 * 1024 * 1024
-END_WITHIN_S = {"agent": 40.0, "controller": 5.0, "server": 5.0, "postgres": 20.0}
+END_WITHIN_S = {"agent": 40.0, "controller": 5.0, "server": 5.0, "metrics": 15.0, "postgres": 20.0}
+METRICS_SOCKET = "metrics.sock"
 
 
 class PortTaken(Fault):
@@ -112,7 +113,10 @@ class Supervisor:
         self._listening = listen(self.settings.listen, self.settings.port)
         self.settings = replace(self.settings, port=self._listening.getsockname()[1])
         self._watch_signals()
+        if self.settings.database:
+            own_folder(self.sockets)
         dsn = self.settings.database or self._start_postgres()
+        self._keep("metrics", self._errand("metrics", dsn), signal.SIGTERM)
         self._keep("server", self._errand("server", dsn), signal.SIGTERM)
         self._keep("controller", self._errand("controller", dsn), signal.SIGTERM)
         if self.settings.agent:
@@ -127,9 +131,9 @@ class Supervisor:
             self._sleep()
 
     def end(self) -> None:
-        """End the children in order: the runs first, PostgreSQL last."""
+        """End the children in order: the runs first, PostgreSQL last; samples are taken in until nobody sends any."""
         self._told = True
-        for name in ("agent", "controller", "server", "postgres"):
+        for name in ("agent", "controller", "server", "metrics", "postgres"):
             child = self.children.get(name)
             if child is None or child.process is None or not child.alive():
                 continue
@@ -187,6 +191,7 @@ class Supervisor:
                 role=role,
                 settings=self.settings,
                 dsn=dsn,
+                metrics=self.sockets / METRICS_SOCKET,
                 listening_fd=self._listening.fileno() if role == "server" and self._listening else None,
                 url=self.settings.url,
                 token=None

@@ -1,0 +1,84 @@
+"""What a node measured, as its agent sends it: shapes from the wire become values, and back."""
+
+import asyncio
+import zlib
+from datetime import timedelta
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+
+from baseai.api import schemas as wire
+from baseai.api.doors import Doors
+from baseai.ground.clock import now_utc
+from baseai.ground.fault import Refused
+from baseai.ground.identity import NodeId
+from baseai.telemetry.intake import CollectorState, Measurement, Sent, clock_shift_ms
+from baseai.telemetry.witness import Witness
+
+UNPACKED_BYTES_MAX = 128 * 1024**2
+BIG_BYTES = 256 * 1024  # a body of so many is read beside the loop
+
+
+async def measured_in(request: Request) -> wire.Measured:
+    """The body of a request, packed with gzip or not. Raises Refused, RequestValidationError."""
+    body = await request.body()
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("gzip", "identity"):
+        raise Refused(f"a body in {coding[:40]!r} cannot be read: send it as gzip, or as it is")
+    if len(body) > BIG_BYTES:
+        return await asyncio.to_thread(_read, body, coding == "gzip")
+    return _read(body, coding == "gzip")
+
+
+def _read(body: bytes, packed: bool) -> wire.Measured:
+    try:
+        return wire.Measured.model_validate_json(unpacked(body) if packed else body)
+    except ValidationError as wrong:
+        raise RequestValidationError(
+            [{**error, "loc": ("body", *error["loc"])} for error in wrong.errors(include_input=False)]
+        ) from wrong
+
+
+def unpacked(body: bytes) -> bytes:
+    """What gzip packed, bounded. Raises Refused."""
+    unpacking = zlib.decompressobj(wbits=31)
+    try:
+        found = unpacking.decompress(body, UNPACKED_BYTES_MAX)
+    except zlib.error as wrong:
+        raise Refused(f"the body is not gzip: {wrong}") from wrong
+    if unpacking.unconsumed_tail:
+        raise Refused(f"the body unpacks to more than {UNPACKED_BYTES_MAX // 1024**2} MiB")
+    if not unpacking.eof:
+        raise Refused("the body is cut: gzip says that more was to come")
+    return found
+
+
+async def kept(doors: Doors, node_id: NodeId, measured: wire.Measured) -> wire.Kept:
+    """Hand it on: batches to telemetry, events to health. Raises StoreAway."""
+    received = await doors.telemetry.take(
+        node_id,
+        Measurement(
+            sent_at=measured.sent_at,
+            batches=[
+                Sent(
+                    batch_id=one.batch_id,
+                    family=one.family,
+                    boot_id=one.boot_id,
+                    keys=one.keys,
+                    ts_ms=one.ts_ms,
+                    values=one.values,
+                    codes=one.codes,
+                    sources=one.sources,
+                )
+                for one in measured.batches
+            ],
+            collectors=[CollectorState(**one.model_dump()) for one in measured.collectors],
+        ),
+    )
+    accepted = list(received.accepted)
+    if measured.witnesses and doors.fleet_health is not None:
+        shift = timedelta(milliseconds=clock_shift_ms(measured.sent_at, now_utc()))
+        seen = [Witness(**{**one.model_dump(), "at": one.at + shift}) for one in measured.witnesses]
+        accepted += await doors.fleet_health.witness(node_id, seen)
+    return wire.Kept(accepted=accepted, refused=dict(received.refused))
