@@ -25,12 +25,14 @@ def judged(
     *parts: Part,
     stop: Reason | None = None,
     halted: bool = False,
+    drained: bool = False,
     errors: int = 0,
     interruptions: int = 0,
 ) -> Judgement:
     return judge(
-        state, parts, stop=stop, halted=halted, retry=RETRY, errors=errors, interruptions=interruptions
-    )
+        state, parts, stop=stop, halted=halted, drained=drained, retry=RETRY, errors=errors,
+        interruptions=interruptions,
+    )  # fmt: skip
 
 
 def test_a_gang_has_begun_only_when_every_node_has() -> None:
@@ -115,3 +117,18 @@ def test_a_node_that_never_spoke_again_counts_as_an_interruption() -> None:
 def test_what_was_carried_out_is_not_asked_again() -> None:
     lost = (part(0), part(1, ended=Reason.PROCESS_LOST))
     assert judged(RunState.RECOVERING, *lost, halted=True).idle
+
+
+def test_what_runs_on_a_drained_node_is_asked_once_and_goes_on_elsewhere() -> None:
+    found = judged(RunState.RUNNING, part(0), part(1), drained=True)
+    assert (found.moves, found.halt, found.over) == ((), Reason.DRAINED, False)
+    assert judged(RunState.RUNNING, part(0), part(1), halted=True, drained=True).idle
+    gone = (part(0, ended=Reason.DRAINED, released=True), part(1, ended=Reason.DRAINED, released=True))
+    found = judged(RunState.RUNNING, *gone, halted=True, drained=True)
+    assert found.moves == (RunEvent.RECOVER, RunEvent.REQUEUE)
+    assert (found.reason, found.counts) == (Reason.DRAINED, "interruption"), "no error of the tenant"
+
+
+def test_a_run_that_finishes_while_its_node_is_drained_has_succeeded() -> None:
+    found = judged(RunState.RUNNING, part(ended=Reason.FINISHED, released=True), halted=True, drained=True)
+    assert found.moves == (RunEvent.STOP, RunEvent.SUCCEED)

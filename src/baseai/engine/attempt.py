@@ -53,6 +53,7 @@ def judge(
     *,
     stop: Reason | None,
     halted: bool,
+    drained: bool = False,
     retry: Retry,
     errors: int,
     interruptions: int,
@@ -60,6 +61,7 @@ def judge(
     """What the facts about one attempt call for.
 
     stop: why the run was asked to end, if it was. halted: its processes were told to end already.
+    drained: one of its nodes is being taken out of service; what runs there moves elsewhere, from a checkpoint.
     errors, interruptions: how often earlier attempts of this run ended that way.
     """
     moves: list[RunEvent] = []
@@ -87,7 +89,7 @@ def judge(
         )
     halt = None
     if not halted:
-        halt = stop or (Reason.PEER_FAILED if failed else None)
+        halt = stop or (Reason.PEER_FAILED if failed else Reason.DRAINED if drained else None)
     return Judgement(moves=tuple(moves), halt=halt, reason=stop or (root_of(failed)[0] if failed else None))
 
 

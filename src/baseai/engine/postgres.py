@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 from baseai.engine.attempt import Judgement, Part, Retry, judge
 from baseai.engine.order import NodeReport, Order, OrderedDevice, OrderedFile, Orders, Sighting, Taken
 from baseai.fleet.lease import LeaseState, clipped
-from baseai.fleet.node import SILENT_AFTER_S
+from baseai.fleet.node import SILENT_AFTER_S, NodeState
 from baseai.ground.fault import Conflict, NotFound
 from baseai.truth.history import record
 from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
@@ -32,6 +32,13 @@ STOP_GRACE_S = 20.0
 YIELD_GRACE_S = 2.0  # of what yields: it keeps nothing, and somebody waits for its accelerators
 WORKER_RESTARTS_MAX = 100  # by the launcher itself, within one attempt
 INTERRUPTIONS_MAX = 50  # attempts lost to the platform; a bound, not a budget
+CHECKPOINT_GRACE_MAX_S = 600.0  # what a run may take for its last checkpoint when its node is drained
+LEAVING = (
+    NodeState.DRAINING,
+    NodeState.REPAIRING,
+    NodeState.QUARANTINED,
+    NodeState.RMA,
+)  # nothing stays there
 CONTROLLER = Scope(tenant_id=None, actor="controller")
 Row = dict[str, Any]
 
@@ -92,6 +99,9 @@ class Engine:
     async def _order(self, session: Session, row: Row) -> Order:
         spec = RunSpec.from_json(row["spec"])
         grace_s = YIELD_GRACE_S if isinstance(spec.work, BurnIn) else STOP_GRACE_S
+        stop_grace_s = grace_s
+        if row["stop"] and row["attempt_reason"] == Reason.DRAINED:
+            stop_grace_s = max(grace_s, await _checkpoint_grace_s(session, row["run_id"]))
         devices = await fetch_all(
             session,
             "SELECT c.accelerator_id, c.model, c.device_index FROM lease_accelerators JOIN accelerators c"
@@ -116,6 +126,7 @@ class Engine:
                 "workers": spec.work.workers or len(devices),
                 "max_restarts": WORKER_RESTARTS_MAX,
                 "seed": spec.work.config.get("seed", 0),
+                "grace_s": CHECKPOINT_GRACE_MAX_S,  # how long it really has, its agent says
             }
         return Order(
             lease_id=row["lease_id"],
@@ -152,7 +163,7 @@ class Engine:
             ends_in_s=row["ends_in_s"] - grace_s,
             stop=row["stop"],
             stop_reason=row["attempt_reason"] if row["stop"] else None,
-            stop_grace_s=grace_s,
+            stop_grace_s=stop_grace_s,
         )
 
     # ---- from the nodes
@@ -386,9 +397,10 @@ class Engine:
         spec = RunSpec.from_json(run["spec"])
         judgement = judge(
             RunState(run["state"]),
-            [_part(lease) for lease in leases],
+            [_part(lease, attempt["reason"] if attempt["stop"] else None) for lease in leases],
             stop=Reason(run["stop_reason"]) if run["stop_reason"] else None,
             halted=attempt["stop"],
+            drained=await _drained(session, leases),
             retry=_retry(spec, run, await _now(session)),
             errors=run["errors"],
             interruptions=run["interruptions"],
@@ -518,6 +530,31 @@ async def _halted(session: Session, run: Row) -> bool:
     return row is None or bool(row["stop"])
 
 
+async def _checkpoint_grace_s(session: Session, run_id: str) -> float:
+    """How long the run may take for its last checkpoint: twice its slowest of late, and a step."""
+    row = await fetch_one(
+        session,
+        "SELECT max(save_s) AS slowest FROM (SELECT save_s FROM checkpoints WHERE run_id = %s"
+        " ORDER BY committed_at DESC LIMIT 5) late",
+        (run_id,),
+    )
+    slowest_s = float(row["slowest"] or 0.0) if row else 0.0
+    return min(CHECKPOINT_GRACE_MAX_S, 2 * slowest_s + STOP_GRACE_S)
+
+
+async def _drained(session: Session, leases: Sequence[Row]) -> bool:
+    """Whether a node on which the attempt still holds a lease is being taken out of service."""
+    row = await fetch_one(
+        session,
+        "SELECT FROM nodes WHERE node_id = ANY(%s) AND state = ANY(%s) LIMIT 1",
+        (
+            [lease["node_id"] for lease in leases if lease["state"] != "released"],
+            [state.value for state in LEAVING],
+        ),
+    )
+    return row is not None
+
+
 async def _now(session: Session) -> datetime:
     row = await fetch_one(session, "SELECT now() AS at")
     assert row is not None
@@ -535,11 +572,15 @@ def _unwanted(lease: Mapping[str, Any] | None, sighting: Sighting) -> str | None
     return None
 
 
-def _part(lease: Row) -> Part:
+def _part(lease: Row, halt: str | None) -> Part:
+    """A lease as judged. halt: why the attempt was told to end, where it was."""
+    told = lease["exit_reason"]
+    if halt == Reason.DRAINED and told == Reason.STOPPED_BY_OPERATOR:
+        told = halt  # an agent of an older version, which does not know that reason
     return Part(
         node_rank=lease["node_rank"],
         started=lease["observed_from"] is not None,
-        exit_reason=Reason(lease["exit_reason"]) if lease["exit_reason"] else None,
+        exit_reason=Reason(told) if told else None,
         exit_sentence=lease["exit_sentence"],
         released=lease["state"] == "released",
     )

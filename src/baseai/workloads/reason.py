@@ -31,6 +31,7 @@ class Reason(StrEnum):
     PEER_FAILED = "peer_failed"
     DISK_FULL = "disk_full"
     PREEMPTED = "preempted"
+    DRAINED = "drained"  # its node is taken out of service: it was asked for a checkpoint and goes on elsewhere
     GRANT_STALE = "grant_stale"
     RECOVERED = "recovered"
 
@@ -70,6 +71,7 @@ VERDICTS: MappingProxyType[Reason, Verdict] = MappingProxyType(
         Reason.PEER_FAILED: Verdict(retry="interruption", billable=True, fault="platform"),
         Reason.DISK_FULL: _PLATFORM,
         Reason.PREEMPTED: Verdict(retry="interruption", billable=True, fault="nobody"),
+        Reason.DRAINED: Verdict(retry="interruption", billable=True, fault="platform"),
         Reason.GRANT_STALE: _PLATFORM,
         Reason.RECOVERED: _NOBODY,
     }
