@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
 from baseai.fleet import lease, node  # noqa: E402
+from baseai.fleet.health import repair  # noqa: E402
 from baseai.workloads import run  # noqa: E402
 
 Transitions = Mapping[tuple[StrEnum, StrEnum], StrEnum]
@@ -24,6 +25,7 @@ TABLES: tuple[tuple[str, str, Transitions], ...] = (
     ("Run", "`workloads/run.py`", run.TRANSITIONS),
     ("Lease", "`fleet/lease.py`", lease.TRANSITIONS),
     ("Node", "`fleet/node.py`", node.TRANSITIONS),
+    ("Repair", "`fleet/health/repair.py`", repair.TRANSITIONS),
 )
 
 
