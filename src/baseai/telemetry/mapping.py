@@ -15,7 +15,7 @@ import csv
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from importlib.resources import files
 from types import MappingProxyType
@@ -71,7 +71,7 @@ class Term:
     name: str  # metric or call
     arguments: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()  # into the answer of a call; "a*b" is a product of two
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: tuple[tuple[str, str], ...] = ()  # that a metric must have
     optional: bool = False
 
 
@@ -174,7 +174,11 @@ def term_of(text: str) -> Term:
         name=name,
         arguments=tuple(arguments.split(",")) if arguments else (),
         keys=tuple(keys.removeprefix(".").split(".")) if keys else (),
-        labels=MappingProxyType(dict(pair.split("=", 1) for pair in labels.split(",")) if labels else {}),
+        labels=tuple(
+            (label, value) for label, _, value in (pair.partition("=") for pair in labels.split(","))
+        )
+        if labels
+        else (),
         optional=optional,
     )
 

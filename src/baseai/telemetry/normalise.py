@@ -268,7 +268,7 @@ def place_of(metric: Metric) -> _Place | None:
     for row in rows:
         for term in row.terms:
             if canonical(term.name) == name and all(
-                labels.get(label, "").lower() == value for label, value in term.labels.items()
+                labels.get(label, "").lower() == value for label, value in term.labels
             ):
                 return _Place(
                     dialect=dialect,
@@ -336,7 +336,7 @@ def _device(dialect: Dialect, key: str, held: Mapping[tuple[str, str], _Unit], *
             f"{part} {unit.labels.get('gpu_i_profile', '')}".strip() for part, unit in instances.items()
         )
     first = (whole or next(iter(held.values()))).labels
-    (index, _), *_ = held
+    index = next((index for (index, _), unit in held.items() if unit is whole), next(iter(held))[0])
     return _Device(
         key=key,
         dialect=dialect,
@@ -350,17 +350,17 @@ def _device(dialect: Dialect, key: str, held: Mapping[tuple[str, str], _Unit], *
             serial=first.get("serial_number", "") if named else "",
             index=index,
             pci=first.get("pci_bus_id", "").lower(),
-            model=" ".join(
-                dict.fromkeys(
-                    first[label]
-                    for label in ("modelname", "model_name", "card_model", "card_series", "accelerator_type")
-                    if first.get(label)
-                )
-            ),
+            model=_model(first),
             node=first.get("hostname", "") or first.get("node", ""),
             parts=parts,
         ),
     )
+
+
+def _model(labels: Mapping[str, str]) -> str:
+    """The longest of the names that the labels give a model."""
+    labelled = ("modelname", "model_name", "card_model", "card_series", "accelerator_type")
+    return max((labels.get(label, "") for label in labelled), key=len)
 
 
 def _joined(units: Sequence[_Unit]) -> _Unit:

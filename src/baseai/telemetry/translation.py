@@ -29,6 +29,8 @@ FP64_BLANK = (2.0**47, 2.0**47 + 15)
 AMD_BLANK = (2.0**32 - 1, 2.0**64 - 1)
 UINT16_BLANK = 65_535.0
 
+NEVER_ZERO = frozenset({"temp_c", "power_w", "mem_total_b"})  # of a device that answers
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
@@ -148,7 +150,7 @@ class _Translation:
                 worst = max(worst, numbers, key=lambda state: WEIGHT[state])
                 continue
             number = sum(sum(each.values()) for each in numbers.values())
-            found.append(row.source)
+            found += [term.text for term in row.terms if term.text in numbers]
             if row.how is How.FLAG and row.bit is not None:
                 bits |= row.bit if number > 0 else 0
             elif row.how is How.COUNT:
@@ -159,9 +161,10 @@ class _Translation:
                 failed = number > 0
         if not found:
             return Reading(value=None, state=worst, source=rows[0].source)
+        source = f"{self.dialect}: {', '.join(found)}"
         if name == "throttle_bits":
-            return self._checked(name, bits, found[0])
-        return self._checked(name, remap_code(pending=pending, failed=failed, count=count), found[0])
+            return self._checked(name, bits, source)
+        return self._checked(name, remap_code(pending=pending, failed=failed, count=count), source)
 
     def _terms(self, name: str, row: MappingRow) -> dict[str, Numbers] | State:
         """The numbers of a row's terms, or why they are not enough. BLANK: the source gave its sign for no reading."""
@@ -298,12 +301,7 @@ class _Translation:
                     value=None, state=State.UNSUPPORTED, source=f"{source}; 0 on a part without such a sensor"
                 )
             return self._blank(name, source, "0 °C is no temperature of memory at work")
-        if (
-            name == "pcie_tx_bps"
-            and value == 0
-            and self.dialect in AMD
-            and not self.said.part.tells_pcie_bandwidth
-        ):
+        if value == 0 and self.dialect in AMD and self._means_nothing(name):
             return Reading(
                 value=None, state=State.UNSUPPORTED, source=f"{source}; 0 on a part that cannot say it"
             )
@@ -315,6 +313,10 @@ class _Translation:
                 name, source, f"{value:g}{unit} cannot be: {each.low:g} to {each.high:g} can; a wrong unit?"
             )
         return Reading(value=value, source=source)
+
+    def _means_nothing(self, name: str) -> bool:
+        """AMD prints 0 for what a part cannot say: whether 0 of this field is that."""
+        return name in NEVER_ZERO or (name == "pcie_tx_bps" and not self.said.part.tells_pcie_bandwidth)
 
     def compare_memory(self, fields: dict[str, Reading]) -> None:
         """Memory in use is at most memory installed, and AMD's figures are in the unit they say."""
