@@ -132,3 +132,18 @@ def test_what_runs_on_a_drained_node_is_asked_once_and_goes_on_elsewhere() -> No
 def test_a_run_that_finishes_while_its_node_is_drained_has_succeeded() -> None:
     found = judged(RunState.RUNNING, part(ended=Reason.FINISHED, released=True), halted=True, drained=True)
     assert found.moves == (RunEvent.STOP, RunEvent.SUCCEED)
+
+
+def test_what_gave_way_is_queued_again_however_often_it_did() -> None:
+    asked = judged(RunState.RUNNING, part(ended=Reason.PREEMPTED), halted=True)
+    assert (asked.moves, asked.over) == ((RunEvent.PREEMPT,), False)
+    gone = part(ended=Reason.PREEMPTED, released=True)
+    for state in (RunState.PREEMPTED, RunState.STARTING, RunState.RECOVERING):
+        found = judged(state, gone, halted=True, interruptions=99)
+        assert (found.moves, found.counts) == ((RunEvent.REQUEUE,), None)
+        assert moved(state, RunEvent.REQUEUE) is RunState.QUEUED
+
+
+def test_a_node_lost_while_its_run_gives_way_changes_nothing() -> None:
+    found = judged(RunState.PREEMPTED, part(ended=Reason.NODE_LOST, released=True), interruptions=99)
+    assert found.moves == (RunEvent.REQUEUE,)

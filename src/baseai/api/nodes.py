@@ -46,6 +46,20 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
         reason = body.reason if body else None
         return {"released": await doors.engine.declare_dead(name, actor=holder.name, reason=reason)}
 
+    @router.get("/nodes/{name}/figures")
+    async def figures(name: str, holder: Holder = gate.allowed(Deed.SEE_FLEET)) -> wire.NodeFigures:
+        """What tests of the node measured, against data sheet, fleet and its own past."""
+        return wire.NodeFigures.model_validate(await doors.proving.figures_of(scope_of(holder), name))
+
+    @router.post("/nodes/{name}/test", status_code=201)
+    async def test(
+        name: str, body: wire.NewTest | None = None, holder: Holder = gate.allowed(Deed.STEER_FLEET)
+    ) -> wire.Page:
+        """Test the node's accelerators. The test yields to customers' runs and is not billed."""
+        profile = (body or wire.NewTest()).profile
+        asked = await doors.proving.ask(name, profile, actor=holder.name)
+        return wire.Page(items=[wire.BurnInView.model_validate(row) for row in asked])
+
     @router.post("/nodes/{name}/{verb}")
     async def steer(
         name: str, verb: str, body: wire.Why | None = None, holder: Holder = gate.allowed(Deed.STEER_FLEET)

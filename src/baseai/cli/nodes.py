@@ -5,7 +5,7 @@ Invariant: a move of a node is asked for by its verb with a reason; the platform
 
 import json
 from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from baseai.cli.column import Column, age, figure, instant_text, money_column, p
 from baseai.cli.runs import Cursor, Limit
 from baseai.ground.clock import instant, now_utc
 from baseai.ground.quantity import shown_mib
+
+if TYPE_CHECKING:
+    from baseai.api.schemas import NodeFigures
 
 MOVES: Mapping[str, str] = {
     "cordon": "Take no new leases on a node; what runs there goes on.",
@@ -79,6 +82,37 @@ def add_nodes(app: typer.Typer, environ: Mapping[str, str]) -> None:
 
     for verb, meaning in MOVES.items():
         _add_move(node, verb, meaning, environ)
+
+    @command(node, "test", example="baseai node test gpu-07 --profile standard", environ=environ)
+    def test_node(
+        call: Call,
+        node: NodeName,
+        profile: Annotated[
+            str, typer.Option("--profile", help="How long and how hard: quick, standard or soak.")
+        ] = "quick",
+    ) -> None:
+        """Test a node's accelerators: products, memory, collectives, heat.
+
+        It starts when nobody wants them, is stopped for whoever does, is not billed, and begins again by itself.
+        """
+        answer = call.platform.post(f"/nodes/{segment(node)}/test", {"profile": profile})
+        if call.screen.as_json:
+            call.screen.document(answer.text)
+            return
+        for one in json.loads(answer.text)["items"]:
+            call.screen.say(f"{plain(one['run_id'])} tests {plain(one['model'])} of {plain(one['node'])}")
+        call.screen.note(f"`baseai node figures {plain(node)}` shows what it measures")
+
+    @command(node, "figures", example="baseai node figures gpu-07", environ=environ)
+    def figures(call: Call, node: NodeName) -> None:
+        """Show what tests of a node measured, against data sheet, fleet and its own past."""
+        from baseai.api.schemas import NodeFigures
+
+        answer = call.platform.send("GET", f"/nodes/{segment(node)}/figures", document=None)
+        if call.screen.as_json:
+            call.screen.document(answer.text)
+            return
+        _show_figures(call, answer.read(NodeFigures))
 
     @command(
         node, "declare-dead", example="baseai node declare-dead gpu-07 --reason 'burnt'", environ=environ
@@ -200,6 +234,67 @@ def _show(call: Call, method: str, path: str, document: object) -> None:
             [Column(head=head, right=head == "INDEX") for head in heads.values()],
             [["" if one.get(key) is None else str(one[key]) for key in heads] for one in devices],
         )
+
+
+def _show_figures(call: Call, found: "NodeFigures") -> None:
+    now = now_utc()
+    call.screen.table(
+        [
+            Column(head=head)
+            for head in ("TEST", "MODEL", "WHY", "PROFILE", "STATE", "VERDICT", "ASKED", "WHAT")
+        ],
+        [
+            (
+                one.run_id,
+                one.model,
+                one.occasion,
+                one.profile,
+                one.state or "",
+                one.verdict or "",
+                age(one.asked_at, now),
+                one.sentence or "",
+            )
+            for one in found.burn_ins
+        ],
+    )
+    if not found.burn_ins:
+        call.screen.note(f"never tested; `baseai node test {plain(found.node)}` does it")
+    if not found.figures:
+        return
+    call.screen.say("")
+    call.screen.table(
+        [
+            Column(head="OF"),
+            Column(head="TEST"),
+            Column(head="VALUE", right=True),
+            Column(head="UNIT"),
+            Column(head="OF PEAK", right=True),
+            Column(head="OF FLEET", right=True),
+            Column(head="OF OWN", right=True),
+            Column(head="NOTE"),
+        ],
+        [
+            (
+                "all" if one.device_index is None else f"{one.model} {one.device_index}",
+                f"{one.test} {one.variant}",
+                figure(one.value),
+                one.unit,
+                _share_text(one.ratio) or ("" if one.value is None else _no_peak_text(one.test)),
+                _share_text(one.fleet_ratio),
+                _share_text(one.own_ratio),
+                one.alert or one.sentence or "",
+            )
+            for one in found.figures
+        ],
+    )
+
+
+def _share_text(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.0%}"
+
+
+def _no_peak_text(test: str) -> str:
+    return "no peak known" if test in ("gemm", "memory", "bus") else ""
 
 
 def _free_text(models: Mapping[str, int], free: Mapping[str, int]) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from baseai.catalog.accelerator import CPU_SLOT
 from baseai.fleet.machine import MachineFacts
 from baseai.fleet.node import NodeEvent, NodeState, moved
 from baseai.ground.fault import Conflict, NotFound, Refused
@@ -75,9 +76,10 @@ class Fleet:
             await record(session, "node", node_id, "joined", actor=scope.actor, to_state="onboarding")
             await self._write_facts(session, node_id, facts, scope.actor)
             if known is None:
-                await self._move(
-                    session, node_id, NodeEvent.ADMIT, scope.actor, "nothing on it needs burning in yet"
-                )
+                real = sorted({device.model for device in facts.devices} - {CPU_SLOT})
+                event = NodeEvent.BURN if real else NodeEvent.ADMIT
+                why = f"{', '.join(real)} to be tested" if real else "CPU slots need no burning in"
+                await self._move(session, node_id, event, scope.actor, why)
         return node_id, key
 
     async def learn(self, node_id: NodeId, facts: MachineFacts) -> None:

@@ -53,6 +53,9 @@ class _Cycle:
     grants: list[Grant]
     waiting: list[_Waiting]
     evictions: dict[RunId, None]
+    clearing: set[
+        int
+    ]  # numbers of nodes on which somebody is evicted: what is placed there starts afterwards
 
 
 def decide(snapshot: Snapshot, now: datetime, *, explained_most: int = EXPLAINED_MOST) -> Plan:
@@ -102,6 +105,7 @@ def _served(snapshot: Snapshot, now: datetime) -> _Cycle:
         grants=[],
         waiting=[],
         evictions={},
+        clearing=set(),
     )
     hopeless: dict[Likeness, tuple[WaitKind, Booking | None]] = {}
     permits: dict[Likeness, Bools] = {}
@@ -159,20 +163,26 @@ def _cleared(
 ) -> tuple[Placement, bool]:
     """The placement, or one as good that evicts nobody, and whether all of it is clear now.
 
-    As good means the same model and number on each node: no run gets less because a test was there first. Where
-    there is none, the runs that yield on the nodes in question are evicted and leave `beside`.
+    As good means the same model and number on nodes that are as tight: neither this run nor a later one gets less
+    because a test was there first. Where there is none, the runs that yield on these nodes are evicted and leave
+    `beside`.
     """
     if cycle.beside is cycle.free:
         return placement, True
     alike = replace(demand, asks=(Ask(models=(placement.model,), count=placement.count),))
     beside = place(alike, snapshot, cycle.beside, [cycle.free, *left], usable=snapshot.ready, allowed=allowed)
-    if beside is not None:
-        return beside, True
+    if beside is not None and _as_tight(beside, placement, cycle.free):
+        return beside, cycle.clearing.isdisjoint(beside.nodes.tolist())
     for node in placement.nodes.tolist():
+        cycle.clearing.add(node)
         held = np.flatnonzero(snapshot.yielding.node == node).tolist()
         cycle.evictions.update(dict.fromkeys(snapshot.yielding_runs[lease] for lease in held))
         _give_back(node, snapshot, cycle)
     return placement, False
+
+
+def _as_tight(one: Placement, other: Placement, free: Capacity) -> bool:
+    return bool(np.array_equal(np.sort(free.accelerators[one.bays]), np.sort(free.accelerators[other.bays])))
 
 
 def _give_back(node: int, snapshot: Snapshot, cycle: _Cycle) -> None:

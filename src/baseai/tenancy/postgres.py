@@ -19,6 +19,7 @@ from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
 LINK_LIVES = timedelta(minutes=10)
 SESSION_LIVES = timedelta(hours=12)
 TOKEN_LIVES = timedelta(hours=24)
+HOUSE = "house"  # the platform's own tenant, whose runs test nodes
 Row = dict[str, Any]
 
 
@@ -91,7 +92,9 @@ class Tenancy:
     # ---- tenants and projects
 
     async def make_tenant(self, name: str, *, actor: str) -> Row:
-        """A tenant and its first project, `main`. Raises Conflict when the name is taken."""
+        """A tenant and its first project, `main`. Raises Conflict when the name is taken, Refused for our own."""
+        if name == HOUSE:
+            raise Refused(f"{HOUSE} is the platform's own tenant: choose another name")
         async with self._truth.transaction(Scope(tenant_id=None, actor=actor)) as session:
             made = await fetch_one(
                 session,
@@ -108,7 +111,25 @@ class Tenancy:
 
     async def tenants_exist(self) -> bool:
         async with self._truth.transaction() as session:
-            return await fetch_one(session, "SELECT FROM tenants LIMIT 1") is not None
+            return await fetch_one(session, "SELECT FROM tenants WHERE NOT house LIMIT 1") is not None
+
+    async def house(self) -> tuple[TenantId, ProjectId]:
+        """The platform's own project, made when it is first asked for. It is on no list and takes no keys."""
+        async with self._truth.transaction() as session:
+            await session.execute(
+                "INSERT INTO tenants (tenant_id, name, house) VALUES (%s, %s, true) ON CONFLICT DO NOTHING",
+                (mint("ten"), HOUSE),
+            )
+            await session.execute(
+                "INSERT INTO projects (project_id, tenant_id, name) SELECT %s, tenant_id, 'main' FROM tenants"
+                " WHERE house ON CONFLICT DO NOTHING",
+                (mint("prj"),),
+            )
+            row = await fetch_one(
+                session, "SELECT p.* FROM projects p JOIN tenants t USING (tenant_id) WHERE t.house"
+            )
+        assert row is not None
+        return TenantId(row["tenant_id"]), ProjectId(row["project_id"])
 
     async def make_project(self, tenant: str, name: str, *, actor: str) -> Row:
         async with self._truth.transaction(Scope(tenant_id=None, actor=actor)) as session:
@@ -123,7 +144,7 @@ class Tenancy:
                 session,
                 "SELECT t.*, coalesce(array_agg(p.name ORDER BY p.name) FILTER (WHERE p.name IS NOT NULL), '{}')"
                 " AS projects FROM tenants t LEFT JOIN projects p USING (tenant_id)"
-                " WHERE %s = '*' OR t.tenant_id = %s GROUP BY t.tenant_id ORDER BY t.name",
+                " WHERE NOT t.house AND (%s = '*' OR t.tenant_id = %s) GROUP BY t.tenant_id ORDER BY t.name",
                 (scope.setting(), scope.setting()),
             )
 
@@ -133,7 +154,7 @@ class Tenancy:
             row = await fetch_one(
                 session,
                 "SELECT p.* FROM projects p JOIN tenants t USING (tenant_id)"
-                " WHERE (%(tenant)s::text IS NULL OR t.name = %(tenant)s OR t.tenant_id = %(tenant)s)"
+                " WHERE NOT t.house AND (%(tenant)s::text IS NULL OR t.name = %(tenant)s OR t.tenant_id = %(tenant)s)"
                 " AND (%(name)s::text IS NULL OR p.name = %(name)s) ORDER BY t.created_at, p.created_at LIMIT 1",
                 {"tenant": tenant, "name": name},
             )
@@ -167,7 +188,9 @@ class Tenancy:
 
     async def _tenant_id(self, session: Session, name: str) -> str:
         row = await fetch_one(
-            session, "SELECT tenant_id FROM tenants WHERE name = %s OR tenant_id = %s", (name, name)
+            session,
+            "SELECT tenant_id FROM tenants WHERE NOT house AND (name = %s OR tenant_id = %s)",
+            (name, name),
         )
         if row is None:
             raise NotFound("tenant", name)

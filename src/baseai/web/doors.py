@@ -10,6 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, Protocol
 
+from baseai.telemetry.store import AskedStore
 from baseai.tenancy.key import Holder
 from baseai.truth.session import Scope
 from baseai.web.language import ZONE
@@ -34,6 +35,18 @@ class Views(Protocol):
     async def nodes(self, scope: Scope) -> Sequence[Row]: ...
 
     async def accelerators(self, scope: Scope, node_id: str) -> Sequence[Row]: ...
+
+    async def installed(self, scope: Scope) -> Sequence[Row]:
+        """Every accelerator in service: serial, model, device_index, node_id, node, site, rack, health, simulated.
+
+        rack is "" where none is known; run_id, run and tenant are who holds it, None where nobody does.
+        """
+
+    async def accelerator(self, scope: Scope, serial: str) -> Row:
+        """One accelerator with node, node_id, site, health, simulated, and `leases`, the newest that used it.
+
+        Raises NotFound.
+        """
 
     async def offers(self) -> Sequence[Row]: ...
 
@@ -78,6 +91,13 @@ class Health(Protocol):
         """One node, with ended evidence and repairs of the last 30 days too. Raises NotFound."""
 
 
+class Proving(Protocol):
+    """What burn-ins measured, against data sheets and against their like."""
+
+    async def figures_of(self, scope: Scope, node: str) -> Row:
+        """One node's burn-ins and newest figures: a row with the fields of NodeFigures. Raises NotFound."""
+
+
 class Gate(Protocol):
     """Who a browser is. Each raises NotAdmitted for what is wrong, used up or expired."""
 
@@ -113,4 +133,8 @@ class WebDoors:
     money: Money
     gate: Gate
     news: News
+    eyes: AskedStore | None = None  # None: nothing is measured here, and the pages say so
+    uses: Uses | None = None
+    health: Health | None = None
+    proving: Proving | None = None
     settings: WebSettings = WebSettings()
