@@ -10,7 +10,7 @@ import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +20,7 @@ from baseai.ground.clock import hour_of, now_utc
 from baseai.ground.fault import NotFound, Refused
 from baseai.ground.identity import derived
 from baseai.telemetry.attribution import FIELDS, Course, counter_mj, course_of, uses_of
+from baseai.telemetry.exposition import Scrape
 from baseai.telemetry.field import ACCELERATOR, Origin
 from baseai.telemetry.intake import (
     CollectorState,
@@ -31,10 +32,14 @@ from baseai.telemetry.intake import (
     clock_shift_ms,
     taken_in,
 )
+from baseai.telemetry.normalise import Normaliser, place_of
+from baseai.telemetry.remote_write import Ticks, Written, sent_of
 from baseai.telemetry.sample import Batch
+from baseai.telemetry.sample import Row as SampleRow
 from baseai.telemetry.span import Span
 from baseai.telemetry.store import AskedStore, FedStore, Place, StoreAway
 from baseai.telemetry.tally import Tally, tally_of
+from baseai.telemetry.translation import Remembered
 from baseai.telemetry.use import Use
 from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
 
@@ -44,6 +49,7 @@ HOUR = timedelta(hours=1)
 DEVICES_KNOWN_S = 30.0  # for so long a node's devices are not asked for again
 COLLECTORS_TOLD_S = 60.0  # nor its collectors written down, while nothing about them changes
 INTAKE = "intake"  # the collector by whose name the server says what it thinks of a node's batches
+STRANGERS_TOLD = 20
 BIG_ROWS = 2_000  # a batch of so many is judged beside the loop
 
 LATE_MS = 60_000  # a sample of an hour that ended longer ago may find it closed
@@ -88,6 +94,11 @@ class Intake:
         self._devices: dict[str, _Devices] = {}
         self._placed: dict[tuple[str, str], Place] = {}
         self._told: dict[str, _Told] = {}
+        # Of what Prometheus servers write: by node, "" for the fleet.
+        self._names: dict[str, tuple[float, Mapping[str, tuple[str, str, str]]]] = {}
+        self._before: dict[str, Mapping[str, Remembered]] = {}
+        self._normaliser = Normaliser()
+        self._ticks = Ticks()
 
     async def take(self, node_id: str, measurement: Measurement) -> Received:
         """What of it is safe, and what will never be taken. Raises StoreAway: then send all of it again."""
@@ -131,6 +142,64 @@ class Intake:
     async def serials(self, node_id: str) -> Mapping[str, str]:
         """The accelerators of a node: serial → model."""
         return (await self._known(node_id)).models
+
+    async def receive(self, scrape: Scrape, *, body_digest: str, node_id: str | None) -> Written:
+        """Keep what a Prometheus wrote of accelerators: of one node's, or with None of all. Raises StoreAway."""
+        now = now_utc()
+        devices = await self._named(node_id)
+        whose = node_id or ""
+        normalised = await asyncio.to_thread(
+            self._normaliser.normalise, scrape, at_ms=_ms(now), source="remote write", before=self._before.get(whose)
+        )  # fmt: skip
+        self._before[whose] = normalised.remembered
+        by_node: dict[tuple[str, str], list[SampleRow]] = {}
+        strangers: dict[str, None] = {}
+        for row in normalised.rows:
+            identity = normalised.identities[row.key]
+            names = (identity.serial, identity.uuid, f"{identity.node}/{identity.pci}")
+            found = next((devices[name.lower()] for name in names if name.lower() in devices), None)
+            if found is None:
+                strangers[row.key] = None
+                continue
+            serial, owner, boot_id = found
+            whole = self._ticks.whole(replace(row, key=serial))
+            by_node.setdefault((owner, boot_id), []).append(whole)
+        kept = refused = 0
+        for (owner, boot_id), rows in by_node.items():
+            sent = sent_of(rows, batch_id=derived("rwr", body_digest, owner), boot_id=boot_id)
+            taken = await self._judged(owner, sent, shift_ms=0, now=now)
+            refused += len(rows) - (len(taken.batch) if taken.batch else 0)
+            if taken.batch is not None:
+                await self.keep(taken.batch, now=now)
+                kept += len(taken.batch)
+        return Written(
+            samples=len(scrape),
+            rows=kept,
+            samples_unknown=sum(place_of(metric) is None for metric in scrape.metrics),
+            devices_unknown=tuple(strangers)[:STRANGERS_TOLD],
+            rows_refused=refused,
+        )
+
+    async def _named(self, node_id: str | None) -> Mapping[str, tuple[str, str, str]]:
+        """Accelerators by every name an exporter may give them, in small letters: serial, node and its boot."""
+        at_s, found = self._names.get(node_id or "", (float("-inf"), {}))
+        if time.monotonic() - at_s < DEVICES_KNOWN_S:
+            return found
+        async with self._truth.transaction() as session:
+            rows = await fetch_all(
+                session,
+                "SELECT a.serial, a.uuid, a.pci, a.node_id, n.name, n.boot_id FROM accelerators a"
+                " JOIN nodes n USING (node_id) WHERE %(node)s::text IS NULL OR a.node_id = %(node)s",
+                {"node": node_id},
+            )
+        found = {
+            name.lower(): (row["serial"], row["node_id"], row["boot_id"])
+            for row in rows
+            for name in (row["serial"], row["uuid"], row["pci"] and f"{row['name']}/{row['pci']}")
+            if name
+        }
+        self._names[node_id or ""] = (time.monotonic(), found)
+        return found
 
     async def _judged(self, node_id: str, sent: Sent, *, shift_ms: int, now: datetime) -> TakenIn:
         known = await self._known(node_id)
