@@ -27,23 +27,27 @@ def test_product_names_become_models_of_the_catalogue() -> None:
 
 def test_nvidia_devices_are_read_and_unknown_ones_left_out() -> None:
     table = (
-        "0, 1654922012345, GPU-aa, NVIDIA H100 80GB HBM3, 81559\n"
-        "1, [N/A], GPU-bb, NVIDIA L40S, 46068\n"
-        "2, [N/A], GPU-cc, NVIDIA GeForce RTX 3060, 12288\n"
+        "0, 1654922012345, GPU-aa, NVIDIA H100 80GB HBM3, 81559, 00000000:9B:00.0\n"
+        "1, [N/A], GPU-bb, NVIDIA L40S, 46068, [N/A]\n"
+        "2, [N/A], GPU-cc, NVIDIA GeForce RTX 3060, 12288, 00000000:C1:00.0\n"
     )
     found = [(each.index, each.serial, each.model, each.memory_mib) for each in nvidia_devices(table)]
     assert found == [(0, "1654922012345", "H100-SXM", 81559), (1, "GPU-bb", "L40S", 46068)]
+    names = [(each.uuid, each.pci) for each in nvidia_devices(table)]
+    assert names == [("GPU-aa", "0000:9b:00.0"), ("GPU-bb", None)]
 
 
 def test_amd_devices_are_read() -> None:
     entry = {
         "gpu": 3,
         "asic": {"market_name": "AMD Instinct MI300X", "asic_serial": "0xAB"},
+        "bus": {"bdf": "0000:C1:00.0"},
         "vram": {"size": {"value": 196592, "unit": "MB"}},
     }
     for said in ([entry], {"gpu_data": [entry]}):
         (device,) = amd_devices(json.dumps(said))
         assert (device.index, device.serial, device.model, device.memory_mib) == (3, "0xAB", "MI300X", 196592)
+        assert device.pci == "0000:c1:00.0"
     assert amd_devices("no json") == []
 
 

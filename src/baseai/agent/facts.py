@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from baseai import __version__
 from baseai.agent.environment import CPU_SLOT
+from baseai.agent.roster import pci_of
 from baseai.api.schemas import Device, NodeFacts
 from baseai.ground.identity import derived
 
@@ -52,24 +53,33 @@ def model_of(product: str) -> str | None:
 
 
 def nvidia_devices(table: str) -> list[Device]:
-    """Devices out of `nvidia-smi --query-gpu=index,serial,uuid,name,memory.total --format=csv,noheader,nounits`."""
+    """Devices out of `nvidia-smi --query-gpu=index,serial,uuid,name,memory.total,pci.bus_id`, plain csv."""
     devices = []
     for row in csv.reader(io.StringIO(table), skipinitialspace=True):
-        if len(row) != 5:
+        if len(row) != 6:
             continue
-        index, serial, uuid, product, memory = (field.strip() for field in row)
+        index, serial, uuid, product, memory, bus = (field.strip() for field in row)
         model = model_of(product)
         if model is None or not index.isdigit():
             log.warning("accelerator %r is not in the catalogue and is not offered", product)
             continue
         known = serial if serial.isalnum() and serial not in ("0", "NA") else uuid
         memory_mib = int(memory) if memory.isdigit() else 0
-        devices.append(Device(serial=known, model=model, index=int(index), memory_mib=memory_mib))
+        devices.append(
+            Device(
+                serial=known,
+                model=model,
+                index=int(index),
+                memory_mib=memory_mib,
+                uuid=uuid or None,
+                pci=pci_of(bus),
+            )
+        )
     return devices
 
 
 def amd_devices(text: str) -> list[Device]:
-    """Devices out of `amd-smi static --asic --vram --json`."""
+    """Devices out of `amd-smi static --asic --bus --vram --json`."""
     devices = []
     with contextlib.suppress(ValueError, TypeError, AttributeError):
         found = json.loads(text)
@@ -84,16 +94,26 @@ def amd_devices(text: str) -> list[Device]:
             size = entry.get("vram", {}).get("size", {})
             memory_mib = int(size.get("value", 0)) if isinstance(size, dict) else 0
             serial = str(asic.get("asic_serial") or f"amd-{entry['gpu']}")
-            devices.append(Device(serial=serial, model=model, index=int(entry["gpu"]), memory_mib=memory_mib))
+            bus = entry.get("bus", {})
+            devices.append(
+                Device(
+                    serial=serial,
+                    model=model,
+                    index=int(entry["gpu"]),
+                    memory_mib=memory_mib,
+                    uuid=str(asic["asic_uuid"]) if asic.get("asic_uuid") else None,
+                    pci=pci_of(str(bus.get("bdf", ""))) if isinstance(bus, dict) else None,
+                )
+            )
     return devices
 
 
 def observe_devices() -> list[Device]:
     """The accelerators the drivers of this machine know; empty where there is no driver's program."""
-    query = ["--query-gpu=index,serial,uuid,name,memory.total", "--format=csv,noheader,nounits"]
+    query = ["--query-gpu=index,serial,uuid,name,memory.total,pci.bus_id", "--format=csv,noheader,nounits"]
     return [
         *nvidia_devices(_said_by("nvidia-smi", *query)),
-        *amd_devices(_said_by("amd-smi", "static", "--asic", "--vram", "--json")),
+        *amd_devices(_said_by("amd-smi", "static", "--asic", "--bus", "--vram", "--json")),
     ]
 
 

@@ -1,8 +1,8 @@
 """Merging makes one row of what several collectors said of one thing at one tick, field by field.
 
-Invariant: a value beats a state that says why there is none; among values the collector of the lower rank counts, and
-each field keeps its source. A counter stays with the collector that spoke of it first: two counters of the same thing
-begin at different numbers, and the step between them would be charged to somebody.
+Invariant: a value beats a state that says why there is none, what is measured beats what is estimated, and then the
+collector of the lower rank counts; each field keeps its source. A counter stays with the collector that spoke of it
+first: two counters of one thing begin at different numbers, and the step between them would be charged to somebody.
 """
 
 import math
@@ -14,8 +14,8 @@ from baseai.telemetry.field import Family, Kind, Origin, State
 from baseai.telemetry.sample import Reading, Row, Trouble, code_of
 
 ABSENT = Reading(value=None, state=State.ABSENT)
-# Which word says most where nobody has a value.
-_TELLING = (State.PAUSED, State.BLANK, State.UNSUPPORTED, State.ABSENT)
+# Which word says most.
+_TELLING = (State.VALUE, State.PAUSED, State.BLANK, State.UNSUPPORTED, State.ABSENT)
 _PLAIN = (State.VALUE, State.ABSENT)  # what the wire says without a code
 
 
@@ -37,28 +37,45 @@ class Voices:
 
 def merged(family: Family, told: Iterable[Told], *, ts_ms: int, voices: Voices) -> tuple[Row, ...]:
     """One row per key, at `ts_ms`, in the order in which keys first appear. Fields outside the family are left out."""
-    fields_of: dict[str, dict[str, Reading]] = {}
-    for each in sorted(told, key=lambda each: each.rank):
+    words: dict[str, dict[str, list[_Word]]] = {}
+    for each in told:
         for row in each.rows:
-            kept = fields_of.setdefault(row.key, {})
+            of_row = words.setdefault(row.key, {})
             for name, reading in row.fields.items():
-                if name not in family.index:
-                    continue
-                if family[name].kind is Kind.COUNTER and reading.value is not None:
-                    place = (family.name, row.key, name)
-                    if voices.of.setdefault(place, each.collector) != each.collector:
-                        continue
-                if _beats(reading, kept.get(name)):
-                    kept[name] = reading
-    return tuple(Row(key=key, ts_ms=ts_ms, fields=fields) for key, fields in fields_of.items() if fields)
+                if name in family.index:
+                    of_row.setdefault(name, []).append(_Word(each.rank, each.collector, reading))
+    rows = []
+    for key, of_row in words.items():
+        fields = {
+            name: _best(
+                spoken, (family.name, key, name) if family[name].kind is Kind.COUNTER else None, voices
+            )
+            for name, spoken in of_row.items()
+        }
+        if fields:
+            rows.append(Row(key=key, ts_ms=ts_ms, fields=fields))
+    return tuple(rows)
 
 
-def _beats(fresh: Reading, kept: Reading | None) -> bool:
-    if kept is None:
-        return True
-    if kept.state is State.VALUE or fresh.state is State.VALUE:
-        return kept.state is not State.VALUE
-    return _TELLING.index(fresh.state) < _TELLING.index(kept.state)
+@dataclass(frozen=True, slots=True)
+class _Word:
+    rank: int
+    collector: str
+    reading: Reading
+
+    @property
+    def weight(self) -> tuple[int, int, int]:
+        """The least counts most: a value, measured, of the lower rank."""
+        return _TELLING.index(self.reading.state), int(self.reading.origin), self.rank
+
+
+def _best(spoken: list[_Word], counter: tuple[str, str, str] | None, voices: Voices) -> Reading:
+    best = min(spoken, key=lambda word: word.weight)
+    if counter is None or best.reading.state is not State.VALUE:
+        return best.reading
+    voice = voices.of.setdefault(counter, best.collector)
+    own = [word for word in spoken if word.collector == voice]
+    return min(own, key=lambda word: word.weight).reading if own else ABSENT
 
 
 def grouped(rows: Sequence[Row]) -> list[tuple[dict[str, str], list[Row]]]:

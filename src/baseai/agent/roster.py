@@ -1,7 +1,6 @@
 """The roster knows the accelerators of this node by every name that drivers, exporters and kernels give them.
 
-Invariant: a name leads to one serial or to none; a name that leads to none is told, never guessed at. What stands
-behind a known name and a slash is a partition of that device and stays with it.
+Invariant: a name leads to one serial or to none; a name that leads to none is told, never guessed at.
 """
 
 import re
@@ -47,13 +46,10 @@ class Roster:
             ]
             self._serial_of.update({name.lower(): each.serial for name in names if name})
 
-    def serial_of(self, name: str) -> str | None:
-        """The key under which readings of `name` are kept: a serial, a serial with a partition behind it, or None."""
-        found = self._serial_of.get(name.lower()) or self._serial_of.get(pci_of(name) or "")
-        if found is not None:
-            return found
-        whole, slash, partition = name.rpartition("/")
-        known = (
-            self._serial_of.get(whole.lower()) or self._serial_of.get(pci_of(whole) or "") if slash else None
-        )
-        return f"{known}/{partition}" if known else None
+    def serial_of(self, *names: str) -> str | None:
+        """The serial of the device that the first known of these names means; None when nobody here knows one."""
+        for name in names:
+            found = self._serial_of.get(name.lower()) or self._serial_of.get(pci_of(name) or "")
+            if found is not None:
+                return found
+        return None

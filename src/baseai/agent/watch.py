@@ -243,7 +243,7 @@ class Watch:
             for row in said:
                 whole, wrong = sound(family, row, health.collector.name)
                 troubles += wrong
-                key = self._key_of(family, row.key)
+                key = self._key_of(family, row.key, collected.other_names.get(row.key, ()))
                 if key is None:
                     sentence = "is not among this node's accelerators; its readings are not kept"
                     troubles.append(
@@ -255,9 +255,9 @@ class Watch:
         health.tell(troubles, time.time())
         return [_Answer(health=health, rows=rows)]
 
-    def _key_of(self, family: Family, key: str) -> str | None:
+    def _key_of(self, family: Family, key: str, other_names: Sequence[str]) -> str | None:
         if family is ACCELERATOR:
-            return self._roster.serial_of(key)
+            return self._roster.serial_of(key, *other_names)
         return self._node_id if family is NODE else f"{self._node_id}/{key}"
 
     def _came_late(self, health: Health, ts_ms: int, task: "asyncio.Task[Collected | None]") -> None:
@@ -279,9 +279,7 @@ class Watch:
     def _close(self, ts_ms: int, answers: list[_Answer]) -> None:
         late, self._late = self._late, []
         present = {
-            each.health.collector.name: {
-                row.key.partition("/")[0] for row in each.rows.get(ACCELERATOR.name, ())
-            }
+            each.health.collector.name: {row.key for row in each.rows.get(ACCELERATOR.name, ())}
             for each in (*late, *answers)
         }
         lost, found = self._absences.note(present)
@@ -395,7 +393,7 @@ class Watch:
                 "event_id": witness.event_id,
                 "at": witness.at,
                 "kind": witness.kind,
-                "key": key.partition("/")[0] if key else None,
+                "key": key,
                 "code": witness.code,
                 "severity": witness.severity,
                 "sentence": witness.sentence,

@@ -21,6 +21,7 @@ class Collected:
     node's own row is empty; a port's is device/port."""
 
     rows: Mapping[str, Sequence[Row]] = field(default_factory=dict)  # by family
+    other_names: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of an accelerator, by its key in `rows`
     witnesses: Sequence[Witness] = ()
     troubles: Sequence[Trouble] = ()
 

@@ -5,6 +5,7 @@ with a sentence that says why; none is left out by a guess.
 """
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from baseai.agent.apart import Apart
 from baseai.agent.facts import allowed_cores, boot_id
@@ -14,6 +15,7 @@ from baseai.telemetry.collector import Collector, Rank, Source
 
 TIMEOUT_SHARE = 0.8  # of the interval: a source has answered or failed before it is due again
 TIMEOUT_MAX_S = 8.0
+SHORTEST_INTERVAL_S = 0.5
 
 
 def watch_and_tend(settings: AgentSettings) -> int:
@@ -22,25 +24,44 @@ def watch_and_tend(settings: AgentSettings) -> int:
 
 
 def collectors_of(settings: AgentSettings) -> Sequence[Collector]:
-    """All collectors of a node. Raises Refused for an interval that is too short to measure in."""
+    """All collectors of a node. Raises Refused for an interval too short to measure in, or no address to scrape."""
+    from baseai.telemetry.amd_smi import AmdSmi
     from baseai.telemetry.host import Host, Slots
+    from baseai.telemetry.infiniband import Infiniband
+    from baseai.telemetry.kernel_log import KernelLog
+    from baseai.telemetry.nvml import Nvml
+    from baseai.telemetry.scrape import Exporter
+    from baseai.telemetry.tpu import Tpu
 
-    if settings.sample_every_s < 0.5:
+    if settings.sample_every_s < SHORTEST_INTERVAL_S:
         raise Refused(
-            f"samples every {settings.sample_every_s:g} s are too many: 0.5 s is the shortest interval"
+            f"samples every {settings.sample_every_s:g} s are too many: {SHORTEST_INTERVAL_S:g} s is the least"
         )
-    cores = allowed_cores()
+    for url in settings.scrape:
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            raise Refused(f"{url!r} is no exporter's address; write it like http://127.0.0.1:9400/metrics")
+    boot, cores = boot_id(), allowed_cores()
     watts, watts_source = watts_of_slot()
     folder = settings.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     host = Host(
         folder=folder,
-        boot_id=boot_id(),
+        boot_id=boot,
         slots=Slots(cores=cores, count=len(cores) if settings.cpu_slots is None else settings.cpu_slots),
         watts_per_core=watts,
         watts_source=watts_source,
     )
-    return [_apart(host, settings, rank=Rank.DRIVER, quick=True)]
+    every_s, timeout_s = settings.sample_every_s, _timeout_s(settings)
+    # A controller of the board (Redfish) joins here, by a setting of its own: `Rank.BOARD`, every 30 s or slower.
+    return [
+        _apart(host, settings, quick=True),
+        _apart(Nvml(boot_id=boot), settings, quick=True),
+        _apart(AmdSmi(boot_id=boot), settings, quick=True),
+        _apart(Tpu(), settings, quick=True),
+        *(Exporter(url, interval_s=every_s, timeout_s=timeout_s, boot_id=boot) for url in settings.scrape),
+        _apart(Infiniband(), settings),
+        _apart(KernelLog(boot_id=boot), settings),
+    ]
 
 
 def watts_of_slot() -> tuple[float | None, str]:
@@ -56,7 +77,15 @@ def watts_of_slot() -> tuple[float | None, str]:
     return None, ""
 
 
-def _apart(source: Source, settings: AgentSettings, *, rank: int, quick: bool = False) -> Apart:
-    every_s = settings.sample_every_s
-    timeout_s = min(TIMEOUT_MAX_S, TIMEOUT_SHARE * every_s)
-    return Apart(source, interval_s=every_s, timeout_s=timeout_s, rank=rank, quick=quick)
+def _apart(source: Source, settings: AgentSettings, *, quick: bool = False) -> Apart:
+    return Apart(
+        source,
+        interval_s=settings.sample_every_s,
+        timeout_s=_timeout_s(settings),
+        rank=Rank.DRIVER,
+        quick=quick,
+    )
+
+
+def _timeout_s(settings: AgentSettings) -> float:
+    return min(TIMEOUT_MAX_S, TIMEOUT_SHARE * settings.sample_every_s)
