@@ -14,6 +14,7 @@ from baseai.tenancy.key import Holder, NotAdmitted
 from baseai.tenancy.role import Role
 from baseai.truth.session import Scope
 from baseai.web.doors import By, WebDoors, WebSettings
+from tests.web.fleet import Asked
 
 Row = dict[str, Any]
 NOON = datetime(2026, 11, 22, 15, 0, tzinfo=UTC)
@@ -115,9 +116,17 @@ class Platform:
     sessions: set[str] = field(default_factory=lambda: {"ses_open"})
     links: set[str] = field(default_factory=lambda: {LINK})
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    eyes: Asked | None = None
+    cells: list[Row] | None = None  # of a fleet that is too large to say by hand
+    judged: Row | None = None
+    use: Row | None = None
+    collector_rows: list[Row] = field(default_factory=list)
 
     def doors(self, *, demo: bool = False) -> WebDoors:
-        return WebDoors(views=self, money=self, gate=self, news=self, settings=WebSettings(demo=demo))
+        return WebDoors(
+            views=self, money=self, gate=self, news=self, eyes=self.eyes, uses=self if self.eyes else None,
+            health=self if self.judged else None, settings=WebSettings(demo=demo),
+        )  # fmt: skip
 
     # ---- views
 
@@ -185,11 +194,64 @@ class Platform:
             for number in range(4)
         ]  # fmt: skip
 
+    async def installed(self, scope: Scope) -> Sequence[Row]:
+        if self.cells is not None:
+            return self.cells
+        node = self.node_rows[0]
+        held = self.rows[0] if self.rows else {}
+        return [
+            {
+                **row, "node_id": node["node_id"], "node": node["name"], "site": node["site"], "rack": "",
+                "health": node["health"], "simulated": node["simulated"], "run": held.get("name"),
+                "tenant": held.get("tenant"),
+            }
+            for row in await self.accelerators(scope, node["node_id"])
+        ]  # fmt: skip
+
+    async def accelerator(self, scope: Scope, serial: str) -> Row:
+        for row in await self.installed(scope):
+            if row["serial"] == serial:
+                lease = {
+                    **self._details(self.rows[0])["leases"][0],
+                    "run_id": RUN,
+                    "run": "train-gpt",
+                    "tenant": "acme",
+                }
+                return {
+                    "state": "in_service",
+                    "memory_mib": 0,
+                    **row,
+                    "leases": [lease] if row["run_id"] else [],
+                }
+        raise NotFound("accelerator", serial)
+
     async def offers(self) -> Sequence[Row]:
         return [{"site": "local", "model": "cpu-slot", "total": 8, "free": 2, "largest_single_node": 4}]
 
     async def queue(self, scope: Scope) -> Sequence[Row]:
         return [row for row in self._seen(scope) if row["state"] == "queued"]
+
+    # ---- uses and health
+
+    async def use_of_run(self, scope: Scope, run_id: str) -> Row:
+        await self.run(scope, run_id)
+        if self.use is None:
+            raise NotFound("use", run_id)
+        return self.use
+
+    async def uses(self, scope: Scope, **_: Any) -> Sequence[Row]:
+        return []
+
+    async def collectors(self, scope: Scope, node_id: str) -> Sequence[Row]:
+        return self.collector_rows
+
+    async def nodes_health(self, scope: Scope) -> Sequence[Row]:
+        return [self.judged] if self.judged else []
+
+    async def health_of(self, scope: Scope, node: str) -> Row:
+        if self.judged is None or self.judged["node_id"] != node:
+            raise NotFound("node", node)
+        return self.judged
 
     # ---- money
 

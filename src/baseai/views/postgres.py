@@ -97,6 +97,16 @@ class Views:
             (run_id,),
         )
 
+    async def run_counts(self, scope: Scope) -> dict[str, int]:
+        """How many runs that have not ended are in which state."""
+        async with self._truth.transaction(scope) as session:
+            rows = await fetch_all(
+                session,
+                "SELECT state, count(*) AS runs FROM runs WHERE state NOT IN ('succeeded', 'failed', 'cancelled')"
+                " GROUP BY state",
+            )
+        return {"queued": 0, "running": 0, **{row["state"]: row["runs"] for row in rows}}
+
     async def points(self, scope: Scope, run_id: str, *, after_step: int = -1) -> list[Row]:
         """The curve of a run by step, the newest restart's word where steps were repeated; at most POINTS_MAX."""
         async with self._truth.transaction(scope) as session:
@@ -202,13 +212,6 @@ class Views:
         held = next((lease["run_id"] for lease in leases if lease["state"] != "released"), None)
         return {**row, "leases": leases, "run_id": held}
 
-    async def collectors(self, scope: Scope, node_id: str) -> list[Row]:
-        """How each collector of a node fares, as it last told."""
-        async with self._truth.transaction(scope) as session:
-            return await fetch_all(
-                session, "SELECT * FROM collectors WHERE node_id = %s ORDER BY name", (node_id,)
-            )
-
     async def offers(self) -> list[Row]:
         """Totals by site and model over ready nodes that speak."""
         nodes = [
@@ -260,8 +263,11 @@ class Views:
 
 def _run(row: Mapping[str, Any]) -> Row:
     spec = RunSpec.from_json(row["spec"])
+    # A burn-in's figures have a door of their own; in a list of runs they would be most of it.
+    result = {name: value for name, value in row["result"].items() if name != "figures"}
     return {
         **row,
+        "result": result,
         "gpu": spec.asked_text,
         "nodes": spec.nodes,
         "wait": {**row["wait"]} if row["wait"] and row["state"] == "queued" else None,

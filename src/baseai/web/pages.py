@@ -5,6 +5,7 @@ nothing from elsewhere and works without script; a live page sends the same frag
 """
 
 import asyncio
+import gzip
 import hashlib
 import json
 import time
@@ -14,18 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from baseai.ground.clock import now_utc
 from baseai.ground.fault import Fault, NotFound, Refused
 from baseai.ground.quantity import shown_s
+from baseai.telemetry.field import ACCELERATOR, NODE
 from baseai.tenancy.key import NotAdmitted, NotAllowed
 from baseai.tenancy.role import Deed
 from baseai.web import phrase, story
 from baseai.web.doors import Row, WebDoors
+from baseai.web.eyes import Eyes, aspect_of, map_words, plot_words, span_of
+from baseai.web.heatmap import ASPECTS
 from baseai.web.language import TAGS, Language, load_languages
+from baseai.web.reading import bytes_shown, scaled
 from baseai.web.visit import (
     LANGUAGE_COOKIE,
     LANGUAGE_KEPT_S,
@@ -44,11 +49,14 @@ STATIC_TYPES = {
     ".svg": "image/svg+xml",
 }
 RUNS_PER_PAGE = 50
+NODES_PER_PAGE = 100  # of the table under the map, which shows them all
 LIVE_EVERY_S = 1.0  # no page is told more often than this
 LIVE_AT_MOST_S = 1800.0  # then the browser connects anew
 MONEY_KEPT_S = 5.0  # sums over everything are not asked for again within this time
 
-RUN_PARTS = ("state", "curve", "figures", "result", "money", "leases", "checkpoints", "events")
+RUN_PARTS = ("state", "curve", "figures", "use", "result", "money", "leases", "checkpoints", "events")
+NODE_PARTS = ("readings", "accelerators", "health", "collectors")
+ACCELERATOR_PARTS = ("readings", "health", "leases")
 Facts = dict[str, Any]
 
 
@@ -58,6 +66,7 @@ class Pages:
     def __init__(self, doors: WebDoors) -> None:
         self.doors = doors
         self.languages = load_languages(doors.settings.zone)
+        self.eyes = Eyes(doors)
         self.static = _load_static()
         self._environments = {tag: self._environment(language) for tag, language in self.languages.items()}
         self._sums: dict[tuple[str, str | None], tuple[float, Sequence[Row]]] = {}
@@ -85,6 +94,9 @@ class Pages:
             ago=language.ago,
             lasting=lambda seconds: "–" if seconds is None else shown_s(seconds),
             mib=lambda mib: f"{language.number(mib / 1024, 1)} GiB" if mib >= 1024 else f"{mib} MiB",
+            bytes=lambda count: bytes_shown(count, language),
+            watts=lambda watts: scaled(watts, "W", language),
+            energy=lambda wh: scaled(wh, "Wh", language),
             size=lambda count: f"{language.number(count / 1e6, 1)} MB" if count else "–",
         )
         environment.globals.update(
@@ -101,6 +113,13 @@ class Pages:
             wait_words=lambda code: phrase.wait(language, code),
             failing=lambda counts: phrase.failing(language, counts),
             change_words=lambda english: phrase.change(language, english),
+            words_of=lambda table, code: phrase.of(language, getattr(phrase, table), code),
+            field_words=lambda family, name: phrase.field(language, family, name),
+            aspects=ASPECTS,
+            map_words=map_words,
+            plot_words=lambda language: plot_words(language, self.doors.settings.zone),
+            reading_looks=phrase.READING_STATES,
+            throttles=phrase.THROTTLES,
             done_ratio=story.done_ratio,
             lasted_s=story.lasted_s,
             silent_s=story.silent_s,
@@ -126,6 +145,7 @@ class Pages:
         answer.headers["Cache-Control"] = "private, no-store"
         answer.headers["Content-Language"] = language.tag
         answer.headers["Vary"] = "Cookie, Accept-Language"
+        packed(request, answer)
         if request.query_params.get("lang") == language.tag:
             answer.set_cookie(
                 LANGUAGE_COOKIE, language.tag, max_age=LANGUAGE_KEPT_S, samesite="lax", httponly=True,
@@ -153,7 +173,8 @@ class Pages:
             self._sums[key] = kept
         return kept[1]
 
-    async def fleet(self, visit: Visit) -> Facts:
+    async def fleet(self, visit: Visit, start: int = 0) -> Facts:
+        """The fleet, and NODES_PER_PAGE of its nodes from the place `start` on."""
         nodes = await self.doors.views.nodes(visit.scope)
         money = story.money_by(await self.sums("node", visit))
         names: Mapping[str, str] = {}
@@ -162,21 +183,37 @@ class Pages:
             names = {
                 run["name"]: run["run_id"] for run in reversed(runs) if run["state"] not in story.LIVE_ENDS
             }
-        return {"nodes": nodes, "models": story.models_of(nodes), "money": money, "run_ids": names}
+        return {
+            "nodes": nodes[start : start + NODES_PER_PAGE], "nodes_total": len(nodes), "start": start,
+            "step": NODES_PER_PAGE, "models": story.models_of(nodes), "money": money, "run_ids": names,
+            **await self.eyes.fleet(visit),
+        }  # fmt: skip
 
-    async def node(self, visit: Visit, name: str) -> Facts:
-        """Raises NotFound."""
-        fleet = await self.fleet(visit)
-        node = next((node for node in fleet["nodes"] if name in (node["name"], node["node_id"])), None)
+    async def found_node(self, visit: Visit, name: str) -> tuple[Row, Sequence[Row]]:
+        """A node and its accelerators. Raises NotFound."""
+        nodes = await self.doors.views.nodes(visit.scope)
+        node = next((node for node in nodes if name in (node["name"], node["node_id"])), None)
         if node is None:
             raise NotFound("node", name)
+        return node, await self.doors.views.accelerators(visit.scope, node["node_id"])
+
+    async def node(self, visit: Visit, name: str, span_name: str | None) -> Facts:
+        """Raises NotFound."""
+        node, accelerators = await self.found_node(visit, name)
         money = story.money_by(await self.sums("accelerator", visit))
-        accelerators = await self.doors.views.accelerators(visit.scope, node["node_id"])
         own = [row for each in accelerators for row in money.get(each["accelerator_id"], ())]
+        node_money = story.money_by(await self.sums("node", visit)).get(node["node_id"], ())
+        serials = [each["serial"] for each in accelerators]
         return {
             "node": node, "accelerators": accelerators, "money": money, "totals": story.sums_of(own),
-            "run_ids": fleet["run_ids"], "node_money": fleet["money"].get(node["node_id"], ()),
+            "node_money": node_money, **await self.eyes.node(visit, node, serials, span_of(span_name)),
         }  # fmt: skip
+
+    async def node_series(self, visit: Visit, name: str, span_name: str | None) -> Facts:
+        """Raises NotFound, StoreAway."""
+        node, accelerators = await self.found_node(visit, name)
+        serials = [each["serial"] for each in accelerators]
+        return await self.eyes.node_series(visit, node["node_id"], serials, span_of(span_name))
 
     async def queue(self, visit: Visit) -> Facts:
         return {"queue": await self.doors.views.queue(visit.scope)}
@@ -205,6 +242,7 @@ class Pages:
             "run": run, "leases": detail["leases"], "events": detail["events"], "checkpoints": detail["checkpoints"],
             "money": money, "curve": curve, "progress": progress, "result": run["result"] or {},
             "remaining_s": story.remaining_s(run, points), "ended": run["state"] in story.LIVE_ENDS,
+            "use": await self.eyes.use_of_run(visit, run_id), "measures": self.doors.eyes is not None,
         }  # fmt: skip
 
     async def books(self, visit: Visit) -> Facts:
@@ -224,11 +262,14 @@ class Pages:
 
     def live(
         self, request: Request, visit: Visit, changes: AsyncIterator[None], parts: Sequence[str], folder: str,
-        facts: Callable[[], Awaitable[Facts]],
+        facts: Callable[[], Awaitable[Facts]], beside: AsyncGenerator[str, None] | None = None,
     ) -> Response:  # fmt: skip
-        """A stream of the fragments of a page, each sent when it changed; it ends with the run or the session."""
+        """A stream of the fragments of a page, each sent when it changed; it ends with the run or the session.
 
-        async def told() -> AsyncIterator[str]:
+        beside: events of another kind, sent along as they come until the fragments end.
+        """
+
+        async def told() -> AsyncGenerator[str, None]:
             sent: dict[str, str] = {}
             until = time.monotonic() + LIVE_AT_MOST_S
             yield "retry: 2000\n\n"
@@ -259,7 +300,7 @@ class Pages:
                     await asyncio.sleep(LIVE_EVERY_S)
 
         return StreamingResponse(
-            told(),
+            told() if beside is None else _interleaved(told(), beside),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
@@ -270,6 +311,7 @@ class StaticFile:
 
     def __init__(self, path: Path) -> None:
         self.body = path.read_bytes()
+        self.packed = gzip.compress(self.body, mtime=0)
         self.media_type = STATIC_TYPES[path.suffix]
         self.digest = hashlib.sha256(self.body).hexdigest()[:16]
 
@@ -282,6 +324,53 @@ def _load_static() -> Mapping[str, StaticFile]:
     }
 
 
+async def _interleaved(
+    lead: AsyncGenerator[str, None], beside: AsyncGenerator[str, None]
+) -> AsyncGenerator[str, None]:
+    """What both say, as they say it, until `lead` is done; neither waits for the other."""
+    said: asyncio.Queue[str] = asyncio.Queue(maxsize=2)
+
+    async def pass_on(told: AsyncGenerator[str, None]) -> None:
+        async with aclosing(told):
+            async for text in told:
+                await said.put(text)
+
+    leading, following = asyncio.create_task(pass_on(lead)), asyncio.create_task(pass_on(beside))
+    try:
+        while not leading.done():
+            getting = asyncio.create_task(said.get())
+            at_work = {getting, leading} if following.done() else {getting, leading, following}
+            await asyncio.wait(at_work, return_when=asyncio.FIRST_COMPLETED)
+            if getting.done():
+                yield getting.result()
+            else:
+                getting.cancel()
+            if following.done():
+                following.result()  # what went wrong in it is not kept quiet
+        while not said.empty():
+            yield said.get_nowait()
+        leading.result()
+    finally:
+        leading.cancel()
+        following.cancel()
+        await asyncio.gather(leading, following, return_exceptions=True)
+
+
+def packed(request: Request, answer: Response) -> Response:
+    """The same answer in gzip where the browser takes it; a short one stays as it is."""
+    body = bytes(answer.body)
+    answer.headers.append("Vary", "Accept-Encoding")
+    if len(body) > 1000 and takes_gzip(request):
+        answer.body = gzip.compress(body, 4, mtime=0)
+        answer.headers["Content-Encoding"] = "gzip"
+        answer.headers["Content-Length"] = str(len(answer.body))
+    return answer
+
+
+def takes_gzip(request: Request) -> bool:
+    return "gzip" in request.headers.get("accept-encoding", "")
+
+
 async def _at_once_and_then(changes: AsyncIterator[None]) -> AsyncGenerator[None, None]:
     try:
         yield
@@ -290,6 +379,17 @@ async def _at_once_and_then(changes: AsyncIterator[None]) -> AsyncGenerator[None
     finally:
         if isinstance(changes, AsyncGenerator):
             await changes.aclose()  # now, so that whatever it listens on is let go with the browser
+
+
+def _start(request: Request) -> int:
+    """The place in a list that the address asks for; the first where it asks for none that there is."""
+    asked = request.query_params.get("from", "0")
+    return int(asked) if asked.isdecimal() and len(asked) < 9 else 0
+
+
+def _drawn(request: Request, told: Facts) -> Response:
+    """The series of a page's charts."""
+    return packed(request, JSONResponse(told, headers={"Cache-Control": "private, no-store"}))
 
 
 def _place(request: Request) -> Facts:
@@ -378,19 +478,83 @@ def router(doors: WebDoors) -> APIRouter:
     @routes.get("/fleet")
     async def fleet(request: Request) -> Response:
         visit = await pages.visit(request, Deed.SEE_FLEET)
-        return pages.page(request, visit, "fleet.html", **await pages.fleet(visit))
+        facts = await pages.fleet(visit, _start(request))
+        return pages.page(
+            request, visit, "fleet.html", **facts, aspect=aspect_of(request.query_params.get("aspect"))
+        )
+
+    @routes.get("/fleet/plan")
+    async def fleet_plan(request: Request) -> Response:
+        visit = await pages.visit(request, Deed.SEE_FLEET)
+        plan = await pages.eyes.plan(visit)
+        headers = {"Cache-Control": "private, no-store", "Vary": "Accept-Encoding"}
+        if not takes_gzip(request):
+            return Response(gzip.decompress(plan), media_type="application/json", headers=headers)
+        return Response(plan, media_type="application/json", headers=headers | {"Content-Encoding": "gzip"})
+
+    @routes.get("/fleet/cells")
+    async def fleet_cells(request: Request) -> Response:
+        visit = await pages.visit(request, Deed.SEE_FLEET)
+        cells, version = await pages.eyes.cells(visit, aspect_of(request.query_params.get("aspect")))
+        headers = {"Cache-Control": "private, no-store", "X-Plan": version}
+        return packed(request, Response(cells, media_type="application/octet-stream", headers=headers))
 
     @routes.get("/fleet/live")
     async def fleet_live(request: Request) -> Response:
         visit = await pages.visit(request, Deed.SEE_FLEET)
+        aspect, start = aspect_of(request.query_params.get("aspect")), _start(request)
         return pages.live(
-            request, visit, doors.news.fleet_changes(), ("fleet",), "", lambda: pages.fleet(visit)
-        )
+            request, visit, doors.news.fleet_changes(), ("sum", "fleet"), "", lambda: pages.fleet(visit, start),
+            pages.eyes.cells_told(visit, aspect),
+        )  # fmt: skip
 
     @routes.get("/nodes/{name}")
     async def node(request: Request, name: str) -> Response:
         visit = await pages.visit(request, Deed.SEE_FLEET)
-        return pages.page(request, visit, "node.html", **await pages.node(visit, name))
+        facts = await pages.node(visit, name, request.query_params.get("span"))
+        return pages.page(request, visit, "node.html", **facts)
+
+    @routes.get("/nodes/{name}/series")
+    async def node_series(request: Request, name: str) -> Response:
+        visit = await pages.visit(request, Deed.SEE_FLEET)
+        return _drawn(request, await pages.node_series(visit, name, request.query_params.get("span")))
+
+    @routes.get("/nodes/{name}/live")
+    async def node_live(request: Request, name: str) -> Response:
+        visit = await pages.visit(request, Deed.SEE_FLEET)
+        node, _ = await pages.found_node(visit, name)
+        asked = request.query_params.get("span")
+        return pages.live(
+            request, visit, pages.eyes.slow_beats(), NODE_PARTS, "node_", lambda: pages.node(visit, name, asked),
+            pages.eyes.series_told(
+                NODE, node["node_id"], span_of(asked), lambda: pages.node_series(visit, name, asked)
+            ),
+        )  # fmt: skip
+
+    @routes.get("/accelerators/{serial}")
+    async def accelerator(request: Request, serial: str) -> Response:
+        visit = await pages.visit(request, Deed.SEE_FLEET)
+        span = span_of(request.query_params.get("span"))
+        return pages.page(
+            request, visit, "accelerator.html", **await pages.eyes.accelerator(visit, serial, span)
+        )
+
+    @routes.get("/accelerators/{serial}/series")
+    async def accelerator_series(request: Request, serial: str) -> Response:
+        visit = await pages.visit(request, Deed.SEE_FLEET)
+        span = span_of(request.query_params.get("span"))
+        return _drawn(request, await pages.eyes.accelerator_series(visit, serial, span))
+
+    @routes.get("/accelerators/{serial}/live")
+    async def accelerator_live(request: Request, serial: str) -> Response:
+        visit = await pages.visit(request, Deed.SEE_FLEET)
+        span, eyes = span_of(request.query_params.get("span")), pages.eyes
+        await doors.views.accelerator(visit.scope, serial)  # 404 before anything is told
+        return pages.live(
+            request, visit, eyes.slow_beats(), ACCELERATOR_PARTS, "accelerator_",
+            lambda: eyes.accelerator(visit, serial, span),
+            eyes.series_told(ACCELERATOR, serial, span, lambda: eyes.accelerator_series(visit, serial, span)),
+        )  # fmt: skip
 
     @routes.get("/queue")
     async def queue(request: Request) -> Response:
@@ -414,6 +578,11 @@ def router(doors: WebDoors) -> APIRouter:
         visit = await pages.visit(request, Deed.SEE_RUNS)
         return pages.page(request, visit, "run.html", parts=RUN_PARTS, **await pages.run(visit, run_id))
 
+    @routes.get("/runs/{run_id}/series")
+    async def run_series(request: Request, run_id: str) -> Response:
+        visit = await pages.visit(request, Deed.SEE_RUNS)
+        return _drawn(request, await pages.eyes.run_series(visit, run_id))
+
     @routes.get("/runs/{run_id}/live")
     async def run_live(request: Request, run_id: str) -> Response:
         visit = await pages.visit(request, Deed.SEE_RUNS)
@@ -427,6 +596,7 @@ def router(doors: WebDoors) -> APIRouter:
             RUN_PARTS,
             "run_",
             lambda: pages.run(visit, run_id),
+            pages.eyes.run_told(lambda: pages.eyes.run_series(visit, run_id)) if doors.eyes else None,
         )
 
     @routes.get("/books")
@@ -453,6 +623,11 @@ def router(doors: WebDoors) -> APIRouter:
         headers = {"ETag": f'"{found.digest}"', "Cache-Control": kept}
         if request.headers.get("if-none-match") == f'"{found.digest}"':
             return Response(status_code=304, headers=headers)
+        headers["Vary"] = "Accept-Encoding"
+        if takes_gzip(request):
+            return Response(
+                found.packed, media_type=found.media_type, headers=headers | {"Content-Encoding": "gzip"}
+            )
         return Response(found.body, media_type=found.media_type, headers=headers)
 
     return routes

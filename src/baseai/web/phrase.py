@@ -100,12 +100,216 @@ ACCELERATOR_STATES: Mapping[str, Look] = MappingProxyType(
         "retired": Look(word=N_("retired"), shape="■", tone="plain"),
     }
 )
+# Of a reading: State by its name, and what only a map knows.
+READING_STATES: Mapping[str, Look] = MappingProxyType(
+    {
+        "value": Look(word=N_("value"), shape="●", tone="good"),
+        "absent": Look(
+            word=N_("absent"), shape="◌", tone="waiting", meaning=N_("Its source said nothing of it this time."),
+        ),
+        "unsupported": Look(
+            word=N_("unsupported"), shape="–", tone="plain",
+            meaning=N_("The device or its source cannot say it, ever."),
+        ),
+        "blank": Look(
+            word=N_("blank"), shape="◇", tone="warn",
+            meaning=N_("The source gave its sign for “no reading”, or a number that cannot be."),
+        ),
+        "paused": Look(
+            word=N_("paused"), shape="‖", tone="busy",
+            meaning=N_("Somebody else holds the counters, as while a user runs a profiler."),
+        ),
+        "stale": Look(
+            word=N_("silent"), shape="▲", tone="warn", meaning=N_("Nothing was heard of it for more than a minute."),
+        ),
+        "never": Look(word=N_("never heard"), shape="?", tone="plain", meaning=N_("No reading has ever come of it.")),
+    }
+)  # fmt: skip
+COLLECTOR_STATES: Mapping[str, Look] = MappingProxyType(
+    {
+        "ok": Look(word=N_("works"), shape="✓", tone="good"),
+        "failing": Look(word=N_("failing"), shape="✕", tone="bad"),
+        "off": Look(word=N_("off"), shape="■", tone="plain"),
+    }
+)
+SEVERITIES: Mapping[str, Look] = MappingProxyType(
+    {
+        "info": Look(word=N_("note"), shape="●", tone="plain"),
+        "warning": Look(word=N_("warning"), shape="▲", tone="warn"),
+        "critical": Look(word=N_("critical"), shape="✕", tone="bad"),
+    }
+)
+REPAIR_STATES: Mapping[str, Look] = MappingProxyType(
+    {
+        "proposed": Look(word=N_("proposed"), shape="◌", tone="waiting"),
+        "approved": Look(word=N_("approved"), shape="◔", tone="busy"),
+        "ordered": Look(word=N_("ordered of the node"), shape="◑", tone="busy"),
+        "done": Look(word=N_("done"), shape="✓", tone="good"),
+        "failed": Look(word=N_("did not help"), shape="✕", tone="bad"),
+        "dismissed": Look(word=N_("dismissed"), shape="■", tone="plain"),
+    }
+)
 LOOKS: Mapping[str, Mapping[str, Look]] = MappingProxyType(
     {
         "run": RUN_STATES, "node": NODE_STATES, "health": HEALTHS, "lease": LEASE_STATES,
-        "accelerator": ACCELERATOR_STATES,
+        "accelerator": ACCELERATOR_STATES, "reading": READING_STATES, "collector": COLLECTOR_STATES,
+        "severity": SEVERITIES, "repair": REPAIR_STATES,
     }
 )  # fmt: skip
+
+# What is measured, by family and field.
+FIELDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "accelerator": MappingProxyType(
+            {
+                "util_pct": N_("utilisation"),
+                "compute_pct": N_("multiprocessors active"),
+                "tensor_pct": N_("matrix units active"),
+                "membw_pct": N_("memory bandwidth"),
+                "temp_c": N_("processor temperature"),
+                "temp_mem_c": N_("memory temperature"),
+                "clock_mhz": N_("processor clock"),
+                "clock_mem_mhz": N_("memory clock"),
+                "throttle_bits": N_("slowed down because of"),
+                "throttle_ms": N_("time slowed down"),
+                "mem_used_b": N_("memory in use"),
+                "mem_total_b": N_("memory installed"),
+                "power_w": N_("power"),
+                "power_cap_w": N_("power limit"),
+                "energy_j": N_("energy counter"),
+                "pcie_tx_bps": N_("PCIe sent"),
+                "pcie_rx_bps": N_("PCIe received"),
+                "link_tx_bps": N_("links sent"),
+                "link_rx_bps": N_("links received"),
+                "ecc_ce": N_("memory errors corrected"),
+                "ecc_ue": N_("memory errors not corrected"),
+                "row_remap": N_("memory rows replaced"),
+                "link_err": N_("link errors"),
+                "fault_code": N_("fault code"),
+            }
+        ),
+        "node": MappingProxyType(
+            {
+                "cpu_pct": N_("cores in use"),
+                "mem_used_b": N_("memory in use"),
+                "mem_total_b": N_("memory installed"),
+                "disk_used_b": N_("disk in use"),
+                "disk_total_b": N_("disk installed"),
+                "disk_read_b": N_("disk read"),
+                "disk_write_b": N_("disk written"),
+                "net_rx_b": N_("Ethernet received"),
+                "net_tx_b": N_("Ethernet sent"),
+                "net_err": N_("Ethernet errors"),
+                "ib_rx_b": N_("InfiniBand received"),
+                "ib_tx_b": N_("InfiniBand sent"),
+                "power_w": N_("power"),
+                "energy_j": N_("energy counter"),
+                "temp_inlet_c": N_("inlet air temperature"),
+                "temp_cpu_c": N_("hottest processor, temperature"),
+                "fan_pct": N_("fastest fan"),
+                "psu_ok": N_("power supplies that work"),
+                "psu_total": N_("power supplies installed"),
+                "leak": N_("leaks reported"),
+                "uptime_s": N_("up for"),
+                "load1": N_("load, one minute"),
+                "accel_seen": N_("accelerators seen"),
+                "accel_expected": N_("accelerators expected"),
+            }
+        ),
+    }
+)
+PLOT_TITLES: Mapping[str, str] = MappingProxyType(
+    {
+        "activity": N_("Utilisation"),
+        "temperature": N_("Temperature"),
+        "power": N_("Power"),
+        "memory": N_("Memory"),
+        "clocks": N_("Clocks and what slows them down"),
+        "transfer": N_("PCIe and links"),
+        "processors": N_("Cores of the node"),
+        "main_memory": N_("Main memory"),
+        "node_power": N_("Power of the node"),
+        "node_temperature": N_("Temperature of the node"),
+        "network": N_("Network"),
+        "disk": N_("Disk"),
+        "util_pct": N_("Utilisation"),
+        "temp_c": N_("Temperature"),
+        "power_w": N_("Power"),
+        "mem_used_b": N_("Memory"),
+    }
+)
+ASPECTS: Mapping[str, str] = MappingProxyType(
+    {
+        "util_pct": N_("Utilisation"),
+        "temp_c": N_("Temperature"),
+        "power_w": N_("Power"),
+        "mem_pct": N_("Memory"),
+        "throttle_bits": N_("Throttling"),
+        "health": N_("Health"),
+        "holder": N_("In use by"),
+    }
+)
+THROTTLES: Mapping[str, str] = MappingProxyType(
+    {
+        "POWER_CAP": N_("power limit"),
+        "THERMAL_SW": N_("heat, by software"),
+        "THERMAL_HW": N_("heat, by hardware"),
+        "POWER_BRAKE": N_("power brake from outside"),
+        "MEM_THERMAL": N_("heat of the memory"),
+        "VR_THERMAL": N_("heat of the voltage regulators"),
+        "RELIABILITY": N_("reliability limit"),
+        "OTHER": N_("another reason"),
+    }
+)
+ORIGINS: Mapping[str, str] = MappingProxyType(
+    {"measured": N_("measured"), "estimated": N_("estimated"), "simulated": N_("simulated")}
+)
+TIERS: Mapping[str, str] = MappingProxyType(
+    {
+        "raw": N_("every sample"),
+        "minute": N_("means of 1 minute"),
+        "ten_minutes": N_("means of 10 minutes"),
+        "hour": N_("means of 1 hour"),
+    }
+)
+SPANS: Mapping[str, str] = MappingProxyType(
+    {
+        "15m": N_("15 minutes"),
+        "1h": N_("1 hour"),
+        "6h": N_("6 hours"),
+        "24h": N_("24 hours"),
+        "7d": N_("7 days"),
+    }
+)
+# What happened at an instant of a plot; `%(amount)s` is by how much a counter rose, or the code.
+MARKERS: Mapping[str, str] = MappingProxyType(
+    {
+        "fault_code": N_("fault code %(amount)s"),
+        "ecc_ue": N_("memory errors not corrected: %(amount)s"),
+        "ecc_ce": N_("memory errors corrected: %(amount)s"),
+        "row_remap": N_("memory rows replaced"),
+        "link_err": N_("link errors: %(amount)s"),
+        "boot": N_("the node started anew"),
+    }
+)
+METHODS: Mapping[str, str] = MappingProxyType(
+    {
+        "whole device": N_("whole device"),
+        "partition": N_("partition"),
+        "time slice": N_("time slice"),
+    }
+)
+STEPS: Mapping[str, str] = MappingProxyType(
+    {
+        "fabric": N_("restart the fabric manager"),
+        "reset": N_("reset the accelerator"),
+        "reboot": N_("reboot the node"),
+        "power_cycle": N_("power cycle"),
+        "reseat": N_("reseat"),
+        "rma": N_("return to its maker"),
+        "inspect": N_("inspect"),
+    }
+)
 
 REASONS: Mapping[str, str] = MappingProxyType(
     {
@@ -128,6 +332,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "peer_failed": N_("another node of the same attempt failed"),
         "disk_full": N_("a disk was full"),
         "preempted": N_("it made room for another run"),
+        "drained": N_("its node was taken out of service"),
         "grant_stale": N_("what was granted had been taken meanwhile"),
         "recovered": N_("it recovered"),
     }
@@ -176,6 +381,8 @@ WAITS: Mapping[str, str] = MappingProxyType(
         "short": N_("Too few nodes can take it now."),
         "held": N_("It fits now, but would put off a run ahead that has booked its start."),
         "never": N_("The nodes that are ready could not take it even when empty."),
+        "clearing": N_("A test of a node is being stopped for it; it starts as soon as the test is gone."),
+        "own_node": N_("It tests one node, and starts when nobody wants that node's accelerators."),
     }
 )
 
@@ -242,6 +449,15 @@ def reason(language: Language, code: str | None) -> str:
 
 def event(language: Language, code: str) -> str:
     return language.say(EVENTS.get(code, code))
+
+
+def field(language: Language, family: str, name: str) -> str:
+    return language.say(FIELDS.get(family, {}).get(name, name))
+
+
+def of(language: Language, phrases: Mapping[str, str], code: str) -> str:
+    """A code of one of the tables above, in words; as it is where the table lacks it."""
+    return language.say(phrases.get(code, code))
 
 
 def role(language: Language, code: str) -> str:

@@ -1,4 +1,5 @@
 // Swaps the fragments of a live page as the server sends them. Without this script every page is whole and still.
+// What is not a fragment (cells of the map, series of charts) is handed on as an event `live:NAME` of <main>.
 "use strict";
 (() => {
   const main = document.querySelector("main[data-live]");
@@ -48,6 +49,9 @@
     source.onmessage = (event) => {
       for (const [id, html] of Object.entries(JSON.parse(event.data))) swap(id, html);
     };
+    for (const name of ["cells", "plan", "away", "series"]) {
+      source.addEventListener(name, (event) => main.dispatchEvent(new CustomEvent(`live:${name}`, { detail: event.data })));
+    }
     source.addEventListener("over", () => { over = true; stop(); show("over"); });
     source.onerror = () => {
       show("lost");
@@ -64,6 +68,7 @@
     if (paused) { stop(); show("off"); } else start();
   });
   document.addEventListener("visibilitychange", () => { if (document.hidden) stop(); else start(); });
+  main.addEventListener("live:again", () => { stop(); start(); }); // data-live names another stream now
   bar.hidden = false;
   show("on");
   start();

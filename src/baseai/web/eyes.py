@@ -1,0 +1,309 @@
+"""The eyes are what pages show of measurements: the map of the fleet, a node, an accelerator, a run; now and live.
+
+Invariant: whatever is asked is asked within the visitor's rights; a store, a use or a verdict that is away leaves a
+page whole, and is told there. Streams send what changed, never more than the visitor may see.
+"""
+
+import asyncio
+import base64
+import gzip
+import json
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from baseai.ground.fault import Fault, NotFound
+from baseai.telemetry.field import ACCELERATOR, HARMFUL, NODE, Family, Origin, State, Throttle
+from baseai.telemetry.store import StoreAway
+from baseai.tenancy.role import Deed
+from baseai.web import phrase
+from baseai.web.doors import Row, WebDoors
+from baseai.web.heatmap import ASPECTS, FIRST, HEALTHS, Aspect, Cells, Shown, packed, packed_changes
+from baseai.web.language import Language
+from baseai.web.panel import Panels, held_of
+from baseai.web.plot import BESIDE_MAX, FIRST_SPAN, SPANS, Span
+from baseai.web.summary import summaries_by_node, summary_of
+from baseai.web.visit import Visit
+from baseai.web.watch import Look, Watch
+
+Facts = dict[str, Any]
+Asked = Callable[[], Awaitable[Facts]]
+TABLES_EVERY_S = 5.0
+RUN_EVERY_S = 10.0  # charts of a run are drawn anew no more often
+
+
+def aspect_of(name: str | None) -> Aspect:
+    """The aspect a map was asked for, or the first."""
+    return ASPECTS.get(name or FIRST) or ASPECTS[FIRST]
+
+
+def span_of(name: str | None) -> Span:
+    """The span a page was asked for, or the first."""
+    return SPANS.get(name or FIRST_SPAN) or SPANS[FIRST_SPAN]
+
+
+def map_words(language: Language) -> dict[str, Any]:
+    """All that the map says, in the reader's language, with how each aspect is coloured."""
+    states = [
+        *(state.name.lower() for state in State),
+        *("never",) * (Shown.STALE - len(State)),
+        "stale",
+        "never",
+    ]
+    return {
+        "lang": language.tag,
+        "aspects": {
+            each.name: {
+                "label": phrase.of(language, phrase.ASPECTS, each.name), "how": each.how.value, "unit": each.unit,
+                "low": each.low, "high": each.high, "scale": each.scale, "warn": each.warn, "bad": each.bad,
+            }
+            for each in ASPECTS.values()
+        },
+        "states": [language.say(phrase.READING_STATES[state].word) for state in states],
+        "healths": [language.say(phrase.HEALTHS[health].word) for health in HEALTHS] + [language.say("not judged yet")],
+        "throttles": {
+            str(each.value): phrase.of(language, phrase.THROTTLES, each.name) for each in Throttle
+        },
+        "harmful": int(HARMFUL),
+        "origins": [phrase.of(language, phrase.ORIGINS, each.name.lower()) for each in Origin],
+        "free": language.say("free"),
+        "held": language.say("leased"),
+        "unslowed": language.say("not slowed down"),
+        "benign": language.say("slowed down, as is normal"),
+        "harmed": language.say("slowed down for a harmful reason"),
+        "marked": language.say("marked"),
+    }  # fmt: skip
+
+
+def plot_words(language: Language, zone: str) -> dict[str, Any]:
+    """All that charts say beside what the server tells of each."""
+    states = [state.name.lower() for state in State]
+    return {
+        "lang": language.tag,
+        "zone": zone,
+        "states": [language.say(phrase.READING_STATES[state].word) for state in states],
+        "time": language.say("time"),
+    }
+
+
+class Eyes:
+    """What is measured, as pages show it."""
+
+    def __init__(self, doors: WebDoors) -> None:
+        self._doors = doors
+        self.watch = Watch(doors.eyes, doors.views)
+        self.panels = Panels(doors.eyes)
+        self._plans: dict[str, bytes] = {}
+
+    async def look(self, visit: Visit) -> Look:
+        return await self.watch.look(visit.scope, names_holders=visit.may(Deed.SEE_RUNS))
+
+    # ---- the fleet
+
+    async def fleet(self, visit: Visit) -> Facts:
+        look = await self.look(visit)
+        return {
+            "away": look.away,
+            "sum": summary_of(look.plan, look.seen),
+            "sums": summaries_by_node(look.plan, look.seen),
+        }
+
+    async def plan(self, visit: Visit) -> bytes:
+        """The floorplan as JSON in gzip. Worked out once per version."""
+        look = await self.look(visit)
+        version = look.plan.version
+        if version not in self._plans:
+            if len(self._plans) > 3:
+                self._plans.clear()
+            told = json.dumps(look.plan.to_json(), separators=(",", ":"), ensure_ascii=False)
+            self._plans[version] = await asyncio.to_thread(gzip.compress, told.encode(), 3)
+        return self._plans[version]
+
+    async def cells(self, visit: Visit, aspect: Aspect) -> tuple[bytes, str]:
+        """Every cell of an aspect, and the version of the plan they stand in."""
+        look = await self.look(visit)
+        return packed(look.cells(aspect)), look.plan.version
+
+    async def cells_told(self, visit: Visit, aspect: Aspect) -> AsyncGenerator[str, None]:
+        """Events `cells` (base64: all of them first, then those that changed), `plan` when it is another, `away`."""
+        sent: tuple[str, Cells] | None = None
+        was_away: bool | None = None
+        async with aclosing(self.watch.beats()) as beats:
+            while True:
+                try:
+                    look = await self.look(visit)
+                except Fault as fault:
+                    if not fault.retryable:
+                        raise
+                else:
+                    cells = look.cells(aspect)
+                    if sent is None or sent[0] != look.plan.version:
+                        if sent is not None:
+                            yield _told("plan", look.plan.version)
+                        yield _told("cells", _text(packed(cells)))
+                    elif changes := packed_changes(sent[1], cells):
+                        yield _told("cells", _text(changes))
+                    if was_away != look.away:
+                        was_away = look.away
+                        yield _told("away", str(int(look.away)))
+                    sent = (look.plan.version, cells)
+                await anext(beats)
+
+    # ---- an accelerator
+
+    async def accelerator(self, visit: Visit, serial: str, span: Span) -> Facts:
+        """Raises NotFound."""
+        row = await self._doors.views.accelerator(visit.scope, serial)
+        health = await self._health(visit, row["node_id"])
+        return {
+            "accelerator": row,
+            "board": await self.panels.board(ACCELERATOR, serial, span, visit.language),
+            "readings": await self.panels.readings(ACCELERATOR, serial, visit.language),
+            "health": _about(health, serial),
+            "span": span,
+            "span_names": tuple(SPANS),
+        }
+
+    async def accelerator_series(self, visit: Visit, serial: str, span: Span) -> Facts:
+        """Raises NotFound, StoreAway."""
+        row = await self._doors.views.accelerator(visit.scope, serial)
+        health = await self._health(visit, row["node_id"])
+        evidence = (_about(health, serial) or {}).get("evidence", ())
+        return await self.panels.series(ACCELERATOR, serial, span, visit.language, evidence)
+
+    # ---- a node
+
+    async def node(self, visit: Visit, node: Row, serials: Sequence[str], span: Span) -> Facts:
+        node_id = node["node_id"]
+        look = await self.look(visit)
+        return {
+            "board": await self.panels.board(NODE, node_id, span, visit.language),
+            "each": await self.panels.beside_board(serials, span, visit.language),
+            "each_max": BESIDE_MAX,
+            "readings": await self.panels.readings(NODE, node_id, visit.language),
+            "ports": await self.panels.ports(node_id, visit.language),
+            "now_of": {serial: _now_of(look, serial) for serial in serials},
+            "collectors": await self._collectors(visit, node_id),
+            "health": await self._health(visit, node_id),
+            "span": span,
+            "span_names": tuple(SPANS),
+        }
+
+    async def node_series(self, visit: Visit, node_id: str, serials: Sequence[str], span: Span) -> Facts:
+        """Raises StoreAway."""
+        told = await self.panels.series(NODE, node_id, span, visit.language)
+        each = await self.panels.beside_series(serials, span)
+        return {**told, "plots": {**each["plots"], **told["plots"]}}
+
+    async def _collectors(self, visit: Visit, node_id: str) -> Sequence[Row]:
+        return () if self._doors.uses is None else await self._doors.uses.collectors(visit.scope, node_id)
+
+    async def _health(self, visit: Visit, node_id: str) -> Row | None:
+        """What is known against a node; None where nobody judges."""
+        if self._doors.health is None:
+            return None
+        try:
+            return await self._doors.health.health_of(visit.scope, node_id)
+        except NotFound:
+            return None
+
+    # ---- a run
+
+    async def use_of_run(self, visit: Visit, run_id: str) -> Row | None:
+        """What a run had of its accelerators; None where nobody counts, or the samples cannot be asked now."""
+        if self._doors.uses is None:
+            return None
+        try:
+            return await self._doors.uses.use_of_run(visit.scope, run_id)
+        except StoreAway:
+            return None
+
+    async def run_series(self, visit: Visit, run_id: str) -> Facts:
+        """Raises NotFound, also for another tenant's; StoreAway."""
+        detail = await self._doors.views.run(visit.scope, run_id)
+        return await self.panels.run_series(held_of(detail["leases"]), visit.language)
+
+    # ---- live
+
+    async def slow_beats(self) -> AsyncGenerator[None, None]:
+        """When tables are worth another look: at ticks, but not at each of a busy fleet."""
+        async with aclosing(self.watch.beats()) as beats:
+            async for _ in beats:
+                yield
+                await asyncio.sleep(TABLES_EVERY_S)
+
+    async def series_told(
+        self, family: Family, key: str, span: Span, ask: Asked
+    ) -> AsyncGenerator[str, None]:
+        """Event `series`: the whole of what a page draws, whenever a newer row of the thing has come."""
+        newest: int | None = None
+        drawn_s = float("-inf")
+        async with aclosing(self.watch.beats()) as beats:
+            while True:
+                await anext(beats)
+                if time.monotonic() - drawn_s < span.every_s:
+                    continue
+                seen = await self.panels.seen_at(family, key)
+                if seen is None or seen == newest:
+                    continue
+                try:
+                    told = await ask()
+                except Fault as fault:
+                    if not fault.retryable:
+                        return
+                    continue
+                newest, drawn_s = seen, time.monotonic()
+                yield _told("series", json.dumps(told, separators=(",", ":")))
+
+    async def run_told(self, ask: Asked) -> AsyncGenerator[str, None]:
+        """Event `series` of a run, every RUN_EVERY_S while samples come."""
+        drawn_s = time.monotonic()
+        async with aclosing(self.watch.beats()) as beats:
+            while True:
+                await anext(beats)
+                if time.monotonic() - drawn_s < RUN_EVERY_S:
+                    continue
+                drawn_s = time.monotonic()
+                try:
+                    told = await ask()
+                except Fault as fault:
+                    if not fault.retryable:
+                        return
+                    continue
+                yield _told("series", json.dumps(told, separators=(",", ":")))
+
+
+def _now_of(look: Look, serial: str) -> Mapping[str, float | None]:
+    """What a line of a table shows of one accelerator; nothing where it is not in service."""
+    place = look.plan.place_of.get(serial)
+    if place is None:
+        return {}
+    shown = {}
+    for name in ("util_pct", "temp_c", "power_w", "mem_pct"):
+        cells, aspect = look.cells(ASPECTS[name]), ASPECTS[name]
+        known = int(cells.codes[place]) & 15 == State.VALUE
+        shown[name] = float(cells.numbers[place]) / aspect.scale + aspect.low if known else None
+    return shown
+
+
+def _about(health: Row | None, serial: str) -> Row | None:
+    """What of a node's health is about one of its accelerators."""
+    if health is None:
+        return None
+    own = [verdict for verdict in health["verdicts"] if verdict["subject"] == serial]
+    return {
+        "health": own[0]["health"] if own else "healthy",
+        "sentence": own[0]["sentence"] if own else None,
+        "judged_at": health["judged_at"],
+        "evidence": [each for each in health["evidence"] if each["subject"] == serial],
+        "repairs": [each for each in health["repairs"] if serial in each["serials"] or not each["serials"]],
+    }
+
+
+def _text(packed_cells: bytes) -> str:
+    return base64.b64encode(packed_cells).decode()
+
+
+def _told(event: str, data: str) -> str:
+    return f"event: {event}\ndata: {data}\n\n"
