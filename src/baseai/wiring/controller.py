@@ -5,6 +5,7 @@ killed between any two statements: what it does is one transaction each, and lev
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from pathlib import Path
@@ -27,7 +28,7 @@ SCHEDULE_EVERY_S = 10.0  # a full look at the queue, also when nothing was told
 BOOK_EVERY_S = 5.0
 ATTRIBUTE_EVERY_S = 30.0  # hours of use: closed as their samples come in
 PROVE_EVERY_S = 10.0  # tests of nodes: what is due, what has ended
-PROVE_SOON_S = 1.0  # the same, when something was told
+PROVE_SOON_S = 1.0  # between two looks at them, when something was told
 
 
 async def control(dsn: str, household: Household, metrics: Path) -> None:
@@ -49,11 +50,12 @@ async def _lead(dsn: str, household: Household, metrics: Path, leading: AsyncCon
     await truth.open()
     rung = asyncio.Event()
     listening = asyncio.create_task(_listen(truth, rung))
-    attributing: asyncio.Task[None] | None = None
+    beside: list[asyncio.Task[None]] = []
+    nudge = asyncio.Event()
     try:
         rooms = Rooms(truth, household, metrics)
-        attributing = asyncio.create_task(_attribute(rooms))
-        scheduled = booked = tested = 0.0
+        beside = [asyncio.create_task(_attribute(rooms)), asyncio.create_task(_prove(rooms, nudge))]
+        scheduled = booked = 0.0
         told = True
         while True:
             rung.clear()
@@ -67,9 +69,8 @@ async def _lead(dsn: str, household: Household, metrics: Path, leading: AsyncCon
                     log.warning("the grant of %s was not written: %s", refused.run_id, refused.why)
                 if plan.grants:
                     log.info("granted %d, waiting %d", len(plan.grants), len(plan.waits))
-            if moved or time.monotonic() - tested > (PROVE_SOON_S if told else PROVE_EVERY_S):
-                tested = time.monotonic()
-                await rooms.proving.step()
+            if moved or told:
+                nudge.set()
             if moved or time.monotonic() - booked > BOOK_EVERY_S:
                 booked = time.monotonic()
                 await rooms.meter.meter()
@@ -81,11 +82,27 @@ async def _lead(dsn: str, household: Household, metrics: Path, leading: AsyncCon
                 told = False
     finally:
         listening.cancel()
-        if attributing is not None:
-            attributing.cancel()
-            await asyncio.gather(attributing, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        if beside:
+            await asyncio.gather(*beside, return_exceptions=True)
             await rooms.metrics.close()
         await truth.close()
+
+
+async def _prove(rooms: Rooms, nudge: asyncio.Event) -> None:
+    """Beside the loop, for it asks the metric store as well: tests that are due, results, nodes that move on."""
+    while True:
+        nudge.clear()
+        try:
+            await rooms.proving.step()
+        except TruthUnavailable as wrong:
+            log.warning("nodes are not tested: %s", wrong)
+        except Exception:  # one node's oddity ends this round and no other loop
+            log.exception("nodes could not be tested")
+        await asyncio.sleep(PROVE_SOON_S)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(nudge.wait(), PROVE_EVERY_S)
 
 
 async def _attribute(rooms: Rooms) -> None:

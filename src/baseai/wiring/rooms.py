@@ -20,10 +20,14 @@ from baseai.ground.fault import NotFound, Refused
 from baseai.ground.identity import RunId, TenantId
 from baseai.ground.money import MICRO
 from baseai.proving.postgres import Proving
+from baseai.proving.vitals import FIELDS as VITALS
+from baseai.proving.vitals import Watched
 from baseai.scheduling.admit import NeverFits, fits_ever
 from baseai.scheduling.postgres import PostgresQueue
+from baseai.telemetry.field import ACCELERATOR
 from baseai.telemetry.postgres import Intake, Uses
 from baseai.telemetry.remote import RemoteStore
+from baseai.telemetry.store import AskedStore, StoreAway
 from baseai.tenancy.key import Holder
 from baseai.tenancy.postgres import Tenancy
 from baseai.truth.session import Scope, Truth, fetch_all
@@ -96,6 +100,26 @@ class CatalogPeaks:
             "int8": sheet.int8_tops,
         }.get(variant)
         return None if test is not Test.GEMM or tera is None else tera * 1000
+
+
+class StoreVitals:
+    """What telemetry saw of an accelerator, from the metric store."""
+
+    def __init__(self, store: AskedStore) -> None:
+        self._store = store
+
+    async def watched(self, serial: str, from_at: datetime, until_at: datetime) -> Watched | None:
+        try:
+            series = await self._store.range(
+                ACCELERATOR,
+                serial,
+                tuple(VITALS),
+                from_ms=int(from_at.timestamp() * 1000),
+                until_ms=int(until_at.timestamp() * 1000) + 1,
+            )
+        except StoreAway:
+            return None
+        return Watched(fields=series.fields, values=series.values, codes=series.codes, boots=series.boots)
 
 
 class Money:
@@ -313,7 +337,12 @@ class Rooms:
         )
         self.views = Views(truth)
         self.proving = Proving(
-            truth, runs=self.runs, house=self.tenancy, fleet=self.fleet, peaks=CatalogPeaks(self.catalog)
+            truth,
+            runs=self.runs,
+            house=self.tenancy,
+            fleet=self.fleet,
+            peaks=CatalogPeaks(self.catalog),
+            vitals=StoreVitals(self.metrics),
         )
 
     def _unplaceable(self, model: str) -> str | None:
