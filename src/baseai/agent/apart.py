@@ -44,6 +44,9 @@ class Apart:
         self._asked.put((now, answer))
         return await answer
 
+    async def close(self) -> None:
+        """Nothing to let go of: the thread ends with the process."""
+
     def _serve(self) -> None:
         while True:
             now, answer = self._asked.get()

@@ -157,6 +157,7 @@ class Watch:
             for each in self._healths:
                 if each.task is not None:
                     each.task.cancel()
+                await each.collector.close()
 
     # ---- one tick ---------------------------------------------------------------------------------------------
 

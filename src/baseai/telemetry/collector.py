@@ -21,7 +21,9 @@ class Collected:
     node's own row is empty; a port's is device/port."""
 
     rows: Mapping[str, Sequence[Row]] = field(default_factory=dict)  # by family
-    other_names: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of an accelerator, by its key in `rows`
+    other_names: Mapping[str, Sequence[str]] = field(
+        default_factory=dict
+    )  # of an accelerator, by its key in `rows`
     witnesses: Sequence[Witness] = ()
     troubles: Sequence[Trouble] = ()
 
@@ -46,6 +48,9 @@ class Collector(Protocol):
 
     async def collect(self, now: datetime) -> Collected:
         """Ask now. Raises NothingThere where there is nothing to ask, any other Fault or OSError when it failed."""
+
+    async def close(self) -> None:
+        """Let go of what is held open; it may be asked again."""
 
 
 class Source(Protocol):

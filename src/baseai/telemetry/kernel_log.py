@@ -1,9 +1,11 @@
 """Reads the kernel's log as it grows: the second witness of whatever drivers and exporters say, or fail to say.
 
 Invariant: a message is told under an id made of the start of the node and its place in the log, so that a new agent
-that reads the log again tells nothing twice. Outside thing touched: /dev/kmsg, or a file that a log daemon writes.
+that reads the log again tells nothing twice; the place up to which all was told is kept. Outside thing touched: /dev/kmsg, or a file that a log daemon writes.
 """
 
+import contextlib
+import json
 import os
 import re
 import stat
@@ -21,6 +23,7 @@ from baseai.telemetry.witness import Witness
 KMSG = Path("/dev/kmsg")
 RECORD_BYTES = 8192  # the kernel's own limit of one record
 LOOK_RECORDS_MAX = 20_000
+FIRST_LOOK_S = 3600.0
 LOOK_WITNESSES_MAX = 500
 STAMP = re.compile(r"^(?:<\d+>)?\[([^\]]+)\]\s?(.*)$")
 
@@ -30,9 +33,25 @@ class KernelLog:
 
     name = "kernel_log"
 
-    def __init__(self, *, boot_id: str, path: Path = KMSG) -> None:
+    def __init__(
+        self,
+        *,
+        boot_id: str,
+        path: Path = KMSG,
+        record: Path | None = None,
+        first_look_s: float = FIRST_LOOK_S,
+    ) -> None:
+        """record: a file that keeps how far the log was read, for the next agent. first_look_s: without it, how old a
+        message may be: what happened long before anybody looked is not news."""
         self._boot_id = boot_id
         self._path = path
+        self._record = record
+        self._first_look_s = first_look_s
+        self._read_to = _read_to(
+            record, boot_id
+        )  # sequence of the last message that was told, None before any
+        self._kept_to = self._read_to
+        self._looked = self._read_to is not None
         self._fd: int | None = None
         self._offset = 0
         self._inode = 0
@@ -41,22 +60,35 @@ class KernelLog:
 
     def observe(self, now: datetime) -> Collected:
         """Raises NothingThere where the log is not there or may not be read."""
+        self._keep_place()  # of the look before: what that told is in safe hands by now
         witnesses: list[Witness] = []
         troubles: list[Trouble] = []
         left_out = 0
-        is_device = self._is_device()
-        for at, mark, priority, message in self._records(now, troubles) if is_device else self._lines(now):
+        oldest = None if self._looked else now - timedelta(seconds=self._first_look_s)
+        for at, mark, priority, message in (
+            self._records(now, troubles) if self._is_device() else self._lines(now)
+        ):
             line = kernel_line_of(message, priority=priority)
-            if line is None:
+            if line is None or (oldest is not None and at < oldest):
                 continue
             if len(witnesses) >= LOOK_WITNESSES_MAX:
                 left_out += 1
                 continue
             witnesses.append(self._witness(line, at, mark))
+        self._looked = True
         if left_out:
             sentence = f"{left_out} more messages about hardware came at once and were left out"
             troubles.append(Trouble(source=self.name, key=None, field=None, sentence=sentence))
         return Collected(witnesses=witnesses, troubles=troubles)
+
+    def _keep_place(self) -> None:
+        if self._record is None or self._read_to == self._kept_to:
+            return
+        with contextlib.suppress(OSError):
+            fresh = self._record.with_name(self._record.name + ".new")
+            fresh.write_text(json.dumps({"boot_id": self._boot_id, "read_to": self._read_to}))
+            fresh.replace(self._record)
+            self._kept_to = self._read_to
 
     def _is_device(self) -> bool:
         try:
@@ -91,8 +123,11 @@ class KernelLog:
                 return
             head, _, message = record.decode(errors="replace").partition(";")
             words = head.split(",")
-            if len(words) < 3 or not (words[0].isdigit() and words[1].isdigit() and words[2].isdigit()):
+            if len(words) < 3 or not all(word.isdigit() for word in words[:3]):
                 continue
+            if self._read_to is not None and int(words[1]) <= self._read_to:
+                continue
+            self._read_to = int(words[1])
             at = now - timedelta(seconds=max(0.0, since_start_s - int(words[2]) / 1e6))
             yield at, words[1], int(words[0]) & 7, message.partition("\n")[0]
 
@@ -137,6 +172,15 @@ class KernelLog:
             sentence=line.sentence[:1000],
             payload=payload,
         )
+
+
+def _read_to(record: Path | None, boot_id: str) -> int | None:
+    """How far a former agent has read, if that was since the node was started."""
+    try:
+        found = json.loads(record.read_text()) if record is not None else None
+    except (OSError, ValueError):
+        return None
+    return int(found["read_to"]) if found and found.get("boot_id") == boot_id else None
 
 
 def _at(stamp: str, now: datetime) -> datetime:

@@ -1,10 +1,10 @@
-"""Reads an exporter over HTTP: DCGM's, AMD's, a TPU's, or whatever speaks one of their dialects.
+"""Reads an exporter over HTTP: DCGM's, AMD's, a TPU's, node_exporter, or whatever speaks one of their dialects.
 
 Invariant: half an answer is read as far as it goes and no further, and what was missing is told; an answer that is no
 exposition at all, or too large, is a failure and not a scrape of nothing. Outside thing touched: the network.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -13,8 +13,9 @@ import httpx
 from baseai.ground.identity import derived
 from baseai.telemetry.collector import Collected, Rank, SourceFailed
 from baseai.telemetry.exposition import Parser, Scrape
-from baseai.telemetry.field import ACCELERATOR
+from baseai.telemetry.field import ACCELERATOR, NODE, PORT
 from baseai.telemetry.mapping import Dialect
+from baseai.telemetry.node_exporter import CpuTime, is_node_exporter, machine_of
 from baseai.telemetry.normalise import Identity, Normaliser
 from baseai.telemetry.sample import Row, Trouble
 from baseai.telemetry.translation import Remembered
@@ -43,6 +44,7 @@ class Exporter:
         self._parser = Parser()
         self._normaliser = Normaliser()
         self._remembered: Mapping[str, Remembered] = {}
+        self._cpu_time: CpuTime | None = None
 
     async def collect(self, now: datetime) -> Collected:
         """Raises SourceFailed when nothing can be used."""
@@ -57,15 +59,26 @@ class Exporter:
             raise SourceFailed(self._url, f"no line of the answer can be read: {what}")
         return self._collected(scrape, troubles, round(now.timestamp() * 1000))
 
+    async def close(self) -> None:
+        if self._http is not None:
+            await self._http.aclose()
+            self._http = None
+
     def _collected(self, scrape: Scrape, troubles: list[Trouble], at_ms: int) -> Collected:
         told = self._normaliser.normalise(scrape, at_ms=at_ms, source=self._url, before=self._remembered)
         self._remembered = told.remembered
         latest = {row.key: Row(key=row.key, ts_ms=at_ms, fields=row.fields) for row in told.rows}
-        if not latest:
-            sentence = f"{len(scrape)} numbers, none of an accelerator in a dialect known here"
+        rows: dict[str, Sequence[Row]] = {ACCELERATOR.name: list(latest.values())}
+        if is_node_exporter(scrape):
+            machine = machine_of(scrape, at_ms=at_ms, before=self._cpu_time, source=self._url)
+            self._cpu_time = machine.cpu_time
+            rows |= {NODE.name: [machine.node], PORT.name: machine.ports}
+            troubles += machine.troubles
+        elif not latest:
+            sentence = f"{len(scrape)} numbers, none of an accelerator or node in a dialect known here"
             troubles.append(Trouble(source=self._url, key=None, field=None, sentence=sentence))
         return Collected(
-            rows={ACCELERATOR.name: list(latest.values())},
+            rows=rows,
             other_names={key: names_of(identity) for key, identity in told.identities.items()},
             witnesses=[
                 self._witness(key, code, told.identities[key], at_ms)

@@ -60,7 +60,7 @@ def collectors_of(settings: AgentSettings) -> Sequence[Collector]:
         _apart(Tpu(), settings, quick=True),
         *(Exporter(url, interval_s=every_s, timeout_s=timeout_s, boot_id=boot) for url in settings.scrape),
         _apart(Infiniband(), settings),
-        _apart(KernelLog(boot_id=boot), settings),
+        _apart(KernelLog(boot_id=boot, record=folder / "kernel_log.json"), settings),
     ]
 
 
