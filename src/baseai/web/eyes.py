@@ -29,6 +29,8 @@ from baseai.web.watch import Look, Watch
 
 Facts = dict[str, Any]
 Asked = Callable[[], Awaitable[Facts]]
+USE_KEPT_S = 5.0  # what a run used is not counted anew within this time
+USES_KEPT = 256
 TABLES_EVERY_S = 5.0
 RUN_EVERY_S = 10.0  # charts of a run are drawn anew no more often
 
@@ -84,6 +86,7 @@ def plot_words(language: Language, zone: str) -> dict[str, Any]:
         "zone": zone,
         "states": [language.say(phrase.READING_STATES[state].word) for state in states],
         "time": language.say("time"),
+        "slowed": language.say("Slowed down by:"),
     }
 
 
@@ -92,9 +95,10 @@ class Eyes:
 
     def __init__(self, doors: WebDoors) -> None:
         self._doors = doors
-        self.watch = Watch(doors.eyes, doors.views)
+        self.watch = Watch(doors.eyes, doors.views, doors.health)
         self.panels = Panels(doors.eyes)
         self._plans: dict[str, bytes] = {}
+        self._uses: dict[tuple[str | None, str], tuple[float, Row | None]] = {}
 
     async def look(self, visit: Visit) -> Look:
         return await self.watch.look(visit.scope, names_holders=visit.may(Deed.SEE_RUNS))
@@ -153,16 +157,24 @@ class Eyes:
     # ---- an accelerator
 
     async def accelerator(self, visit: Visit, serial: str, span: Span) -> Facts:
-        """Raises NotFound."""
-        row = await self._doors.views.accelerator(visit.scope, serial)
-        health = await self._health(visit, row["node_id"])
+        """The whole page. Raises NotFound."""
+        now = await self.accelerator_now(visit, serial)
+        figures = await self._figures(visit, now["accelerator"]["node_id"])
         return {
-            "accelerator": row,
+            **now,
             "board": await self.panels.board(ACCELERATOR, serial, span, visit.language),
-            "readings": await self.panels.readings(ACCELERATOR, serial, visit.language),
-            "health": _about(health, serial),
+            "figures": [each for each in figures if each["serial"] == serial],
             "span": span,
             "span_names": tuple(SPANS),
+        }
+
+    async def accelerator_now(self, visit: Visit, serial: str) -> Facts:
+        """What of its page changes from minute to minute. Raises NotFound."""
+        row = await self._doors.views.accelerator(visit.scope, serial)
+        return {
+            "accelerator": row,
+            "readings": await self.panels.readings(ACCELERATOR, serial, visit.language),
+            "health": _about(await self._health(visit, row["node_id"]), serial),
         }
 
     async def accelerator_series(self, visit: Visit, serial: str, span: Span) -> Facts:
@@ -174,20 +186,26 @@ class Eyes:
 
     # ---- a node
 
-    async def node(self, visit: Visit, node: Row, serials: Sequence[str], span: Span) -> Facts:
-        node_id = node["node_id"]
-        look = await self.look(visit)
+    async def node(self, visit: Visit, node_id: str, serials: Sequence[str], span: Span) -> Facts:
+        """The charts of its page, and what seldom changes."""
         return {
             "board": await self.panels.board(NODE, node_id, span, visit.language),
             "each": await self.panels.beside_board(serials, span, visit.language),
             "each_max": BESIDE_MAX,
+            "figures": await self._figures(visit, node_id),
+            "span": span,
+            "span_names": tuple(SPANS),
+        }
+
+    async def node_now(self, visit: Visit, node_id: str, serials: Sequence[str]) -> Facts:
+        """What of its page changes from minute to minute."""
+        look = await self.look(visit)
+        return {
             "readings": await self.panels.readings(NODE, node_id, visit.language),
             "ports": await self.panels.ports(node_id, visit.language),
             "now_of": {serial: _now_of(look, serial) for serial in serials},
             "collectors": await self._collectors(visit, node_id),
             "health": await self._health(visit, node_id),
-            "span": span,
-            "span_names": tuple(SPANS),
         }
 
     async def node_series(self, visit: Visit, node_id: str, serials: Sequence[str], span: Span) -> Facts:
@@ -198,6 +216,16 @@ class Eyes:
 
     async def _collectors(self, visit: Visit, node_id: str) -> Sequence[Row]:
         return () if self._doors.uses is None else await self._doors.uses.collectors(visit.scope, node_id)
+
+    async def _figures(self, visit: Visit, node_id: str) -> Sequence[Row]:
+        """The newest figures of each accelerator's tests; none where nobody tests."""
+        if self._doors.proving is None:
+            return ()
+        try:
+            found: Sequence[Row] = (await self._doors.proving.figures_of(visit.scope, node_id))["figures"]
+        except NotFound:
+            return ()
+        return found
 
     async def _health(self, visit: Visit, node_id: str) -> Row | None:
         """What is known against a node; None where nobody judges."""
@@ -214,10 +242,17 @@ class Eyes:
         """What a run had of its accelerators; None where nobody counts, or the samples cannot be asked now."""
         if self._doors.uses is None:
             return None
-        try:
-            return await self._doors.uses.use_of_run(visit.scope, run_id)
-        except StoreAway:
-            return None
+        key = (visit.scope.tenant_id, run_id)
+        kept = self._uses.get(key)
+        if kept is None or time.monotonic() - kept[0] > USE_KEPT_S:
+            try:
+                kept = (time.monotonic(), await self._doors.uses.use_of_run(visit.scope, run_id))
+            except (StoreAway, NotFound):
+                kept = (time.monotonic(), None)
+            if len(self._uses) >= USES_KEPT:
+                self._uses.clear()
+            self._uses[key] = kept
+        return kept[1]
 
     async def run_series(self, visit: Visit, run_id: str) -> Facts:
         """Raises NotFound, also for another tenant's; StoreAway."""

@@ -198,15 +198,25 @@ class Pages:
         return node, await self.doors.views.accelerators(visit.scope, node["node_id"])
 
     async def node(self, visit: Visit, name: str, span_name: str | None) -> Facts:
-        """Raises NotFound."""
+        """The whole page. Raises NotFound."""
+        now = await self.node_now(visit, name)
+        serials = [each["serial"] for each in now["accelerators"]]
+        own = [row for each in now["accelerators"] for row in now["money"].get(each["accelerator_id"], ())]
+        node_id = now["node"]["node_id"]
+        return {
+            **now, "totals": story.sums_of(own),
+            "node_money": story.money_by(await self.sums("node", visit)).get(node_id, ()),
+            **await self.eyes.node(visit, node_id, serials, span_of(span_name)),
+        }  # fmt: skip
+
+    async def node_now(self, visit: Visit, name: str) -> Facts:
+        """What of its page changes from minute to minute. Raises NotFound."""
         node, accelerators = await self.found_node(visit, name)
         money = story.money_by(await self.sums("accelerator", visit))
-        own = [row for each in accelerators for row in money.get(each["accelerator_id"], ())]
-        node_money = story.money_by(await self.sums("node", visit)).get(node["node_id"], ())
         serials = [each["serial"] for each in accelerators]
         return {
-            "node": node, "accelerators": accelerators, "money": money, "totals": story.sums_of(own),
-            "node_money": node_money, **await self.eyes.node(visit, node, serials, span_of(span_name)),
+            "node": node, "accelerators": accelerators, "money": money,
+            **await self.eyes.node_now(visit, node["node_id"], serials),
         }  # fmt: skip
 
     async def node_series(self, visit: Visit, name: str, span_name: str | None) -> Facts:
@@ -525,7 +535,7 @@ def router(doors: WebDoors) -> APIRouter:
         node, _ = await pages.found_node(visit, name)
         asked = request.query_params.get("span")
         return pages.live(
-            request, visit, pages.eyes.slow_beats(), NODE_PARTS, "node_", lambda: pages.node(visit, name, asked),
+            request, visit, pages.eyes.slow_beats(), NODE_PARTS, "node_", lambda: pages.node_now(visit, name),
             pages.eyes.series_told(
                 NODE, node["node_id"], span_of(asked), lambda: pages.node_series(visit, name, asked)
             ),
@@ -552,7 +562,7 @@ def router(doors: WebDoors) -> APIRouter:
         await doors.views.accelerator(visit.scope, serial)  # 404 before anything is told
         return pages.live(
             request, visit, eyes.slow_beats(), ACCELERATOR_PARTS, "accelerator_",
-            lambda: eyes.accelerator(visit, serial, span),
+            lambda: eyes.accelerator_now(visit, serial),
             eyes.series_told(ACCELERATOR, serial, span, lambda: eyes.accelerator_series(visit, serial, span)),
         )  # fmt: skip
 

@@ -196,7 +196,7 @@ class Panels:
             if any(line.says_anything for line in lines):
                 panels.append(
                     Panel(
-                        name=f"each_{plot.name}", title=phrase.of(language, phrase.PLOT_TITLES, plot.name),
+                        name=f"each_{plot.name}", title=phrase.of(language, phrase.PLOT_TITLES, f"each_{plot.name}"),
                         unit=plot.unit, origins=_origins(lines), sources=(), extents=(),
                     )
                 )  # fmt: skip

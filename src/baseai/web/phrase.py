@@ -236,6 +236,10 @@ PLOT_TITLES: Mapping[str, str] = MappingProxyType(
         "temp_c": N_("Temperature"),
         "power_w": N_("Power"),
         "mem_used_b": N_("Memory"),
+        "each_util_pct": N_("Utilisation by accelerator"),
+        "each_temp_c": N_("Temperature by accelerator"),
+        "each_power_w": N_("Power by accelerator"),
+        "each_mem_used_b": N_("Memory by accelerator"),
     }
 )
 ASPECTS: Mapping[str, str] = MappingProxyType(
@@ -297,6 +301,20 @@ METHODS: Mapping[str, str] = MappingProxyType(
         "whole device": N_("whole device"),
         "partition": N_("partition"),
         "time slice": N_("time slice"),
+    }
+)
+TESTS: Mapping[str, str] = MappingProxyType(
+    {
+        "gemm": N_("matrix products"),
+        "gemm_wrong": N_("wrong rows of products"),
+        "memory": N_("memory bandwidth reached"),
+        "memory_wrong": N_("elements that came back wrong"),
+        "bus": N_("bus bandwidth"),
+        "bus_wrong": N_("elements delivered wrong"),
+        "soak": N_("rate kept under load"),
+        "ecc": N_("memory errors under load"),
+        "heat": N_("highest temperature under load"),
+        "throttle": N_("slowed down under load"),
     }
 )
 STEPS: Mapping[str, str] = MappingProxyType(

@@ -320,11 +320,10 @@ def beside(series: Mapping[str, Series], name: str, factor: float) -> tuple[NDAr
 
     Between two of its own rows a line goes on over the instants of others (`joined`); over a gap of its own it breaks.
     """
-    ts_ms = (
-        np.unique(np.concatenate([each.ts_ms for each in series.values()]))
-        if series
-        else np.array([], np.int64)
-    )
+    breaks = {key: breaks_in(each.ts_ms, each.tier) for key, each in series.items()}
+    instants = [each.ts_ms for each in series.values()]
+    instants += [each.ts_ms[breaks[key] - 1] + 1 for key, each in series.items()]  # for a gap that all have
+    ts_ms = np.unique(np.concatenate(instants)) if instants else np.array([], dtype=np.int64)
     lines = []
     for key, each in series.items():
         values = np.full(len(ts_ms), np.nan)
@@ -333,7 +332,7 @@ def beside(series: Mapping[str, Series], name: str, factor: float) -> tuple[NDAr
         own, place = np.searchsorted(ts_ms, each.ts_ms), each.fields.index(name)
         if len(own):
             joined[own[0] : own[-1]] = True
-            for at in breaks_in(each.ts_ms, each.tier):
+            for at in breaks[key]:
                 joined[own[at - 1] : own[at]] = False
             joined[own] = False
             values[own], codes[own] = each.values[:, place] * factor, each.codes[:, place]

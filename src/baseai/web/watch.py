@@ -7,13 +7,13 @@ old, never as now.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 
 from baseai.telemetry.field import ACCELERATOR
 from baseai.telemetry.store import AskedStore, Latest, StoreAway
 from baseai.truth.session import Scope
-from baseai.web.doors import Views
+from baseai.web.doors import Health, Row, Views
 from baseai.web.floorplan import Floorplan, floorplan_of
 from baseai.web.heatmap import Aspect, Cells, Seen, cells_of, seen_of
 
@@ -41,9 +41,10 @@ class Look:
 class Watch:
     """The newest rows, shared."""
 
-    def __init__(self, eyes: AskedStore | None, views: Views) -> None:
+    def __init__(self, eyes: AskedStore | None, views: Views, health: Health | None) -> None:
         self._eyes = eyes
         self._views = views
+        self._health = health
         self._tick = 0
         self._listening: set[asyncio.Event] = set()
         self._pump: asyncio.Task[None] | None = None
@@ -100,10 +101,21 @@ class Watch:
         async with self._planning:
             kept = self._plans.get(who)
             if kept is None or time.monotonic() - kept[0] > PLAN_KEPT_S:
-                rows = await self._views.installed(scope)
+                rows = await self._judged(scope, await self._views.installed(scope))
                 kept = (time.monotonic(), floorplan_of(rows, names_holders=who[1]))
                 self._plans[who] = kept
             return kept[1]
+
+    async def _judged(self, scope: Scope, rows: Sequence[Row]) -> Sequence[Row]:
+        """The same rows, each with the verdict about its accelerator where it is worse than its node's."""
+        if self._health is None:
+            return rows
+        verdicts = {
+            verdict["subject"]: verdict["health"]
+            for node in await self._health.nodes_health(scope)
+            for verdict in node["verdicts"]
+        }
+        return [{**row, "health": verdicts.get(row["serial"], row["health"])} for row in rows]
 
     async def _ask(self) -> Latest | None:
         if self._eyes is None:

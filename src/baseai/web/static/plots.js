@@ -97,7 +97,7 @@
       width: Math.max(200, host.clientWidth), height: HEIGHT, cursor: { sync: { key: "time" }, drag: { x: true, y: false, setScale: true }, points: { size: 6 } },
       scales: { x: { time: true, range: (own, low, high) => (zoomed ? [low, high] : [frame.from, frame.until]) }, y: { range: range(told) } },
       axes: [
-        { ...axis, space: 70, values: (own, splits) => splits.map((ts) => (wide ? at(days, ts).replace(",", "") : at(hours, ts))) },
+        { ...axis, space: 70, size: 30, values: (own, splits) => splits.map((ts) => (wide ? at(days, ts).replace(",", "") : at(hours, ts))) },
         { ...axis, size: 52, values: (own, splits) => splits.map(number) },
       ],
       series: [{ label: words.time, value: (own, ts) => (ts === null ? at(seconds, frame.until) : at(seconds, ts)) }, ...series],
@@ -119,6 +119,24 @@
   // uPlot breaks a line at null and goes on over undefined.
   const columns = (told) => [told.ts, ...told.lines.map((line) => line.values.map((value) => (value === false ? undefined : value)))];
 
+  // What the bands of a chart mean, under it.
+  const slowed = (figure, told) => {
+    let note = figure.querySelector(".bands");
+    if (!told.bands.length) { note?.remove(); return; }
+    if (!note) {
+      note = document.createElement("p");
+      note.className = "note bands";
+      figure.append(note);
+    }
+    const kinds = new Map(told.bands.map(([, , harmful, text]) => [text, harmful]));
+    note.replaceChildren(`${words.slowed} `, ...[...kinds].map(([text, harmful]) => {
+      const badge = document.createElement("span");
+      badge.className = `badge ${harmful ? "bad" : "warn"}`;
+      badge.textContent = text;
+      return badge;
+    }));
+  };
+
   const draw = (told) => {
     frame = told;
     if (!paint) readTheme();
@@ -135,10 +153,11 @@
         known.chart.setData(columns(own), !zoomed);
         if (zoomed) known.chart.redraw(true, false);
       } else {
-        known?.chart.destroy();
+        known?.chart?.destroy();
         drawn.set(name, { told: own, shape });
         drawn.get(name).chart = make(name, own, host);
       }
+      slowed(figure, own);
     }
     if (any) box.hidden = false;
     if (happened) {
