@@ -14,6 +14,7 @@ from baseai.fleet.health.rule import Policy, Rule
 from baseai.ground.identity import NodeId, derived
 from baseai.telemetry.witness import Witness
 
+REPAIRED, CEASED, EXPIRED = "repaired", "ceased", "expired"  # by what evidence ends, beside a person's name
 INCIDENT_S = 60.0  # what is said of one device and code within so long is one incident
 
 _RECOVERY = re.compile(r"to\s+(?:0x)?([0-9a-f]+)\b", re.IGNORECASE)
@@ -107,10 +108,7 @@ def gather(policy: Policy, findings: Iterable[Finding], known: Iterable[Evidence
         by_rule.setdefault((evidence.rule_id, evidence.subject), []).append(evidence)
     before = {evidence.evidence_id: evidence for kept in by_rule.values() for evidence in kept}
     new: dict[str, None] = {}
-    ordered = sorted(
-        findings, key=lambda each: (each.at, each.rule_id, each.subject.key, each.witness, each.sentence)
-    )
-    for finding in ordered:
+    for finding in sorted(findings, key=_order):
         kept = by_rule.setdefault((finding.rule_id, finding.subject), [])
         place = _place_of(policy, finding, kept)
         if place is None:
@@ -125,6 +123,14 @@ def gather(policy: Policy, findings: Iterable[Finding], known: Iterable[Evidence
         new=tuple(after[evidence_id] for evidence_id in new),
         grown=tuple(after[key] for key, was in before.items() if after[key] != was),
     )
+
+
+def _order(finding: Finding) -> tuple[object, ...]:
+    """A total order over findings that differ, so that it is all the same in which they come."""
+    return (
+        finding.at, finding.rule_id, finding.subject.key, finding.tenant_id or "", finding.witness, finding.sentence,
+        finding.after if finding.after is not None else -1.0,
+    )  # fmt: skip
 
 
 def _place_of(policy: Policy, finding: Finding, kept: Sequence[Evidence]) -> int | None:
@@ -150,7 +156,9 @@ def _place_of(policy: Policy, finding: Finding, kept: Sequence[Evidence]) -> int
 
 def _first(finding: Finding) -> Evidence:
     return Evidence(
-        evidence_id=derived("evi", finding.rule_id, finding.subject.key, finding.at.isoformat()),
+        evidence_id=derived(
+            "evi", finding.rule_id, finding.subject.key, finding.at.isoformat(), finding.tenant_id or ""
+        ),
         rule_id=finding.rule_id,
         subject=finding.subject,
         at=finding.at,

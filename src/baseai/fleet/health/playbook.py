@@ -29,6 +29,7 @@ class Case:
     tenants: frozenset[str]  # who holds them
     verdict: Verdict
     ours: bool  # health itself made its last move
+    since: datetime  # when it came into its state
     repairs: tuple[Repair, ...] = ()  # open
     history: tuple[Repair, ...] = ()  # ended
     able: frozenset[Step] = frozenset()  # what its agent may carry out
@@ -218,9 +219,13 @@ def _of_repairing(case: Case, limits: Limits, now: datetime) -> list[Move]:
         return moves
     if _draining_signs(case):
         return _begin(case, limits, now)
-    if case.history and case.ours:
-        return [_steer(case, NodeEvent.VERIFY)]
-    return []
+    return [_steer(case, NodeEvent.VERIFY)] if any(_served(repair, case) for repair in case.history) else []
+
+
+def _served(repair: Repair, case: Case) -> bool:
+    """Whether a repair of this stay was done, or a person said that it need not be."""
+    ended = repair.ended_at is not None and repair.ended_at >= case.since
+    return repair.drains and ended and repair.state is not RepairState.FAILED
 
 
 def _of_tested(case: Case, limits: Limits, now: datetime) -> list[Move]:

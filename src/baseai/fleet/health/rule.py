@@ -95,6 +95,7 @@ class Condition:
     when_field: str = ""
     when_above: float = float("-inf")
     when_below: float = float("inf")
+    when_ever: bool = False  # whether the guard looks at the best the field ever was, not at what it is
 
     @property
     def latched(self) -> bool:
@@ -248,6 +249,12 @@ class _Entry:
         if value != int(value) or value < 0:
             raise self.wrong(key, "must be a whole number")
         return int(value)
+
+    def flag(self, key: str) -> bool:
+        value = self.values.pop(key, False)
+        if not isinstance(value, bool):
+            raise self.wrong(key, "must be true or false")
+        return value
 
     def one_of(self, key: str, kind: type[StrEnum], default: str | None = None) -> Any:
         value = self.values.pop(key, default)
@@ -542,6 +549,7 @@ class _Builder:
             when_field=when_field,
             when_above=entry.number("when_above", float("-inf")),
             when_below=entry.number("when_below", float("inf")),
+            when_ever=entry.flag("when_ever"),
         )
         if not 1 <= condition.seen_k <= condition.seen_n <= 64:
             raise entry.wrong("seen_k", "must be from 1 to seen_n, and that at most 64")

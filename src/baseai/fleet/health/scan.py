@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from baseai.catalog.accelerator import CPU_SLOT
 from baseai.fleet.health.evidence import Finding, Subject
 from baseai.fleet.health.rule import Condition, Look, Policy, Rule
 from baseai.ground.identity import NodeId
@@ -63,6 +64,7 @@ class _Now:
 
     latest: Latest
     fresh: Bools  # new since the last scan
+    device: Bools  # something that can be at fault by itself: a CPU slot is a part of its node
     first: Bools  # never seen before
     gap: Bools  # too long ago to go on counting
     last: Floats
@@ -80,6 +82,11 @@ class _Now:
 
     def was(self, name: str) -> Floats:
         column: Floats = self.last[:, self.latest.family.index[name]]
+        return column
+
+    def ever(self, name: str) -> Floats:
+        """The most a field was before now, NaN where it was never known."""
+        column: Floats = self.best[:, self.latest.family.index[name]]
         return column
 
 
@@ -152,6 +159,7 @@ def _aligned(memory: Memory, latest: Latest, groups: Mapping[str, str], now_ms: 
         place = {key: number for number, key in enumerate(memory.keys)}
         at = np.array([place.get(key, -1) for key in latest.keys], dtype=np.int64)
     first = at < 0
+    device = np.array([place.model != CPU_SLOT for place in latest.places], dtype=np.bool_)
     shape = (len(latest.keys), len(latest.family.fields))
     last = _taken(memory.last, at, np.full(shape, np.nan))
     best = _taken(memory.best, at, np.full(shape, np.nan))
@@ -160,7 +168,8 @@ def _aligned(memory: Memory, latest: Latest, groups: Mapping[str, str], now_ms: 
     names = {name: code for code, name in enumerate(dict.fromkeys(groups.values()))}
     return _Now(
         latest=latest,
-        fresh=latest.ts_ms > before,
+        fresh=(latest.ts_ms > before) & device,
+        device=device,
         first=first,
         gap=latest.ts_ms - before > 3 * TICK_MS,
         last=last,
@@ -194,6 +203,9 @@ def _read(
     fits = np.ones_like(counts)
     if condition.when_field:
         guard, guarded = now.column(condition.when_field)
+        if condition.when_ever:
+            guard = np.fmax(guard, now.ever(condition.when_field))
+            guarded = ~np.isnan(guard)
         counts = counts & guarded
         with np.errstate(invalid="ignore"):
             fits = (guard > condition.when_above) & (guard < condition.when_below)
@@ -221,12 +233,12 @@ def _met(
             flags = np.where(known, values, 0).astype(np.int64) & int(asked)
             return flags != 0, flags == 0
         case Look.FALLS:
-            return (values == 0) & (now.best[:, now.latest.family.index[condition.field]] > 0), values > 0
+            return (values == 0) & (now.ever(condition.field) > 0), values > 0
         case Look.FEWER_THAN:
             other, told = now.column(condition.other)
             return told & (values < other), told & (values >= other)
         case Look.BELOW_BEST:
-            least = asked * now.best[:, now.latest.family.index[condition.field]]
+            least = asked * now.ever(condition.field)
             return values < least, values >= least
         case Look.ABOVE_PEERS:
             more = values - _medians(values, known, now.node)
@@ -289,12 +301,12 @@ def _aged(condition: Condition, now: _Now) -> tuple[Bools, Bools]:
     age = now.now_ms - now.latest.ts_ms
     speaks: Bools = age <= 1.5 * TICK_MS
     if condition.look is Look.SILENT:
-        return age > (condition.value + 0.5) * TICK_MS, speaks
+        return (age > (condition.value + 0.5) * TICK_MS) & now.device, speaks
     newest = np.zeros(int(now.node.max(initial=0)) + 1, np.int64)
     np.maximum.at(newest, now.node, now.latest.ts_ms)
     behind = newest[now.node] - now.latest.ts_ms
     reported = now.now_ms - newest[now.node] <= 2.5 * TICK_MS
-    return (behind > condition.value * TICK_MS) & reported, speaks
+    return (behind > condition.value * TICK_MS) & reported & now.device, speaks
 
 
 def _pushed(ring: Rings | None, now: _Now, counts: Bools, bit: Bools) -> Rings:

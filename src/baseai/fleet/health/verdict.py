@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
-from baseai.fleet.health.evidence import Evidence, Subject
+from baseai.fleet.health.evidence import REPAIRED, Evidence, Subject
 from baseai.fleet.health.rule import Action, Policy, Rule, Severity
 from baseai.fleet.node import Health
 from baseai.ground.identity import NodeId
@@ -45,9 +45,12 @@ class Verdict:
 def weigh(policy: Policy, evidence: Iterable[Evidence], now: datetime) -> tuple[Sign, ...]:
     """The rules that stand, the gravest first, then by rule and subject."""
     by_subject: dict[Subject, list[Evidence]] = {}
+    repaired: dict[Subject, list[Evidence]] = {}
     for each in evidence:
         if each.stands(policy.rule(each.rule_id), now):
             by_subject.setdefault(each.subject, []).append(each)
+        elif each.ended_by == REPAIRED:
+            repaired.setdefault(each.subject, []).append(each)
     signs: list[Sign] = []
     for subject, kept in by_subject.items():
         kept.sort(key=lambda each: (each.at, each.evidence_id))
@@ -60,7 +63,11 @@ def weigh(policy: Policy, evidence: Iterable[Evidence], now: datetime) -> tuple[
             if counted:
                 signs.append(_sign(policy, rule, subject, counted, kept))
         for pool in policy.pools:
-            counted = _counted(pool, [each for each in kept if each.rule_id in pool.of], now)
+            again = [each for each in kept if each.rule_id in pool.of]
+            if again:  # what a repair ended stays on the record: that it came back is the point
+                again = [*(each for each in repaired.get(subject, ()) if each.rule_id in pool.of), *again]
+                again.sort(key=lambda each: (each.at, each.evidence_id))
+            counted = _counted(pool, again, now)
             if counted:
                 signs.append(_sign(policy, pool, subject, counted, kept))
     signs.sort(key=lambda sign: (-sign.action.rank, sign.rule_id, sign.subject.key))
