@@ -3,7 +3,7 @@
 import gzip
 import json
 import zlib
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -106,3 +106,172 @@ async def test_without_the_store_nothing_is_accepted_and_the_node_is_told_to_com
     )
     assert answer.status_code == 503
     assert answer.headers["retry-after"]
+
+
+# ---- out
+
+
+async def asked(platform: Platform, path: str, *, who: str = "operator", **query: Any) -> Any:
+    answer = await platform.ask("GET", path, key=who, params=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_the_latest_tells_value_state_and_origin(measured: Platform) -> None:
+    await send(measured, samples(["one/0"], {"temp_c": [40.0], "power_w": [9000.0]}, codes={"util_pct": [2]}))
+    found = await asked(measured, "/telemetry/latest", field="temp_c,power_w,util_pct,tensor_pct")
+    [item] = found["items"]
+    assert (item["key"], item["node_id"], item["model"]) == ("one/0", measured.node_id, "cpu-slot")
+    assert item["fields"] == {
+        "temp_c": {"value": 40.0, "state": "value", "origin": "measured"},
+        "power_w": {"value": None, "state": "blank", "origin": "measured"},  # no board draws 9 kW
+        "util_pct": {"value": None, "state": "unsupported", "origin": "measured"},
+        "tensor_pct": {"value": None, "state": "absent", "origin": "measured"},
+    }
+
+
+async def test_a_range_and_an_aggregate_come_as_columns(measured: Platform) -> None:
+    now = now_utc().replace(microsecond=0)
+    for number in range(3):
+        at = now - timedelta(seconds=30 - 10 * number)
+        await send(measured, samples(["one/0", "one/1"], {"util_pct": [10.0 * number, None]}, at=at))
+    series = await asked(measured, "/telemetry/range", key="one/0", field="util_pct")
+    assert series["fields"]["util_pct"]["values"] == [0.0, 10.0, 20.0]
+    assert (series["tier"], len(series["ts_ms"])) == ("raw", 3)
+    fleet = await asked(measured, "/telemetry/aggregate", field="util_pct", points=1, **{"from": "1m"})
+    [line] = fleet["groups"]
+    assert (sum(line["count"]), fleet["unit"]) == (3, "%")
+    sources = await asked(measured, "/telemetry/sources", key="one/0")
+    assert sources == {"util_pct": "test util_pct"}
+
+
+async def test_arrow_holds_the_same_with_gaps(measured: Platform) -> None:
+    import nanoarrow
+
+    await send(measured, samples(["one/0", "one/1"], {"temp_c": [40.0, None]}))
+    for query, headers in (
+        ({"format": "arrow"}, {}),
+        ({}, {"Accept": "application/vnd.apache.arrow.stream"}),
+    ):
+        answer = await measured.ask(
+            "GET", "/telemetry/latest", params={"field": "temp_c", **query}, headers=headers
+        )
+        assert answer.headers["content-type"] == "application/vnd.apache.arrow.stream"
+        rows = nanoarrow.ArrayStream.from_readable(answer.content).read_all().to_pylist()
+        assert [(row["key"], row["temp_c"], row["temp_c_code"]) for row in rows] == [
+            ("one/0", 40.0, 0),
+            ("one/1", None, 1),
+        ]
+        assert rows[0]["ts"].tzinfo is not None
+    for path, query in (("range", {"key": "one/0"}), ("aggregate", {"field": "temp_c"})):
+        answer = await measured.ask("GET", f"/telemetry/{path}", params={"format": "arrow", **query})
+        assert nanoarrow.ArrayStream.from_readable(answer.content).read_all().to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "told"),
+    [
+        ("latest", {"field": "temp"}, "'temp' is no field; did you mean temp_c?"),
+        ("latest", {"family": "gpu"}, "'gpu' is no family: it is one of accelerator, node, port"),
+        ("aggregate", {"field": "temp_c", "by": "sites"}, "did you mean site?"),
+        ("aggregate", {"field": "temp_c", "points": "0"}, "points: an answer has 1 to 5000"),
+        ("range", {"key": "k", "from": "yesterday"}, "from: 'yesterday' is no time"),
+        ("range", {"key": "k", "from": "2026-11-20T10:00:00"}, "from: '2026-11-20T10:00:00' is no time"),
+        ("range", {"key": "k", "from": "1m", "until": "2m"}, "is not before until"),
+        ("range", {"key": "k", "from": "9d"}, "points: every sample of more than 2 days is too many"),
+        ("latest", {"format": "csv"}, "format: an answer comes as json or arrow"),
+    ],
+)
+async def test_a_bad_question_is_told_what_is_wrong_with_it(
+    measured: Platform, path: str, query: dict[str, str], told: str
+) -> None:
+    answer = await measured.ask("GET", f"/telemetry/{path}", params=query)
+    assert answer.status_code == 422
+    assert told in answer.json()["detail"]
+
+
+async def test_the_fleet_is_not_a_customer_s_to_see(measured: Platform) -> None:
+    for path in (
+        "fields",
+        "latest",
+        "collectors",
+        "range?key=one/0",
+        "aggregate?field=temp_c",
+        "sources?key=one/0",
+    ):
+        assert (await measured.ask("GET", f"/telemetry/{path}", key="alpha")).status_code == 403
+        assert (await measured.ask("GET", f"/telemetry/{path}", key="viewer")).status_code == 200, path
+
+
+async def held_for_30_s(platform: Platform, run_id: str) -> str:
+    """Let the run have had its accelerator for half a minute; the serial."""
+    await platform.granted(run_id)
+    await platform.rows("UPDATE accelerators SET installed_at = now() - interval '1 hour' RETURNING 1")
+    await platform.rows(
+        "UPDATE leases SET granted_at = now() - interval '30 s', observed_from = now() - interval '30 s',"
+        " observed_until = now() RETURNING 1"
+    )
+    [row] = await platform.rows(
+        "SELECT serial FROM lease_accelerators JOIN accelerators USING (accelerator_no)"
+    )
+    await platform.rows(
+        "UPDATE lease_accelerators SET during = tstzrange(now() - interval '30 s', upper(during)) RETURNING 1"
+    )
+    serial: str = row["serial"]
+    return serial
+
+
+async def test_a_run_s_samples_are_its_own_alone(measured: Platform) -> None:
+    run_id = await measured.submitted()
+    serial = await held_for_30_s(measured, run_id)
+    await send(measured, samples([serial], {"util_pct": [1.0]}, at=now_utc() - timedelta(seconds=60)))
+    for seconds in (20, 10):
+        await send(
+            measured,
+            samples(
+                [serial],
+                {"util_pct": [float(seconds)], "energy_j": [1000.0 - seconds]},
+                at=now_utc() - timedelta(seconds=seconds),
+            ),
+        )
+    shown = await asked(measured, f"/runs/{run_id}/telemetry", who="alpha", field="util_pct")
+    [span] = shown["items"]
+    assert (span["serial"], span["fields"]["util_pct"]["values"]) == (serial, [20.0, 10.0])
+    use = await asked(measured, f"/runs/{run_id}/use", who="alpha")
+    assert use["energy_wh"] == pytest.approx(10 / 3600)
+    assert use["open"]
+    for path in ("telemetry", "use"):
+        assert (await measured.ask("GET", f"/runs/{run_id}/{path}", key="beta")).status_code == 404
+        assert (await measured.ask("GET", f"/runs/{run_id}/{path}", key="viewer")).status_code == 403
+
+
+async def test_use_is_told_by_whom_it_concerns(measured: Platform) -> None:
+    run_id = await measured.submitted()
+    await held_for_30_s(measured, run_id)
+    assert [row["subject"] for row in (await asked(measured, "/telemetry/use", who="alpha"))["items"]] == [
+        run_id
+    ]
+    assert (await asked(measured, "/telemetry/use", who="beta"))["items"] == []
+    assert (await measured.ask("GET", "/telemetry/use", key="viewer")).status_code == 403
+    assert await asked(measured, "/telemetry/use", who="viewer", by="node")
+    answer = await measured.ask("GET", "/telemetry/use", params={"by": "colour"})
+    assert "use is told by run, tenant, round, node, accelerator" in answer.json()["detail"]
+
+
+async def test_collectors_say_how_they_fare(measured: Platform) -> None:
+    collector = {
+        "name": "nvml",
+        "state": "failing",
+        "interval_s": 10.0,
+        "failures": 3,
+        "sentence": "no answer in 5 s",
+    }
+    await measured.ask("POST", "/agent/telemetry", key="node", json=said(collectors=[collector]))
+    intake, nvml = (await asked(measured, "/telemetry/collectors", node="one"))["items"]
+    assert (intake["name"], intake["state"]) == ("intake", "ok")
+    assert (nvml["state"], nvml["failures"], nvml["sentence"]) == ("failing", 3, "no answer in 5 s")
+
+
+async def test_without_the_store_questions_are_a_moment_too_early(platform: Platform) -> None:
+    answer = await platform.ask("GET", "/telemetry/latest")
+    assert (answer.status_code, answer.json()["title"]) == (503, "For a moment not available")

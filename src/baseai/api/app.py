@@ -3,10 +3,12 @@
 No decision is made here and no SQL is known here.
 """
 
+from collections import Counter
+
 from fastapi import FastAPI
 
 import baseai
-from baseai.api import about, agents, files, money, nodes, runs, tenants
+from baseai.api import about, agents, files, money, nodes, prometheus, runs, telemetry, tenants
 from baseai.api.doors import Doors
 from baseai.api.gate import Gate
 from baseai.api.problem import Bounded, say_problems
@@ -24,7 +26,10 @@ def create_api(doors: Doors) -> FastAPI:
     say_problems(app)
     app.add_middleware(Bounded)
     gate = Gate(doors)
-    for room in (about, runs, files, nodes, tenants, money):
+    for room in (about, runs, files, nodes, tenants, money, telemetry):
         app.include_router(room.routes(doors, gate), prefix="/api/v1")
     app.include_router(agents.routes(doors, gate), prefix="/api/v1/agent")
+    written: Counter[str] = Counter()  # what came by remote write since this process began
+    app.include_router(prometheus.write_routes(doors, gate, written), prefix="/api/v1")
+    app.include_router(prometheus.metrics_routes(doors, gate, written))
     return app

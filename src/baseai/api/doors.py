@@ -13,7 +13,9 @@ from baseai.engine.order import NodeReport, Orders, Taken
 from baseai.fleet.machine import MachineFacts
 from baseai.fleet.node import NodeEvent
 from baseai.ground.identity import KeyId, NodeId, ProjectId, RunId, TenantId
+from baseai.telemetry.exposition import Scrape
 from baseai.telemetry.intake import Measurement, Received
+from baseai.telemetry.remote_write import Written
 from baseai.telemetry.store import AskedStore
 from baseai.telemetry.witness import Witness
 from baseai.tenancy.key import Holder
@@ -87,6 +89,8 @@ class ViewsDoor(Protocol):
     async def points(self, scope: Scope, run_id: str, *, after_step: int = -1) -> list[dict[str, Any]]: ...
     async def nodes(self, scope: Scope) -> list[dict[str, Any]]: ...
     async def accelerators(self, scope: Scope, node_id: str) -> list[dict[str, Any]]: ...
+    async def installed(self, scope: Scope) -> list[dict[str, Any]]: ...
+    async def run_counts(self, scope: Scope) -> Mapping[str, int]: ...
     async def offers(self) -> list[dict[str, Any]]: ...
     async def events(
         self, scope: Scope, *, subject: str | None, limit: int = 100, cursor: str | None = None
@@ -107,6 +111,9 @@ class TelemetryDoor(Protocol):
 
     async def take(self, node_id: NodeId, measurement: Measurement) -> Received:
         """What is safe and what will never be taken. Raises StoreAway while nothing can be kept."""
+
+    async def receive(self, scrape: Scrape, *, body_digest: str, node_id: str | None) -> Written:
+        """Keep what a Prometheus wrote, of one node's accelerators or of all. Raises StoreAway."""
 
 
 class HealthDoor(Protocol):
@@ -147,6 +154,12 @@ class UsesDoor(Protocol):
         until_at: datetime | None = None,
     ) -> Sequence[Row]:  # fmt: skip
         """By run, tenant, round, node or accelerator; without instants the last day."""
+
+    async def spans_of_run(self, scope: Scope, run_id: str) -> Sequence[Row]:
+        """Which accelerators a run had from when to when: serial, node_id, from_at, until_at."""
+
+    async def all_collectors(self, scope: Scope) -> Sequence[Row]:
+        """How collectors fare: rows with the fields of CollectorView, node and node_id."""
 
 
 class ProvingDoor(Protocol):

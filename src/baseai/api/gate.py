@@ -27,22 +27,23 @@ class Gate:
         self._doors = doors
         self._answering: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
-    async def admitted(self, authorization: Annotated[str | None, Header()] = None) -> Holder:
-        """The holder of a person's key. Raises NotAdmitted, NotAllowed for a node's."""
+    async def anybody(self, authorization: Annotated[str | None, Header()] = None) -> Holder:
+        """The holder of any key, a person's or a node's. Raises NotAdmitted."""
         kind, _, text = (authorization or "").partition(" ")
         if kind.lower() != "bearer" or not text:
             raise NotAdmitted
-        holder = await self._doors.tenancy.holder(text.strip())
+        return await self._doors.tenancy.holder(text.strip())
+
+    async def admitted(self, authorization: Annotated[str | None, Header()] = None) -> Holder:
+        """The holder of a person's key. Raises NotAdmitted, NotAllowed for a node's."""
+        holder = await self.anybody(authorization)
         if holder.node_id is not None:  # it speaks as its node, and for nobody
             raise NotAllowed(holder.role.value, "do anything but report as its node")
         return holder
 
     async def node(self, authorization: Annotated[str | None, Header()] = None) -> NodeId:
         """The node that a node's key speaks for."""
-        kind, _, text = (authorization or "").partition(" ")
-        if kind.lower() != "bearer":
-            raise NotAdmitted
-        holder = await self._doors.tenancy.holder(text.strip())
+        holder = await self.anybody(authorization)
         if holder.node_id is None:
             raise NotAllowed(holder.role.value, Deed.REPORT_AS_NODE.value)
         return holder.node_id

@@ -552,7 +552,9 @@ class NodeHealth(Wire):
     held: str | None = None  # why a move that is due is not made yet
     judged_at: datetime | None = None  # None: never; old: the samples cannot be asked
     unjudged: str | None = None  # why the last look could not judge
-    verdicts: list[VerdictView] = Field(default_factory=list)  # of its accelerators, the healthy ones left out
+    verdicts: list[VerdictView] = Field(
+        default_factory=list
+    )  # of its accelerators, the healthy ones left out
     evidence: list[EvidenceView] = Field(default_factory=list)
     repairs: list[RepairView] = Field(default_factory=list)
 

@@ -22,6 +22,7 @@ SAMPLES_MAX = 500_000
 STALE_BITS = 0x7FF0000000000002  # the NaN by which Prometheus says that a series ended
 TICK_MS = 5_000  # rows of one device within so long after the first are one tick
 DEVICES_MAX = 200_000
+METRICS_MAX = 500_000
 
 ABSENT = Reading(value=None, state=State.ABSENT)
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
@@ -40,45 +41,65 @@ def unpacked(body: bytes) -> bytes:
         raise Refused(f"the body is not snappy: {wrong}") from wrong
 
 
-def scrape_of(body: bytes) -> Scrape:
-    """All samples of a WriteRequest, each with its instant. Raises Refused for what is none."""
-    metrics: list[Metric] = []
-    values: list[float] = []
-    stamps_ms: dict[int, int] = {}
-    for number, part in _parts(body):
-        if number != 1 or not isinstance(part, bytes):  # metadata and what later versions add
-            continue
-        metric, samples = _series(part)
-        for value, at_ms in samples:
-            if struct.unpack("<Q", struct.pack("<d", value))[0] == STALE_BITS:
+class WriteReader:
+    """Reads one WriteRequest after the other; keeps what a series' labels came to, for they come again and again."""
+
+    def __init__(self) -> None:
+        self._metrics: dict[bytes, Metric] = {}
+
+    def read(self, body: bytes) -> Scrape:
+        """All samples of a WriteRequest, each with its instant. Raises Refused for what is none."""
+        if len(self._metrics) > METRICS_MAX:
+            self._metrics = {}
+        metrics: list[Metric] = []
+        values: list[float] = []
+        stamps_ms: dict[int, int] = {}
+        for number, part in _parts(body):
+            if number != 1 or not isinstance(part, bytes):  # metadata and what later versions add
                 continue
-            stamps_ms[len(metrics)] = at_ms
-            metrics.append(metric)
-            values.append(value)
-        if len(metrics) > SAMPLES_MAX:
-            raise Refused(f"more than {SAMPLES_MAX} samples at once")
-    return Scrape(metrics=metrics, values=values, stamps_ms=stamps_ms)
+            metric, samples = self._series(part)
+            for value, at_ms in samples:
+                if struct.unpack("<Q", struct.pack("<d", value))[0] == STALE_BITS:
+                    continue
+                stamps_ms[len(metrics)] = at_ms
+                metrics.append(metric)
+                values.append(value)
+            if len(metrics) > SAMPLES_MAX:
+                raise Refused(f"more than {SAMPLES_MAX} samples at once")
+        return Scrape(metrics=metrics, values=values, stamps_ms=stamps_ms)
+
+    def _series(self, body: bytes) -> tuple[Metric, list[tuple[float, int]]]:
+        labels: list[bytes] = []
+        samples: list[tuple[float, int]] = []
+        for number, part in _parts(body):
+            if number == 1 and isinstance(part, bytes):
+                labels.append(part)
+            elif number == 2 and isinstance(part, bytes):
+                samples.append(_sample(part))
+        written = b"".join(len(label).to_bytes(4, "big") + label for label in labels)
+        metric = self._metrics.get(written)
+        if metric is None:
+            metric = self._metrics[written] = _metric(labels)
+        return metric, samples
 
 
-def _series(body: bytes) -> tuple[Metric, list[tuple[float, int]]]:
+def _sample(body: bytes) -> tuple[float, int]:
+    value, at_ms = 0.0, 0
+    for number, word in _parts(body):
+        if number == 1 and isinstance(word, float):
+            value = word
+        elif number == 2 and isinstance(word, int):
+            at_ms = word - (1 << 64) if word >= 1 << 63 else word
+    return value, at_ms
+
+
+def _metric(written: Sequence[bytes]) -> Metric:
     labels: dict[str, str] = {}
-    samples: list[tuple[float, int]] = []
-    for number, part in _parts(body):
-        if number == 1 and isinstance(part, bytes):
-            told = {which: text for which, text in _parts(part) if isinstance(text, bytes)}
-            labels[_text(told.get(1, b""))] = _text(told.get(2, b""))
-        elif number == 2 and isinstance(part, bytes):
-            value, at_ms = 0.0, 0
-            for which, word in _parts(part):
-                if which == 1 and isinstance(word, float):
-                    value = word
-                elif which == 2 and isinstance(word, int):
-                    at_ms = word - (1 << 64) if word >= 1 << 63 else word
-            samples.append((value, at_ms))
+    for label in written:
+        told = {number: part for number, part in _parts(label) if isinstance(part, bytes)}
+        labels[_text(told.get(1, b""))] = _text(told.get(2, b""))
     name = labels.pop("__name__", "")
-    return Metric(
-        name=name, labels=labels, folded={key.lower(): value for key, value in labels.items()}
-    ), samples
+    return Metric(name=name, labels=labels, folded={key.lower(): value for key, value in labels.items()})
 
 
 def _parts(body: bytes) -> Iterator[tuple[int, int | float | bytes]]:
