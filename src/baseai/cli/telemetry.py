@@ -104,8 +104,9 @@ def add_parse(room: typer.Typer, environ: Mapping[str, str]) -> None:
             else None
         )
         if (read is None or not read.rows) and machine is None:
-            samples = f"{len(scrape)} samples" if len(scrape) else "no samples"
-            raise NothingRead(file, f"it holds {samples}, none of an accelerator or a node")
+            count = len(scrape)
+            held = f"{count} sample{'' if count == 1 else 's'}, none of" if count else "no sample of"
+            raise NothingRead(file, f"it holds {held} an accelerator or a node")
         if read is not None:
             _tell(call, read.troubles)
             _show_accelerators(call, read)

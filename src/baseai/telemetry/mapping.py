@@ -12,6 +12,7 @@ A `?` behind a term: it may be missing as long as another term of its row is the
 """
 
 import csv
+import dataclasses
 import functools
 import re
 from collections.abc import Mapping
@@ -92,13 +93,13 @@ class MappingRow:
     bit: Throttle | None = None  # of FLAG
     label: str = ""  # of RISEN: the label that holds the code
 
-    @property
-    def source(self) -> str:
-        """Where the value comes from, for a person to follow."""
+    source: str = dataclasses.field(init=False, compare=False)  # where the value comes from, for a person to follow
+
+    def __post_init__(self) -> None:
         names = " + ".join(term.text for term in self.terms)
         factor = f" × {self.factor:.10g}" if self.factor != 1 else ""
         note = f"; {'weaker: ' if self.weaker else ''}{self.why}" if self.why else ""
-        return f"{self.dialect}: {names} ({self.unit}{factor}{note})"
+        object.__setattr__(self, "source", f"{self.dialect}: {names} ({self.unit}{factor}{note})")
 
 
 @functools.cache

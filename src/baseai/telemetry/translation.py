@@ -321,24 +321,21 @@ class _Translation:
     def compare_memory(self, fields: dict[str, Reading]) -> None:
         """Memory in use is at most memory installed, and AMD's figures are in the unit they say."""
         used, total = fields["mem_used_b"], fields["mem_total_b"]
-        if self.dialect is Dialect.AMD_EXPORTER and total.value is not None:
-            wrong = self._other_unit("gpu_total_vram", total.value)
-            if wrong:
-                fields["mem_total_b"] = self._blank("mem_total_b", total.source, wrong)
-                if used.value is not None:
-                    fields["mem_used_b"] = self._blank("mem_used_b", used.source, wrong)
-                return
+        if self.dialect is Dialect.AMD_EXPORTER and (wrong := self._other_unit("gpu_total_vram")):
+            for name, reading in (("mem_total_b", total), ("mem_used_b", used)):
+                if reading.value is not None:
+                    fields[name] = self._blank(name, reading.source, wrong)
+            return
         if used.value is not None and total.value is not None and used.value > total.value:
             fields["mem_used_b"] = self._blank(
                 "mem_used_b", used.source, f"{used.value:g} B of {total.value:g} B are in use; a wrong unit?"
             )
 
-    def _other_unit(self, text: str, memory_b: float) -> str | None:
+    def _other_unit(self, text: str) -> str | None:
         """Why a total is not in MiB: no part is sold with so much, and in another unit one is."""
-        numbers = self.said.numbers.get(text)
-        if not numbers or is_board_size(memory_b):
+        number = sum(self.said.numbers.get(text, {}).values())
+        if is_board_size(number * 2**20):
             return None
-        number = sum(numbers.values())
         for unit, factor in (("MB of 10^6 bytes", 1e6), ("bytes", 1.0)):
             if is_board_size(number * factor):
                 return f"{number:g} is said to be MiB; no part has that, but one has as many {unit}"
