@@ -3,8 +3,9 @@
     python -m tests.telemetry.redfish_server FOLDER --port 8043 --moving     to try things by hand
 
 It serves a folder in the layout of DMTF's mockups (`redfish/v1/…/index.json`) or one JSON file of paths and resources:
-sessions and basic authentication, `$expand`, ETags, metric reports made of the resources' present values, an event
-stream, and a limit of requests at once, beyond which it says 503. What shall go wrong is said per path in `ills`.
+sessions and basic authentication, `$expand`, ETags, an event stream, a limit of requests at once, beyond which it says
+503, and, while it moves, metric reports made of the resources' present values. What shall go wrong is said per path in
+`ills`.
 """
 
 import argparse
@@ -17,7 +18,6 @@ import math
 import re
 import threading
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -174,9 +174,7 @@ class RedfishServer:
             ill = self.ills.get(path, self.ill)
             if ill is not None and ill.times > 0:
                 ill.times -= 1
-                if ill.hangs:
-                    await asyncio.sleep(3600)
-                await asyncio.sleep(ill.slow_s)
+                await self._linger(request, 3600.0 if ill.hangs else ill.slow_s)
                 if ill.status is not None:
                     return Response(status_code=ill.status)
                 if ill.body is not None:
@@ -187,22 +185,33 @@ class RedfishServer:
         finally:
             self.at_once -= 1
 
+    async def _linger(self, request: Request, wait_s: float) -> None:
+        """Wait, until the asker has given up or the server ends."""
+        until_s, cut = time.monotonic() + wait_s, self._cut
+        while (left_s := until_s - time.monotonic()) > 0 and cut == self._cut:
+            await asyncio.sleep(min(left_s, 0.02))
+            if await request.is_disconnected():
+                return
+
     def _resource(self, path: str, request: Request) -> Response:
         if path not in self.tree:
             return Response(status_code=404)
-        found = self._now(path)
-        expand = re.fullmatch(r"([*.])\(\$levels=(\d)\)", request.query_params.get("$expand", ""))
-        if "$expand" in request.query_params and not self.can_expand:
+        expand = request.query_params.get("$expand", "")
+        if expand and not self.can_expand:
             return Response(status_code=501)
-        if expand is not None:
-            found = self._expanded(found, int(expand[2]), with_links=expand[1] == "*")
-        body = json.dumps(found).encode()
+        body = json.dumps(self.found(path, expand)).encode()
         etag = '"for-ever"' if self.etag_lies else f'"{hashlib.sha256(body).hexdigest()[:16]}"'
         headers = {"etag": etag} if self.has_etags else {}
         if self.has_etags and request.headers.get("if-none-match") == etag:
             self.unchanged += 1
             return Response(status_code=304, headers=headers)
         return Response(body, media_type="application/json", headers=headers)
+
+    def found(self, path: str, expand: str = "") -> dict[str, Any]:
+        """A resource at this moment, with what an `$expand` brings into it."""
+        wanted = re.fullmatch(r"([*.])\(\$levels=(\d)\)", expand)
+        found = self._now(path)
+        return self._expanded(found, int(wanted[2]), with_links=wanted[1] == "*") if wanted else found
 
     def _expanded(self, found: Any, levels: int, *, with_links: bool) -> Any:
         if isinstance(found, dict):
@@ -224,8 +233,9 @@ class RedfishServer:
     def _now(self, path: str) -> dict[str, Any]:
         """A resource at this moment: readings move, excerpts follow their sensors, reports quote what is."""
         found = copy.deepcopy(self.tree[path])
-        if self.is_moving:
-            self._move(path, found)
+        if not self.is_moving:
+            return found
+        self._move(path, found)
         if "MetricValues" in found:
             stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
             for line in found["MetricValues"]:
@@ -233,8 +243,7 @@ class RedfishServer:
                 raw = self._value(plain(where), pointer or "/Reading")
                 if raw is not None:
                     line["MetricValue"] = f"{raw:.6f}" if isinstance(raw, float) else str(raw)
-                    if self.is_moving:
-                        line["Timestamp"] = stamp
+                    line["Timestamp"] = stamp
         return found
 
     def _value(self, path: str, pointer: str) -> Any:
@@ -341,10 +350,6 @@ def serving(server: RedfishServer) -> Iterator[RedfishServer]:
         if thread.is_alive():
             engine.force_exit = True
             thread.join(5)
-
-
-def counted(server: RedfishServer) -> Counter[str]:
-    return Counter(server.asked)
 
 
 def main() -> None:

@@ -396,7 +396,8 @@ class RedfishCollector:
             await self._poll(self.rota, now, until_s, rows, witnesses, troubles)
         if self.rota is None or loop.time() >= self._survey_due_s:
             troubles += await self._look_around(until_s)
-        if self.rota is not None and not was_asked and loop.time() < until_s:
+        enough_s = self._budget_s / 2  # a first poll that is cut short would look like a failure
+        if self.rota is not None and not was_asked and until_s - loop.time() > enough_s:
             await self._poll(self.rota, now, until_s, rows, witnesses, troubles)
         while self._events:
             witnesses.append(self._events.popleft())

@@ -33,7 +33,7 @@ EVENTS_MAX = 500  # of one message
 
 _WELL = frozenset({"OK", ""})
 _LOST = frozenset({"UnavailableOffline", "Degraded"})  # states of a redundant group that is none
-_XID = re.compile(r"\b(?P<sw>S)?Xid\b(?:\s*\(PCI:[^)]*\))?[^\w]{0,4}(?P<code>\d{1,3})\b", re.IGNORECASE)
+_XID = re.compile(r"\b(?P<sw>S)?Xid\b(?:\s*\(PCI:[^)]*\))?[^\w]{0,4}(?P<code>\d{1,5})\b", re.IGNORECASE)
 _SEVERITY: Mapping[str, str] = {"Critical": "critical", "Fatal": "critical", "Warning": "warning"}
 
 
