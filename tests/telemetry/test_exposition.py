@@ -78,7 +78,7 @@ def test_no_number_is_a_number() -> None:
         pytest.param("9a 1", "no name", id="a name that begins with a digit"),
         pytest.param('{b="c"} 1', "no name", id="labels alone"),
         pytest.param("<html>", "no name", id="something else entirely"),
-        pytest.param("a 1 soon", "could not convert", id="a word for a timestamp"),
+        pytest.param("a 1 soon", "'soon' is no number", id="a word for a timestamp"),
     ],
 )
 def test_a_line_that_is_none_is_said_and_the_rest_kept(line: str, why: str) -> None:
@@ -152,6 +152,13 @@ def test_the_end_of_openmetrics(text: str, openmetrics: bool | None, sentences: 
 )
 def test_timestamps(text: str, stamp_ms: int) -> None:
     assert read(text).stamps_ms == {0: stamp_ms}
+
+
+@pytest.mark.parametrize("stamp", ["NaN", "+Inf", "-5", "1e300", "9999999999999999"])
+def test_an_instant_that_is_none_costs_only_itself(stamp: str) -> None:
+    scrape = read(f"a 1 {stamp}\nb 2\n")
+    assert (scrape.values, scrape.stamps_ms) == ([1.0, 2.0], {})
+    assert told(scrape) == [f"line 1: {stamp} is no instant; the sample counts as read now"]
 
 
 def test_a_repeated_line_counts_once_and_the_first_holds() -> None:

@@ -16,6 +16,7 @@ from baseai.telemetry.sample import Trouble
 
 KEPT_MAX = 50_000  # taken apart `name{labels}` in each of two generations, about 1 kB each
 KEY_CHARS_MAX = 4_096  # longer ones are read and not kept
+STAMP_MS_MAX = 253_402_300_799_999  # the last of the year 9999
 TROUBLES_MAX = 50  # of one text; the rest is counted
 
 
@@ -105,9 +106,10 @@ class Parser:
 
     def metric(self, key: str) -> Metric:
         """The `name{labels}` taken apart. Raises ValueError when it is none."""
-        found = self._known.get(key) or self._older.get(key)
-        if found is None:
-            found = metric_of(key)
+        found = self._known.get(key)
+        if found is not None:
+            return found
+        found = self._older.get(key) or metric_of(key)
         if len(key) <= KEY_CHARS_MAX:
             if len(self._known) >= self._kept_max:
                 self._older, self._known = self._known, {}
@@ -158,10 +160,11 @@ class _Reading:
             else:
                 metrics.append(metric)
         self._finish(lines)
+        stamps_ms = self._stamps_ms()
         return Scrape(
             metrics=metrics,
             values=values,
-            stamps_ms=self._stamps_ms(),
+            stamps_ms=stamps_ms,
             announced=self.announced,
             troubles=tuple(self._told()),
             whole=self.whole,
@@ -202,10 +205,10 @@ class _Reading:
             self._refused(number, "stands behind # EOF")
         else:
             try:
-                key, digits, stamp = divided(bare)
+                key, digits, stamp = self._known_with_stamp(bare) or divided(bare)
                 metric, value = self.parser.metric(key), number_in(digits)
                 if stamp:
-                    float(stamp)
+                    number_in(stamp)
             except ValueError as wrong:
                 self._refused(number, f"{wrong}: {shortened(bare)}")
                 return
@@ -213,6 +216,12 @@ class _Reading:
                 self.stamps[len(self.metrics)] = stamp
             self.metrics.append(metric)
             self.values.append(value)
+
+    def _known_with_stamp(self, line: str) -> tuple[str, str, str] | None:
+        """As `divided`, for a repetition that carries its instant."""
+        head, _, stamp = line.rpartition(" ")
+        key, _, digits = head.rpartition(" ")
+        return (key, digits, stamp) if key in self.parser._known else None
 
     def _refused(self, number: int, why: str) -> None:
         self.other_lines.append(number)
@@ -280,12 +289,19 @@ class _Reading:
         self.other_lines[:] = sorted([*self.other_lines, *dropped])
 
     def _stamps_ms(self) -> dict[int, int]:
-        """OpenMetrics writes seconds, Prometheus milliseconds."""
+        """OpenMetrics writes seconds, Prometheus milliseconds. An instant that no calendar has is said and left out."""
         seconds = self.openmetrics or (self.openmetrics is None and self.ended)
-        return {
-            place: round(float(stamp) * 1000) if seconds or "." in stamp else int(float(stamp))
-            for place, stamp in self.stamps.items()
-        }
+        found: dict[int, int] = {}
+        for place, stamp in self.stamps.items():
+            stamp_ms = float(stamp) * (1000 if seconds or "." in stamp else 1)
+            if 0 <= stamp_ms <= STAMP_MS_MAX:
+                found[place] = round(stamp_ms)
+            else:
+                whole = Scrape(metrics=self.metrics, values=self.values, other_lines=self.other_lines)
+                self._trouble(
+                    whole.line_of(place), f"{stamp} is no instant; the sample counts as read now", lost=False
+                )
+        return found
 
     def _trouble(self, line: int, sentence: str, *, lost: bool = True) -> None:
         self.whole = self.whole and not lost

@@ -118,13 +118,14 @@ class Normaliser:
                 if told.codes:
                     codes[device.key] = tuple(sorted({*codes.get(device.key, ()), *told.codes}))
             troubles += _uneven(rows[len(rows) - len(devices) :], identities, source)
+        newest_ms = max((each.at_ms for each in remembered.values()), default=at_ms)
         return Normalised(
             rows=tuple(rows),
             identities=identities,
             codes=codes,
             troubles=tuple(troubles),
             remembered={
-                key: each for key, each in remembered.items() if at_ms - each.at_ms <= FORGET_AFTER_MS
+                key: each for key, each in remembered.items() if newest_ms - each.at_ms <= FORGET_AFTER_MS
             },
         )
 
