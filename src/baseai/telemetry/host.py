@@ -81,16 +81,13 @@ class Host:
         self._powercap = powercap
         self._network = network
         self._meter = meter_of(_read_record(folder / "energy.json"), boot_id)
-        self._last = _Look(at_s=time.monotonic(), busy_s=_busy_s(), energy_j=None)
+        self._last = self._look([])
 
     def observe(self, now: datetime) -> Collected:
         ts_ms = round(now.timestamp() * 1000)
         troubles: list[Trouble] = []
-        busy_s = _busy_s()
-        zones = self._zones(troubles)
-        energy_j = self._advance(zones, busy_s) if zones else None
-        look = _Look(at_s=time.monotonic(), busy_s=busy_s, energy_j=energy_j)
-        before = self._last
+        look, before = self._look(troubles), self._last
+        busy_s, energy_j = look.busy_s, look.energy_j
         is_long = look.at_s - before.at_s >= SHORTEST_S
         util_pct = _util_pct(before, look) if is_long else {}
         power_w = _power_w(before, look) if is_long else None
@@ -113,6 +110,12 @@ class Host:
             },
             troubles=troubles,
         )
+
+    def _look(self, troubles: list[Trouble]) -> _Look:
+        busy_s = _busy_s()
+        zones = self._zones(troubles)
+        energy_j = self._advance(zones, busy_s) if zones else None
+        return _Look(at_s=time.monotonic(), busy_s=busy_s, energy_j=energy_j)
 
     # ---- the machine ------------------------------------------------------------------------------------------
 

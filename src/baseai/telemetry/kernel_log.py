@@ -1,7 +1,8 @@
 """Reads the kernel's log as it grows: the second witness of whatever drivers and exporters say, or fail to say.
 
 Invariant: a message is told under an id made of the start of the node and its place in the log, so that a new agent
-that reads the log again tells nothing twice; the place up to which all was told is kept. Outside thing touched: /dev/kmsg, or a file that a log daemon writes.
+that reads the log again tells nothing twice; the place up to which all was told is kept. Outside thing touched:
+/dev/kmsg, or a file that a log daemon writes.
 """
 
 import contextlib
