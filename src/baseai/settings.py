@@ -18,7 +18,7 @@ DEFAULT_PORT = 7800
 ENVIRONMENT = frozenset(
     {
         "BASEAI_DATA", "BASEAI_URL", "BASEAI_KEY", "BASEAI_CA_FILE", "BASEAI_DEBUG", "BASEAI_DATABASE",
-        "BASEAI_CHILD", "BASEAI_SHARED",
+        "BASEAI_CHILD", "BASEAI_SHARED", "BASEAI_REDFISH_USER", "BASEAI_REDFISH_PASSWORD",
     }
 )  # fmt: skip
 
@@ -42,6 +42,10 @@ class PlatformSettings:
     run_user: str | None = None  # the user runs are started as; needs root
     sample_every_s: float = 10.0  # how often this machine's accelerators are measured
     scrape: tuple[str, ...] = ()  # exporters its agent reads as well, http://127.0.0.1:9400/metrics
+    redfish: tuple[str, ...] = ()  # management controllers of this machine, https://10.0.0.7
+    redfish_credentials: Path | None = None  # file with one line, user:password, that only its owner can read
+    redfish_ca_file: Path | None = None  # certificate that signs the controllers'
+    redfish_insecure: bool = False  # do not verify it: whoever stands between can read the password
     demo: bool = False  # label every page as a demonstration
     durable: bool = True  # off only in tests: PostgreSQL then trades safety against a power cut for speed
 

@@ -229,8 +229,8 @@ async def test_a_busy_controller_is_asked_again_once(server: RedfishServer) -> N
 
 
 async def test_a_survey_that_takes_long_goes_on_with_the_next_poll(server: RedfishServer) -> None:
-    server.ill = Ill(slow_s=0.05)
-    async with collecting(server, every_s=0.6) as collector:
+    server.ill = Ill(slow_s=0.15)
+    async with collecting(server, every_s=2.0) as collector:
         looks = 0
         collected = await collector.collect(NOW)
         while not collected.rows and looks < 20:

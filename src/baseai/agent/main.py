@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from baseai.agent.agent import Agent
@@ -49,6 +49,12 @@ class AgentSettings:
     scrape: tuple[
         str, ...
     ] = ()  # addresses of exporters on or near this node (DCGM, AMD, node), http://…/metrics
+    redfish: tuple[str, ...] = ()  # management controllers of this node, https://10.0.0.7
+    # User and password of an account there that may read; None: they answer anybody.
+    redfish_account: tuple[str, str] | None = field(default=None, repr=False)
+    redfish_ca_file: Path | None = None  # certificate that signs the controllers'
+    redfish_insecure: bool = False  # do not verify it: whoever stands between can read the password
+    redfish_every_s: float = 30.0  # how often a controller is asked; they are slow
     sample_spool_bytes: int = LIMIT_BYTES  # what was measured and not delivered takes so much disk at most
 
 

@@ -43,10 +43,10 @@ class Errand:
     def from_text(text: str) -> "Errand":
         fields = json.loads(text)
         given = fields["settings"]
-        for name in ("data", "tls_cert", "tls_key"):
+        for name in ("data", "tls_cert", "tls_key", "redfish_credentials", "redfish_ca_file"):
             given[name] = Path(given[name]) if given[name] else None
         fields["metrics"] = Path(fields["metrics"])
-        given["scrape"] = tuple(given["scrape"])
+        given["scrape"], given["redfish"] = tuple(given["scrape"]), tuple(given["redfish"])
         return Errand(**{**fields, "settings": PlatformSettings(**given)})
 
 
@@ -107,7 +107,7 @@ async def _until_told(work: Coroutine[Any, Any, None]) -> None:
 
 def _agent(errand: Errand, household: Household) -> int:
     from baseai.agent.main import AgentSettings
-    from baseai.wiring.eyes import watch_and_tend
+    from baseai.wiring.eyes import board_account, watch_and_tend
 
     settings = errand.settings
     return watch_and_tend(
@@ -122,6 +122,10 @@ def _agent(errand: Errand, household: Household) -> int:
             ca_file=settings.tls_cert,
             sample_every_s=settings.sample_every_s,
             scrape=settings.scrape,
+            redfish=settings.redfish,
+            redfish_account=board_account(settings.redfish_credentials, {}),
+            redfish_ca_file=settings.redfish_ca_file,
+            redfish_insecure=settings.redfish_insecure,
         )
     )
 

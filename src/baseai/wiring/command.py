@@ -35,6 +35,23 @@ Scrape = Annotated[
         help="Exporter to read as well (DCGM, AMD, node), http://127.0.0.1:9400/metrics; repeatable.",
     ),
 ]
+Redfish = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--redfish", help="Management controller (BMC) to ask as well, https://10.0.0.7; repeatable."
+    ),
+]
+RedfishCredentials = Annotated[
+    Path | None,
+    typer.Option("--redfish-credentials", help="File with user:password of an account that may read it."),
+]
+RedfishCaFile = Annotated[
+    Path | None, typer.Option("--redfish-ca-file", help="Certificate that signs the controller's.")
+]
+RedfishInsecure = Annotated[
+    bool,
+    typer.Option("--redfish-insecure", help="Do not verify it: anybody between can read the password."),
+]
 
 
 def up(
@@ -67,6 +84,10 @@ def up(
     run_user: Annotated[str | None, typer.Option(help="User that runs are started as; needs root.")] = None,
     sample_every: SampleEvery = 10.0,
     scrape: Scrape = None,
+    redfish: Redfish = None,
+    redfish_credentials: RedfishCredentials = None,
+    redfish_ca_file: RedfishCaFile = None,
+    redfish_insecure: RedfishInsecure = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Go on in the background; `baseai down` ends it.")
     ] = False,
@@ -91,8 +112,16 @@ def up(
             run_user=run_user,
             sample_every_s=sample_every,
             scrape=tuple(scrape or ()),
+            redfish=tuple(redfish or ()),
+            redfish_credentials=redfish_credentials.absolute() if redfish_credentials else None,
+            redfish_ca_file=redfish_ca_file.absolute() if redfish_ca_file else None,
+            redfish_insecure=redfish_insecure,
         )
     )
+    if settings.redfish:
+        from baseai.wiring.eyes import check_boards
+
+        check_boards(settings.redfish, settings.redfish_credentials)
     if detach:
         return _detached(settings.data)
     return run_platform(settings)
@@ -101,10 +130,12 @@ def up(
 def run_platform(settings: PlatformSettings) -> int:
     """Hold the data folder, start the platform, keep it running, end it."""
     from baseai.wiring.household import FolderUnusable, Household
+    from baseai.wiring.rooms import health_policy
     from baseai.wiring.supervisor import Supervisor
 
     household = Household(data=settings.data)
     household.make()
+    health_policy(household)  # what is wrong in it is told here, and not by a child that starts again and again
     with household.hold():
         supervisor = Supervisor(settings, household, runtime_folder(settings.data, os.environ), say)
         began = time.monotonic()
@@ -208,10 +239,14 @@ def agent(
     ca_file: Annotated[Path | None, typer.Option(help="Certificate that signs the platform's.")] = None,
     sample_every: SampleEvery = 10.0,
     scrape: Scrape = None,
+    redfish: Redfish = None,
+    redfish_credentials: RedfishCredentials = None,
+    redfish_ca_file: RedfishCaFile = None,
+    redfish_insecure: RedfishInsecure = False,
 ) -> int:
     """Make this machine a node of a platform elsewhere. It only dials out."""
     from baseai.agent.main import AgentSettings
-    from baseai.wiring.eyes import watch_and_tend
+    from baseai.wiring.eyes import board_account, watch_and_tend
 
     default = Path("/var/lib/baseai-node") if os.geteuid() == 0 else Path.home() / ".baseai-node"
     folder = (data or default).absolute()
@@ -221,6 +256,8 @@ def agent(
         AgentSettings(
             folder=folder, url=join.rstrip("/"), token=token, name=name, address=address, cpu_slots=cpu_slots,
             run_user=run_user, ca_file=ca_file, sample_every_s=sample_every, scrape=tuple(scrape or ()),
+            redfish=tuple(redfish or ()), redfish_account=board_account(redfish_credentials, os.environ),
+            redfish_ca_file=redfish_ca_file, redfish_insecure=redfish_insecure,
         )
     )  # fmt: skip
 

@@ -4,7 +4,10 @@ Invariant: only here are the shells of telemetry known to the agent. A collector
 with a sentence that says why; none is left out by a guess.
 """
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from baseai.agent.apart import Apart
@@ -12,6 +15,9 @@ from baseai.agent.facts import allowed_cores, boot_id
 from baseai.agent.main import AgentSettings, run_agent
 from baseai.ground.fault import Refused
 from baseai.telemetry.collector import Collector, Rank, Source
+
+if TYPE_CHECKING:
+    from baseai.telemetry.redfish import BoardSettings
 
 TIMEOUT_SHARE = 0.8  # of the interval: a source has answered or failed before it is due again
 TIMEOUT_MAX_S = 8.0
@@ -30,6 +36,7 @@ def collectors_of(settings: AgentSettings) -> Sequence[Collector]:
     from baseai.telemetry.infiniband import Infiniband
     from baseai.telemetry.kernel_log import KernelLog
     from baseai.telemetry.nvml import Nvml
+    from baseai.telemetry.redfish import RedfishCollector
     from baseai.telemetry.scrape import Exporter
     from baseai.telemetry.tpu import Tpu
 
@@ -52,7 +59,6 @@ def collectors_of(settings: AgentSettings) -> Sequence[Collector]:
         watts_source=watts_source,
     )
     every_s, timeout_s = settings.sample_every_s, _timeout_s(settings)
-    # A controller of the board (Redfish) joins here, by a setting of its own: `Rank.BOARD`, every 30 s or slower.
     return [
         _apart(host, settings, quick=True),
         _apart(Nvml(boot_id=boot), settings, quick=True),
@@ -61,7 +67,53 @@ def collectors_of(settings: AgentSettings) -> Sequence[Collector]:
         *(Exporter(url, interval_s=every_s, timeout_s=timeout_s, boot_id=boot) for url in settings.scrape),
         _apart(Infiniband(), settings),
         _apart(KernelLog(boot_id=boot, record=folder / "kernel_log.json"), settings),
+        *(RedfishCollector(_board_settings(url, settings), chance=random.random) for url in settings.redfish),
     ]
+
+
+def board_account(file: Path | None, environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """User and password for the management controllers: of a file, else of the environment; None without either.
+
+    Raises Refused for a file that others can read, or that holds no account.
+    """
+    if file is None:
+        user, password = environ.get("BASEAI_REDFISH_USER"), environ.get("BASEAI_REDFISH_PASSWORD")
+        if (user is None) != (password is None):
+            raise Refused("BASEAI_REDFISH_USER and BASEAI_REDFISH_PASSWORD go together")
+        return (user, password) if user is not None and password is not None else None
+    try:
+        mode, text = file.stat().st_mode, file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"the account for management controllers cannot be read from {file}: {error}") from None
+    if mode & 0o077:
+        raise Refused(f"{file} holds a password and others can read it; chmod 600 {file}")
+    user, colon, password = text.strip("\n").partition(":")
+    if not user or not colon or not password or "\n" in password:
+        raise Refused(f"{file} shall hold one line, user:password")
+    return user, password
+
+
+def check_boards(urls: Iterable[str], credentials: Path | None) -> None:
+    """Raises Refused now for what an agent started later would have to refuse."""
+    from baseai.telemetry.redfish import checked_address
+
+    for url in urls:
+        checked_address(url)
+    board_account(credentials, {})
+
+
+def _board_settings(url: str, settings: AgentSettings) -> "BoardSettings":
+    from baseai.telemetry.redfish import BoardSettings
+
+    user, password = settings.redfish_account or (None, None)
+    return BoardSettings(
+        url=url,
+        user=user,
+        password=password,
+        ca_file=settings.redfish_ca_file,
+        verify=not settings.redfish_insecure,
+        every_s=settings.redfish_every_s,
+    )
 
 
 def watts_of_slot() -> tuple[float | None, str]:
