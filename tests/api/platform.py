@@ -57,6 +57,7 @@ class Platform:
                 health=self._health,
                 uploads=self.household.uploads,
                 base_url="http://127.0.0.1:7800",
+                fleet_health=self.rooms.health,
                 proving=self.rooms.proving,
             )
         )

@@ -37,6 +37,8 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
     @router.post("/facts")
     async def facts(body: wire.NodeFacts, node_id: Node) -> dict[str, str]:
         await doors.fleet.learn(node_id, _machine(body))
+        if doors.fleet_health is not None:
+            await doors.fleet_health.learn_steps(node_id, body.repair_steps)
         return {"node_id": node_id}
 
     @router.get("/desired")
@@ -56,6 +58,10 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
             node_id=orders.node_id,
             node_state=orders.node_state,
             launches=[wire.Launch.model_validate(order, from_attributes=True) for order in orders.orders],
+            repairs=[
+                wire.RepairOrder(**order)
+                for order in (await doors.fleet_health.orders(node_id) if doors.fleet_health else ())
+            ],
         )
 
     @router.post("/report")

@@ -122,6 +122,12 @@ class HealthDoor(Protocol):
     async def witness(self, node_id: NodeId, witnesses: Sequence[Witness]) -> Sequence[str]:
         """The ids of events that are safe, new or repeated. Serials are the node's own."""
 
+    async def learn_steps(self, node_id: NodeId, steps: Sequence[str]) -> None:
+        """What a node's agent says it may carry out by itself."""
+
+    async def orders(self, node_id: str) -> Sequence[Row]:
+        """What the node's agent shall carry out now: rows with the fields of RepairOrder."""
+
     async def nodes_health(self, scope: Scope) -> Sequence[Row]:
         """Every node that is not retired: rows with the fields of NodeHealth, standing evidence alone."""
 

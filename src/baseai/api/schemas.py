@@ -49,6 +49,7 @@ class NodeFacts(Wire):
     boot_id: str
     version: str = ""
     protocol: int = PROTOCOL
+    repair_steps: list[str] = Field(default_factory=list)  # what its agent may carry out: fabric, reset, reboot
 
 
 class Join(Wire):
@@ -116,6 +117,14 @@ class Launch(Wire):
     stop_grace_s: float = 20.0
 
 
+class RepairOrder(Wire):
+    """One step that the agent shall carry out, once; what came of it is told as a witness of the kind `repair`."""
+
+    repair_id: str
+    step: str  # fabric, reset or reboot
+    devices: list[Device] = Field(default_factory=list)
+
+
 class Desired(Wire):
     """All that a node shall run. What is not listed shall not run."""
 
@@ -126,6 +135,7 @@ class Desired(Wire):
     released: list[str] = Field(
         default_factory=list
     )  # leases that are over for the server: their folders may be tidied
+    repairs: list[RepairOrder] = Field(default_factory=list)
 
 
 # ---- agent: observed state ------------------------------------------------------------------------------------
@@ -538,6 +548,13 @@ class RepairView(Wire):
     approved_by: str | None = None
     ended_at: datetime | None = None
     outcome: str | None = None
+
+
+class Clearing(Wire):
+    """Whose evidence no longer holds, and why."""
+
+    evidence_id: str | None = None  # None: all that stands
+    reason: str | None = Field(default=None, max_length=1000)
 
 
 class NodeHealth(Wire):

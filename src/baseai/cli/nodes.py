@@ -11,6 +11,7 @@ import typer
 
 from baseai.cli.call import Call, command, listed, segment
 from baseai.cli.column import Column, age, figure, instant_text, money_column, plain
+from baseai.cli.health import add_health
 from baseai.cli.runs import Cursor, Limit
 from baseai.ground.clock import instant, now_utc
 from baseai.ground.quantity import shown_mib
@@ -113,6 +114,8 @@ def add_nodes(app: typer.Typer, environ: Mapping[str, str]) -> None:
             call.screen.document(answer.text)
             return
         _show_figures(call, answer.read(NodeFigures))
+
+    add_health(node, environ)
 
     @command(
         node, "declare-dead", example="baseai node declare-dead gpu-07 --reason 'burnt'", environ=environ

@@ -1,4 +1,4 @@
-"""The controller's process: the loops that settle, schedule, watch, test, meter and post. One of them leads at a time.
+"""The controller's process: loops that settle, schedule, watch, judge, test, meter, post. One of them leads at a time.
 
 It holds an advisory lock of PostgreSQL while it leads; a second controller waits for it. Every loop may be
 killed between any two statements: what it does is one transaction each, and level-triggered.
@@ -27,6 +27,7 @@ LONGEST_REST_S = 2.0  # between looks when nothing is told
 SCHEDULE_EVERY_S = 10.0  # a full look at the queue, also when nothing was told
 BOOK_EVERY_S = 5.0
 ATTRIBUTE_EVERY_S = 30.0  # hours of use: closed as their samples come in
+JUDGE_EVERY_S = 10.0  # a tick of health, as often as things are measured
 PROVE_EVERY_S = 10.0  # tests of nodes: what is due, what has ended
 PROVE_SOON_S = 1.0  # between two looks at them, when something was told
 
@@ -54,7 +55,11 @@ async def _lead(dsn: str, household: Household, metrics: Path, leading: AsyncCon
     nudge = asyncio.Event()
     try:
         rooms = Rooms(truth, household, metrics)
-        beside = [asyncio.create_task(_attribute(rooms)), asyncio.create_task(_prove(rooms, nudge))]
+        beside = [
+            asyncio.create_task(_attribute(rooms)),
+            asyncio.create_task(_prove(rooms, nudge)),
+            asyncio.create_task(_judge(rooms)),
+        ]
         scheduled = booked = 0.0
         told = True
         while True:
@@ -88,6 +93,23 @@ async def _lead(dsn: str, household: Household, metrics: Path, leading: AsyncCon
             await asyncio.gather(*beside, return_exceptions=True)
             await rooms.metrics.close()
         await truth.close()
+
+
+async def _judge(rooms: Rooms) -> None:
+    """Beside the loop, for it asks the metric store as well: the health of everything, every tick."""
+    unjudged = ""
+    while True:
+        began = time.monotonic()
+        try:
+            judged = await rooms.health.judge(rooms.metrics)
+            if (judged.unjudged or "") != unjudged:
+                log.warning("no samples are judged: %s", judged.unjudged or "over, they are again")
+            unjudged = judged.unjudged or ""
+        except TruthUnavailable as wrong:
+            log.warning("health is not judged: %s", wrong)
+        except Exception:  # one oddity ends this tick and no other loop
+            log.exception("health could not be judged")
+        await asyncio.sleep(max(1.0, JUDGE_EVERY_S - (time.monotonic() - began)))
 
 
 async def _prove(rooms: Rooms, nudge: asyncio.Event) -> None:

@@ -57,6 +57,11 @@ class Household:
         return self.data / "metrics"
 
     @property
+    def health_policy(self) -> Path:
+        """An operator's own rules of health, where there are some: changes to the policy that ships."""
+        return self.data / "health.toml"
+
+    @property
     def logs(self) -> Path:
         return self.data / "log"
 

@@ -14,6 +14,8 @@ from baseai.engine.postgres import Engine, Places
 from baseai.finance.cost import By
 from baseai.finance.postgres import Meter, PostgresBooks, costs_in, load_transfers
 from baseai.finance.rate import HourlyCostRate, HourlyPrice
+from baseai.fleet.health.postgres import PostgresHealth
+from baseai.fleet.health.rule import Policy, shipped_policy
 from baseai.fleet.postgres import Fleet
 from baseai.ground.clock import now_utc
 from baseai.ground.fault import NotFound, Refused
@@ -315,6 +317,15 @@ class BellNews:
                 yield
 
 
+def health_policy(household: Household) -> Policy:
+    """The rules of health, with the operator's own changes. Raises PolicyBroken, Refused."""
+    own = household.health_policy
+    try:
+        return shipped_policy((str(own), own.read_text(encoding="utf-8")) if own.is_file() else None)
+    except (OSError, UnicodeDecodeError) as wrong:
+        raise Refused(f"{own} cannot be read: {wrong}") from wrong
+
+
 class Rooms:
     """Every room of one process, over one truth."""
 
@@ -329,6 +340,7 @@ class Rooms:
         self.meter = Meter(truth, self.rates)
         self.money = Money(truth, self.catalog, self.rates)
         self.fleet = Fleet(truth, self.tenancy, self._unplaceable)
+        self.health = PostgresHealth(truth, health_policy(household))
         self.runs = Runs(truth)
         self.queue = PostgresQueue(truth, self.catalog.models_matching, self._country_of)
         self.admission = Admission(self.catalog, self.queue)

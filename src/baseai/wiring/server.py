@@ -73,6 +73,7 @@ async def serve(
             uploads=household.uploads,
             base_url=settings.shown_url,
             proving=rooms.proving,
+            fleet_health=rooms.health,
             demo=settings.demo,
         )
     )
@@ -87,6 +88,7 @@ async def serve(
                 uses=rooms.uses,
                 settings=WebSettings(demo=settings.demo),
                 proving=rooms.proving,
+                health=rooms.health,
             )
         )
     )

@@ -134,7 +134,10 @@ def _order(finding: Finding) -> tuple[object, ...]:
 
 
 def _place_of(policy: Policy, finding: Finding, kept: Sequence[Evidence]) -> int | None:
-    """The incident a finding belongs to: one within a minute, or the last where there are enough of that tenant."""
+    """The incident a finding belongs to: one within a minute, or the last where there are enough of that tenant.
+
+    What befalls a whole node befalls all its tenants, and is one incident still.
+    """
     own = [
         place
         for place, evidence in enumerate(kept)
@@ -144,7 +147,7 @@ def _place_of(policy: Policy, finding: Finding, kept: Sequence[Evidence]) -> int
         place
         for place in own
         if abs(finding.at - kept[place].at) <= timedelta(seconds=INCIDENT_S)
-        and finding.tenant_id in (None, kept[place].tenant_id)
+        and (finding.subject.serial is None or finding.tenant_id in (None, kept[place].tenant_id))
     ]
     if near:
         return near[0]

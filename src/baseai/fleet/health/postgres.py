@@ -92,9 +92,12 @@ class PostgresHealth:
             for each in witnesses:
                 await session.execute(
                     "INSERT INTO witnesses (event_id, node_id, serial, at, kind, code, severity, sentence, payload)"
-                    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                    (each.event_id, node_id, each.key, each.at, each.kind, each.code, each.severity, each.sentence,
-                     Jsonb(dict(each.payload))),
+                    " VALUES (%(id)s, %(node)s, (SELECT serial FROM accelerators WHERE node_id = %(node)s"
+                    " AND (serial = %(key)s OR uuid = %(key)s OR lower(pci) = lower(%(key)s)) LIMIT 1),"
+                    " %(at)s, %(kind)s, %(code)s, %(severity)s, %(sentence)s, %(payload)s) ON CONFLICT DO NOTHING",
+                    {"id": each.event_id, "node": node_id, "key": each.key, "at": each.at, "kind": each.kind,
+                     "code": each.code, "severity": each.severity, "sentence": each.sentence,
+                     "payload": Jsonb(dict(each.payload))},
                 )  # fmt: skip
                 if each.kind == REPAIR_WITNESS:
                     await self._hear_of_repair(session, node_id, each)
