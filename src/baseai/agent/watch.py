@@ -35,6 +35,8 @@ LONGEST_PAUSE_S = 300.0
 OFF_PAUSE_S = 300.0  # how often a collector that found nothing looks again
 TROUBLES_KEPT = 20
 TROUBLE_LIVES_S = 600.0
+CLOCK_SET_BACK_MS = 300_000
+LATE_MS = 1000  # a tick that begins later than this is one of its own
 LOOK_S = 1.0  # how long an extra look waits for its collectors
 
 
@@ -43,7 +45,7 @@ class Health:
     """How one collector fares."""
 
     collector: Collector
-    due_s: float = 0.0  # wall clock
+    due_ms: int = 0  # wall clock
     state: str = "ok"  # ok, failing or off
     failures: int = 0
     last_ok_at: datetime | None = None
@@ -84,9 +86,18 @@ def trouble_sentence(trouble: Trouble) -> str:
     )
 
 
-def next_tick(now_s: float, interval_s: float) -> float:
-    """The first multiple of the interval after `now_s`."""
-    return (now_s // interval_s + 1) * interval_s
+def next_tick(now_ms: int, interval_s: float) -> int:
+    """The first multiple of the interval after `now_ms`, in whole milliseconds since 1970."""
+    interval_ms = max(1, round(interval_s * 1000))
+    return (now_ms // interval_ms + 1) * interval_ms
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _instant(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -123,6 +134,7 @@ class Watch:
         self._late: list[_Answer] = []
         self._witnesses: list[Witness] = []
         self._closed: tuple[int, frozenset[tuple[str, str]]] = (0, frozenset())  # last tick, and keys it had
+        self._looked_ms = 0
         self._look_for: set[str] = set()
         self._look = asyncio.Event()
         self._asking = asyncio.Lock()  # a tick and a look ask one after the other
@@ -139,18 +151,20 @@ class Watch:
     async def run(self) -> None:
         looking = asyncio.create_task(self._looks())
         try:
-            now_s = time.time()
+            now_ms = _now_ms()
             for each in self._healths:
-                each.due_s = now_s  # the first time at once: what is there shows within a moment of the start
+                each.due_ms = (
+                    now_ms  # the first time at once: what is there shows within a moment of the start
+                )
             while self._healths:
-                at_s = min(each.due_s for each in self._healths)
-                await asyncio.sleep(max(0.0, at_s - time.time()))
-                now_s = time.time()
-                if now_s < at_s - LONGEST_PAUSE_S:  # the clock was set back: ticks follow it
+                at_ms = min(each.due_ms for each in self._healths)
+                await asyncio.sleep(max(0, at_ms - _now_ms()) / 1000)
+                now_ms = _now_ms()
+                if now_ms < at_ms - CLOCK_SET_BACK_MS:  # ticks follow the clock
                     for each in self._healths:
-                        each.due_s = next_tick(now_s, each.collector.interval_s)
+                        each.due_ms = next_tick(now_ms, each.collector.interval_s)
                     continue
-                await self._tick(at_s if now_s - at_s < 1.0 else now_s)
+                await self._tick(at_ms if now_ms - at_ms < LATE_MS else now_ms)
             await asyncio.Event().wait()
         finally:
             looking.cancel()
@@ -161,20 +175,20 @@ class Watch:
 
     # ---- one tick ---------------------------------------------------------------------------------------------
 
-    async def _tick(self, at_s: float) -> None:
+    async def _tick(self, at_ms: int) -> None:
         async with self._asking:
-            await self._ask_all(at_s)
+            await self._ask_all(at_ms)
 
-    async def _ask_all(self, at_s: float) -> None:
-        due = [each for each in self._healths if each.due_s <= at_s]
-        ts_ms = round(at_s * 1000)
-        if ts_ms <= self._closed[0]:
+    async def _ask_all(self, at_ms: int) -> None:
+        due = [each for each in self._healths if each.due_ms <= at_ms]
+        ts_ms = at_ms
+        if ts_ms <= self._closed[0] or ts_ms == self._looked_ms:
             ts_ms += 1  # the clock stepped back, and these instants are taken: each is kept once
         asked = []
         for each in due:
-            each.due_s = next_tick(at_s, each.collector.interval_s)
+            each.due_ms = next_tick(at_ms, each.collector.interval_s)
             if each.task is None:  # else it still works on an earlier tick
-                each.task = asyncio.create_task(self._ask(each, datetime.fromtimestamp(at_s, UTC)))
+                each.task = asyncio.create_task(self._ask(each, _instant(at_ms)))
                 asked.append(each)
         shortest_s = min((each.collector.interval_s for each in self._healths), default=GRACE_S / GRACE_SHARE)
         awaited = [each.task for each in asked if each.failures < FAILING_AFTER and each.task is not None]
@@ -200,7 +214,7 @@ class Watch:
                 collected = await collector.collect(now)
         except NothingThere as nothing:
             health.state, health.failures, health.sentence = "off", 0, str(nothing)
-            health.due_s = next_tick(time.time() + OFF_PAUSE_S, collector.interval_s)
+            health.due_ms = next_tick(_now_ms() + round(OFF_PAUSE_S * 1000), collector.interval_s)
             return None
         except TimeoutError:
             self._failed(health, f"gave no answer within {collector.timeout_s:g} s")
@@ -229,9 +243,8 @@ class Watch:
         health.state = "failing"
         interval_s = health.collector.interval_s
         pause_s = min(LONGEST_PAUSE_S, interval_s * 2.0 ** min(health.failures - FAILING_AFTER + 1, 16))
-        health.due_s = next_tick(
-            time.time() + pause_s * self._chance.uniform(0.5, 1.0) - interval_s / 2, interval_s
-        )
+        pause_ms = round(1000 * (pause_s * self._chance.uniform(0.5, 1.0) - interval_s / 2))
+        health.due_ms = next_tick(_now_ms() + pause_ms, interval_s)
 
     def _taken(self, health: Health, task: "asyncio.Task[Collected | None]") -> list[_Answer]:
         """The answer with names resolved and impossible numbers blanked; empty when there was none."""
@@ -284,7 +297,7 @@ class Watch:
             for each in (*late, *answers)
         }
         lost, found = self._absences.note(present)
-        at = datetime.fromtimestamp(ts_ms / 1000, UTC)
+        at = _instant(ts_ms)
         for serial in lost:
             self._witnesses.append(self._witness_of(serial, at, "device_lost", ts_ms))
             log.warning("accelerator %s is no longer reported", serial)
@@ -319,14 +332,12 @@ class Watch:
                 await self._look_once(serials)
 
     async def _look_once(self, serials: Collection[str]) -> None:
-        at_s = time.time()
-        ts_ms = round(at_s * 1000)
-        if ts_ms % 1000 == 0:
-            ts_ms += 1  # ticks lie on whole seconds: an instant is kept once
+        at_ms = _now_ms()
+        self._looked_ms = ts_ms = at_ms + (at_ms == self._closed[0])  # an instant is kept once
         asked = []
         for each in self._healths:
             if each.collector.quick and each.state == "ok" and each.task is None:
-                each.task = asyncio.create_task(self._ask(each, datetime.fromtimestamp(at_s, UTC)))
+                each.task = asyncio.create_task(self._ask(each, _instant(at_ms)))
                 asked.append((each, each.task))
         if asked:
             await asyncio.wait([task for _, task in asked], timeout=LOOK_S)
