@@ -211,6 +211,7 @@ async def test_without_the_store_closed_hours_are_told_and_what_is_missing_is_sa
     away = Uses(yard.truth, RemoteStore(yard.store._path.with_name("nobody.sock")))
     [row] = await away.uses(PLATFORM, by="node", from_at=begin)
     assert row["energy_wh"] == pytest.approx(100.0)
+    assert row["accelerator_s"] > 5 * 3600, "how long they stood here is known all the same"
     assert "no answer" in row["missing"]
 
 

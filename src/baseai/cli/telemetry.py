@@ -16,6 +16,7 @@ import typer
 
 from baseai.cli.call import Call, command
 from baseai.cli.column import ABSENT, Column, bytes_text, figure
+from baseai.cli.query import add_query
 from baseai.ground.clock import instant, now_utc
 from baseai.ground.fault import Fault, Refused
 
@@ -54,6 +55,7 @@ def add_telemetry(app: typer.Typer, environ: Mapping[str, str]) -> None:
     room = typer.Typer(help="What is measured.", no_args_is_help=True, rich_markup_mode=None)
     app.add_typer(room, name="telemetry")
     add_parse(room, environ)
+    add_query(room, environ)
 
 
 def add_parse(room: typer.Typer, environ: Mapping[str, str]) -> None:

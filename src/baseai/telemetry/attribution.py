@@ -57,6 +57,17 @@ def course_of(series: Series) -> Course:
     )
 
 
+UNSEEN = Course(  # nothing is told of it
+    at_ms=np.empty(0, np.int64),
+    mem_used_b=np.empty(0),
+    energy=None,
+    energy_origin=Origin.MEASURED,
+    util=(NOTHING, NOTHING),
+    throttled=None,
+    seen=NOTHING,
+)
+
+
 def uses_of(
     accel: str, course: Course, spans: Sequence[Span], *, from_ms: int, until_ms: int
 ) -> tuple[Use, ...]:

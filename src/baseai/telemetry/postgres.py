@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 from baseai.ground.clock import hour_of, now_utc
 from baseai.ground.fault import NotFound, Refused
 from baseai.ground.identity import derived
-from baseai.telemetry.attribution import FIELDS, Course, counter_mj, course_of, uses_of
+from baseai.telemetry.attribution import FIELDS, UNSEEN, Course, counter_mj, course_of, uses_of
 from baseai.telemetry.exposition import Scrape
 from baseai.telemetry.field import ACCELERATOR, Origin
 from baseai.telemetry.intake import (
@@ -564,10 +564,11 @@ class Uses:
         if len(devices) > OPEN_ACCELERATORS_MAX:
             return f"hours that are not closed are not told of more than {OPEN_ACCELERATORS_MAX} accelerators"
         asked = [(row["serial"], begins[row["accelerator_no"]], until) for row in devices]
+        missing = None
         try:
             courses = await self._courses(asked, until)
-        except StoreAway as away:
-            return str(away) if devices else None
+        except StoreAway as away:  # who held what is known all the same
+            missing, courses = str(away), [UNSEEN] * len(asked)
         for row, (_, begin, _), course in zip(devices, asked, courses, strict=True):
             own_spans = [span for span in spans if span["accelerator_no"] == row["accelerator_no"]]
             owners = {span["lease_id"]: span for span in own_spans}
@@ -578,7 +579,7 @@ class Uses:
                     sums.setdefault(key, _Sum()).add(
                         tally_of(use), _at(use.from_ms), _at(use.until_ms), is_open=True
                     )
-        return None
+        return missing
 
     async def _open_devices(
         self, session: Session, scope: Scope, spans: Sequence[Row], *, by: str, subject: str | None
