@@ -31,6 +31,8 @@ ROUTES: list[tuple[str, str, dict[str, object], int, frozenset[str]]] = [
     ("PUT /files/{digest}", "/files/" + "0" * 64, {"content": b"x"}, 422, TENANT),
     ("GET /nodes", "/nodes", {}, 200, WATCHERS),
     ("GET /nodes/{name}", "/nodes/none", {}, 404, WATCHERS),
+    ("GET /nodes/{name}/figures", "/nodes/none/figures", {}, 404, WATCHERS),
+    ("POST /nodes/{name}/test", "/nodes/none/test", {"json": {}}, 404, OPERATOR),
     ("POST /nodes/{name}/declare-dead", "/nodes/none/declare-dead", {}, 404, OPERATOR),
     ("POST /nodes/{name}/{verb}", "/nodes/none/cordon", {}, 404, OPERATOR),
     ("POST /join-tokens", "/join-tokens", {"json": {}}, 201, OPERATOR),
