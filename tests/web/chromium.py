@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +21,12 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--remote-debugging-pipe", "--force-device-scale-factor=1",
 )  # fmt: skip
+# A browser expects its pipe at 3 and 4, wherever it stands in us.
+HAND_OVER = (
+    "import os, sys; a, b = os.dup(int(sys.argv[1])), os.dup(int(sys.argv[2]));"
+    " a, b = (os.dup(a) if a in (3, 4) else a), (os.dup(b) if b in (3, 4) else b);"
+    " os.dup2(a, 3); os.dup2(b, 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
 KEYS = {
     "ArrowRight": 39,
     "ArrowLeft": 37,
@@ -43,7 +50,7 @@ class Chromium:
         self._theirs_in, self._out = os.pipe()
         self._in, self._theirs_out = os.pipe()
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$@" 3<&{self._theirs_in} 4>&{self._theirs_out}', "sh", BROWSER, *FLAGS,
+            [sys.executable, "-c", HAND_OVER, str(self._theirs_in), str(self._theirs_out), BROWSER, *FLAGS,
              f"--user-data-dir={self._folder.name}", "about:blank"],
             pass_fds=(self._theirs_in, self._theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
@@ -52,6 +59,13 @@ class Chromium:
         self._asked = 0
         self._waiting = b""
         self._session: str | None = None
+        try:
+            self._prepare(width, height, dark=dark, script=script)
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, width: int, height: int, *, dark: bool, script: bool) -> None:
         targets = self.ask("Target.getTargets")["targetInfos"]
         page = next(each["targetId"] for each in targets if each["type"] == "page")
         self._session = self.ask("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]

@@ -144,7 +144,7 @@ def tick(rows: Sequence[Row], ts_ms: int, *, seed: int = 7, number: int = 0) -> 
         "mem_total_b": np.full(cells, float(BOARD_B)),
         "power_w": power,
         "power_cap_w": np.full(cells, 700.0),
-        "energy_j": power * (ts_ms / 1000 % 1e6),
+        "energy_j": np.full(cells, 0.0) + 450.0 * (ts_ms / 1000 % 1e6),
         "ecc_ce": np.zeros(cells),
         "ecc_ue": np.zeros(cells),
         "row_remap": np.zeros(cells),

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from baseai.ground.clock import now_utc
-from baseai.telemetry.field import ACCELERATOR, HARMFUL, PORT, Family
+from baseai.telemetry.field import ACCELERATOR, HARMFUL, PORT, Family, Origin, State
+from baseai.telemetry.sample import ORIGIN_SHIFT
 from baseai.telemetry.store import AskedStore, Latest, Series, StoreAway
 from baseai.web import phrase
 from baseai.web.language import Language
@@ -25,6 +26,7 @@ from baseai.web.plot import (
     Plot,
     Span,
     beside,
+    bridged,
     drawing_of,
     fields_of,
     line_json,
@@ -59,6 +61,15 @@ class Board:
     energy_origin: str = "measured"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Accelerators that a run held over [from, until)."""
+
+    serials: tuple[str, ...]
+    from_ms: int
+    until_ms: int  # FOREVER_MS while it holds them
+
+
 AWAY = Board(panels=(), unsaid=(), tier="raw", away=True)
 
 
@@ -75,7 +86,7 @@ class Panels:
         if self._eyes is None:
             raise StoreAway("nothing is measured here")
         series = await self._eyes.range(
-            family, key, fields_of(family), from_ms=now_ms - span.ms, until_ms=now_ms + 1,
+            family, key, fields_of(family), from_ms=now_ms - span.ms, until_ms=now_ms + AHEAD_MS,
             points_max=span.points_max,
         )  # fmt: skip
         return drawing_of(series, PLOTS[family.name])
@@ -225,7 +236,7 @@ class Panels:
         names = tuple(plot.name for plot in BESIDE)
         return {
             serial: await self._eyes.range(
-                ACCELERATOR, serial, names, from_ms=now_ms - span.ms, until_ms=now_ms + 1,
+                ACCELERATOR, serial, names, from_ms=now_ms - span.ms, until_ms=now_ms + AHEAD_MS,
                 points_max=span.points_max,
             )
             for serial in serials[:BESIDE_MAX]
@@ -233,57 +244,63 @@ class Panels:
 
     # ---- a run, over the spans in which it held its accelerators
 
-    async def run_series(self, held: Sequence["Held"], language: Language) -> dict[str, Any]:
-        """Means over the accelerators of a run, one stretch per lease, never a moment outside it. Raises StoreAway."""
+    async def run_series(self, held: Sequence[Held], language: Language) -> dict[str, Any]:
+        """Over the accelerators of a run, one stretch per attempt, never a moment outside its leases.
+
+        Raises StoreAway.
+        """
         if self._eyes is None:
             raise StoreAway("nothing is measured here")
         now_ms = _now_ms()
+        serials = sorted({serial for each in held for serial in each.serials})
+        origins = _origins_of(await self._eyes.latest(ACCELERATOR, serials), language) if serials else {}
         plots: dict[str, Any] = {}
         tier = "raw"
         for plot in RUN_PLOTS:
             ts: list[float] = []
-            lines: dict[str, list[float | None]] = {name: [] for name in ("mean", "low", "high")}
+            lines: dict[str, list[float | bool | None]] = {"mean": [], "low": [], "high": []}
             for each in held:
-                until_ms = min(each.until_ms or now_ms, now_ms)
-                if until_ms <= each.from_ms:
-                    continue
                 found = await self._eyes.aggregate(
-                    ACCELERATOR, plot.name, from_ms=each.from_ms, until_ms=until_ms, keys=each.serials,
-                    points_max=RUN_POINTS_MAX,
+                    ACCELERATOR, plot.name, from_ms=each.from_ms, until_ms=min(each.until_ms, now_ms),
+                    keys=each.serials, points_max=RUN_POINTS_MAX,
                 )  # fmt: skip
                 tier = found.tier.value
+                if not len(found.groups):
+                    continue
                 # A bucket that begins before the lease or ends after it speaks of somebody else's time as well.
-                inside = (found.ts_ms >= each.from_ms) & (
-                    found.ts_ms + found.step_ms <= (each.until_ms or math.inf)
-                )
-                if ts:
+                inside = (found.ts_ms >= each.from_ms) & (found.ts_ms + found.step_ms <= each.until_ms)
+                if ts:  # between two attempts it held nothing: the line is broken
                     ts.append(ts[-1] + 0.001)
                     for own in lines.values():
                         own.append(None)
                 ts += (found.ts_ms[inside] / 1000).tolist()
                 for name, values in (("mean", found.mean), ("low", found.low), ("high", found.high)):
-                    lines[name] += (
-                        [_number(value * plot.factor) for value in values[0][inside]] if len(values) else []
-                    )
+                    lines[name] += bridged(values[0][inside] * plot.factor, found.step_ms)
             if any(value is not None for value in lines["mean"]):
+                words = {
+                    "mean": language.say("mean"),
+                    "low": language.say("lowest"),
+                    "high": language.say("highest"),
+                }
                 plots[plot.name] = {
                     **_axes(plot),
                     "ts": ts,
                     "lines": [
-                        {"name": name, "label": words, "values": lines[name], "gaps": [], "origin": "measured"}
-                        for name, words in (
-                            ("mean", language.say("mean")), ("low", language.say("lowest")),
-                            ("high", language.say("highest")),
-                        )
+                        {"name": name, "label": words[name], "values": values, "gaps": []}
+                        for name, values in lines.items()
                     ],
                     "bands": [],
-                }  # fmt: skip
+                    "origins": origins.get(plot.name, []),
+                }
         first = min((each.from_ms for each in held), default=now_ms)
-        last = max((each.until_ms or now_ms for each in held), default=now_ms)
+        last = min(now_ms, max((each.until_ms for each in held), default=now_ms))
         return {**_frame(tier, first, last), "plots": plots, "markers": []}
 
 
 RUN_POINTS_MAX = 300
+AHEAD_MS = 60_000  # a node's clock may be a little ahead of ours; its newest row is shown all the same
+ATTEMPTS_MAX = 20  # drawn of one run, the newest
+FOREVER_MS = 2**53
 RUN_PLOTS = (
     Plot(name="util_pct", unit="%", fields=("util_pct",), high=100),
     Plot(name="mem_used_b", unit="GiB", fields=("mem_used_b",), factor=2.0**-30),
@@ -292,33 +309,46 @@ RUN_PLOTS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """Accelerators that a run held over [from, until); None: it holds them still."""
-
-    serials: tuple[str, ...]
-    from_ms: int
-    until_ms: int | None
-
-
 def held_of(leases: Sequence[Row]) -> list[Held]:
-    """The spans of a run's leases, as its nodes observed them; a lease that was never begun has none."""
+    """The spans over which each attempt of a run held all its accelerators, as its nodes observed them.
+
+    The leases of an attempt begin and end within moments of each other; only what lies in all of them counts, so that
+    no moment of anybody else's is shown. A lease that was never begun is left out.
+    """
+    attempts: dict[int, list[Row]] = {}
+    for lease in leases:
+        if lease["observed_from"] is not None and lease["accelerators"]:
+            attempts.setdefault(lease["attempt_no"], []).append(lease)
     found = [
         Held(
-            serials=tuple(lease["accelerators"]),
-            from_ms=math.ceil(lease["observed_from"].timestamp() * 1000),
-            until_ms=None if lease["released_at"] is None else _end_ms(lease),
+            serials=tuple(serial for lease in own for serial in lease["accelerators"]),
+            from_ms=max(math.ceil(lease["observed_from"].timestamp() * 1000) for lease in own),
+            until_ms=min(_end_ms(lease) for lease in own),
         )
-        for lease in leases
-        if lease["observed_from"] is not None and lease["accelerators"]
+        for own in attempts.values()
     ]
-    return sorted(found, key=lambda each: each.from_ms)
+    return sorted((each for each in found if each.from_ms < each.until_ms), key=lambda each: each.from_ms)[
+        -ATTEMPTS_MAX:
+    ]
 
 
 def _end_ms(lease: Row) -> int:
-    released: datetime = lease["released_at"]
-    end: datetime = lease["observed_until"] or released
-    return math.floor(min(end, released).timestamp() * 1000)
+    released: datetime | None = lease["released_at"]
+    if released is None:
+        return FOREVER_MS
+    return math.floor(min(lease["observed_until"] or released, released).timestamp() * 1000)
+
+
+def _origins_of(latest: Latest, language: Language) -> dict[str, list[list[str]]]:
+    """Field → how its newest values arose, as a code and in words."""
+    found = {}
+    for place, name in enumerate(latest.family.names):
+        codes = latest.codes[:, place]
+        origins = sorted({Origin(code >> ORIGIN_SHIFT) for code in codes[codes & 15 == State.VALUE].tolist()})
+        found[name] = [
+            [each.name.lower(), phrase.of(language, phrase.ORIGINS, each.name.lower())] for each in origins
+        ]
+    return found
 
 
 def _drawn(plot: Plot, drawing: Drawing) -> bool:
@@ -356,10 +386,6 @@ def _frame(tier: str, from_ms: int, until_ms: int) -> dict[str, Any]:
 
 def _instants(drawing: Drawing) -> list[float]:
     return [ts / 1000 for ts in drawing.ts_ms.tolist()]
-
-
-def _number(value: float) -> float | None:
-    return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
 def _marker_words(marker: Marker, language: Language) -> str:

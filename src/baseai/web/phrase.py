@@ -216,6 +216,21 @@ FIELDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "accel_expected": N_("accelerators expected"),
             }
         ),
+        "port": MappingProxyType(
+            {
+                "rx_b": N_("received"),
+                "tx_b": N_("sent"),
+                "wait_ticks": N_("times it waited to send"),
+                "rate_bps": N_("rate in force"),
+                "up": N_("link active"),
+                "symbol_err": N_("symbol errors"),
+                "rx_err": N_("received with errors"),
+                "discards": N_("thrown away while sending"),
+                "link_downed": N_("times the link went down"),
+                "retrans": N_("sent again or out of order"),
+                "congestion": N_("congestion notices"),
+            }
+        ),
     }
 )
 PLOT_TITLES: Mapping[str, str] = MappingProxyType(

@@ -20,6 +20,7 @@ from baseai.telemetry.store import STEP_MS, Series, Tier
 GIB = 2.0**-30
 GAP_TICKS = 2.5  # a tick may be late; two that are missing are a gap
 LEAST_GAP_MS = 25_000
+TICK_MS = 10_000  # the usual one
 DIGITS = 5  # significant ones of a number on the wire
 
 
@@ -360,6 +361,21 @@ def line_json(line: Line, label: str, **facts: Any) -> dict[str, Any]:
 
 def numbers_json(values: NDArray[np.float64]) -> list[float | None]:
     return [float(f"{value:.{DIGITS}g}") if value == value else None for value in values.tolist()]
+
+
+def bridged(values: NDArray[np.float64], step_ms: int) -> list[float | bool | None]:
+    """Buckets for a browser: null where nothing is known, false where a bucket as short as a tick just missed it."""
+    told: list[float | bool | None] = [*numbers_json(values)]
+    if step_ms > TICK_MS:
+        return told
+    for place in range(1, len(told) - 1):
+        if (
+            told[place] is None
+            and values[place - 1] == values[place - 1]
+            and values[place + 1] == values[place + 1]
+        ):
+            told[place] = False
+    return told
 
 
 def gaps_json(codes: NDArray[np.uint8]) -> list[list[int]]:

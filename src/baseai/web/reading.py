@@ -78,6 +78,8 @@ def shown_value(field: Field, value: float, language: Language) -> tuple[str, st
             if value >= 1e9
             else (language.number(value / 1e6, 1), "MB/s")
         )
+    if field.unit == "bit/s":
+        return language.number(value / 1e9, 1), "Gbit/s"
     if field.unit == "J":
         return (
             (language.number(value / WH_J / 1000, 3), "kWh")

@@ -158,6 +158,14 @@
         drawn.get(name).chart = make(name, own, host);
       }
       slowed(figure, own);
+      // A run's charts learn only now how their figures arose.
+      const marks = figure.querySelector(".marks");
+      marks?.replaceChildren(...(own.origins || []).map(([kind, text]) => {
+        const mark = document.createElement("span");
+        mark.className = `mark ${kind}`;
+        mark.textContent = text;
+        return mark;
+      }));
     }
     if (any) box.hidden = false;
     if (happened) {
