@@ -24,6 +24,7 @@ from baseai.agent.event import set_or_after
 from baseai.agent.files import fetch_into_cache, is_disk_full, lay
 from baseai.agent.folder import AttemptFolder, Born, Declined, LaunchRecord, NodeFolder, NodeIdentity
 from baseai.agent.link import KeyRevoked, Link, ServerAway, ServerRefused, TokenUsed
+from baseai.agent.mend import Mending
 from baseai.agent.outcome import Asked, out_of_memory, outcome_of
 from baseai.agent.process import Launcher, NotStarted, TreeUse
 from baseai.agent.reconcile import (
@@ -145,6 +146,7 @@ class Agent:
         chance: random.Random,
         collectors: Sequence[Collector] = (),
         samples: SampleSpool | None = None,
+        mends: bool = False,
     ) -> None:
         self._folder = folder
         self._link = link
@@ -155,6 +157,8 @@ class Agent:
         self._spool = Spool(folder.spool)
         self._collectors = collectors
         self._samples = samples  # None: this node measures nothing
+        self._mends = mends and samples is not None  # what came of a repair travels with what is measured
+        self._mending: Mending | None = None
         self._eyes: Watch | None = None
         self._carrier: Carrier | None = None
         self._roster = Roster(())
@@ -181,6 +185,10 @@ class Agent:
         facts = await asyncio.to_thread(self._observe_facts)
         self._boot_id = facts.boot_id
         self._roster = Roster(facts.devices)
+        if self._mends:
+            self._mending = Mending(
+                self._folder.repairs, boot_id=facts.boot_id, tell=lambda seen: self._keep((), (seen,))
+            )
         await self._adopt_all()
         loops = [
             asyncio.create_task(each, name=name)
@@ -783,6 +791,8 @@ class Agent:
             if each.phase == Phase.ALIVE and not each.serials:
                 self._look_at(each)  # adopted before its devices were known
         self._released = frozenset(desired.released)
+        if self._mending is not None and desired.repairs:
+            self._background(self._mending.carry_out(desired.repairs, busy=lambda: bool(self._unended())))
         self._version = desired.version
         self._wake.set()
 

@@ -273,6 +273,11 @@ class NodeFolder:
     def samples(self) -> Path:
         return self.path / "samples"
 
+    @property
+    def repairs(self) -> Path:
+        """What was ordered to be mended here, and what came of it."""
+        return self.path / "repairs.json"
+
     def hold(self) -> None:
         """Take the lock, which the kernel lets go when this process ends in whatever way."""
         self.path.mkdir(parents=True, exist_ok=True)

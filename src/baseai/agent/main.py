@@ -20,6 +20,7 @@ from baseai.agent.agent import Agent
 from baseai.agent.facts import allowed_cores, observe_facts
 from baseai.agent.folder import NodeFolder
 from baseai.agent.link import Link
+from baseai.agent.mend import steps_here
 from baseai.agent.process import SEGMENT_BYTES, SEGMENTS, RunUser, ShimLauncher, compiled_shim
 from baseai.agent.sample_spool import LIMIT_BYTES, SampleSpool
 from baseai.ground.fault import Fault, Refused
@@ -55,6 +56,7 @@ class AgentSettings:
     redfish_ca_file: Path | None = None  # certificate that signs the controllers'
     redfish_insecure: bool = False  # do not verify it: whoever stands between can read the password
     redfish_every_s: float = 30.0  # how often a controller is asked; they are slow
+    allow_repairs: bool = False  # reset accelerators, restart the fabric manager, reboot, when ordered; needs root
     sample_spool_bytes: int = LIMIT_BYTES  # what was measured and not delivered takes so much disk at most
 
 
@@ -82,6 +84,8 @@ async def _tend(settings: AgentSettings, folder: NodeFolder, collectors: Sequenc
     run_user = reachable_user(settings.run_user, folder.path) if settings.run_user else None
     if settings.cpu_slots is not None and settings.cpu_slots < 0:
         raise Refused(f"{settings.cpu_slots} CPU slots cannot be offered")
+    if settings.allow_repairs and os.geteuid() != 0:
+        raise Refused("--allow-repairs needs an agent run by root")
     agent = Agent(
         folder=folder,
         link=Link(settings.url, ca_file=settings.ca_file),
@@ -101,11 +105,12 @@ async def _tend(settings: AgentSettings, folder: NodeFolder, collectors: Sequenc
             site=settings.site,
             slots=settings.cpu_slots,
             isolation="user" if run_user else "none",
-        ),
+        ).model_copy(update={"repair_steps": list(steps_here()) if settings.allow_repairs else []}),
         token=settings.token,
         chance=random.Random(),
         collectors=collectors,
         samples=SampleSpool(folder.samples, limit_bytes=settings.sample_spool_bytes) if collectors else None,
+        mends=settings.allow_repairs,
     )
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, agent.shut_down)

@@ -119,6 +119,7 @@ def _agent(errand: Errand, household: Household) -> int:
             address=settings.node_address,
             cpu_slots=settings.cpu_slots,
             run_user=settings.run_user,
+            allow_repairs=settings.allow_repairs,
             ca_file=settings.tls_cert,
             sample_every_s=settings.sample_every_s,
             scrape=settings.scrape,

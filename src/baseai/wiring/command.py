@@ -25,6 +25,13 @@ Data = Annotated[
     typer.Option("--data", help="Data folder (BASEAI_DATA, else ~/.baseai; root: /var/lib/baseai)."),
 ]
 
+AllowRepairs = Annotated[
+    bool,
+    typer.Option(
+        "--allow-repairs",
+        help="Let the agent reset accelerators, restart the fabric manager and reboot when told to; needs root.",
+    ),
+]
 SampleEvery = Annotated[
     float, typer.Option("--sample-every", min=0.5, help="Seconds between two samples of every accelerator.")
 ]
@@ -82,6 +89,7 @@ def up(
         int | None, typer.Option(help="CPU slots this machine offers; all cores by default.")
     ] = None,
     run_user: Annotated[str | None, typer.Option(help="User that runs are started as; needs root.")] = None,
+    allow_repairs: AllowRepairs = False,
     sample_every: SampleEvery = 10.0,
     scrape: Scrape = None,
     redfish: Redfish = None,
@@ -110,6 +118,7 @@ def up(
             node_address=node_address,
             cpu_slots=cpu_slots,
             run_user=run_user,
+            allow_repairs=allow_repairs,
             sample_every_s=sample_every,
             scrape=tuple(scrape or ()),
             redfish=tuple(redfish or ()),
@@ -236,6 +245,7 @@ def agent(
     address: Annotated[str | None, typer.Option(help="Address where other nodes reach this one.")] = None,
     cpu_slots: Annotated[int | None, typer.Option(help="CPU slots to offer; all cores by default.")] = None,
     run_user: Annotated[str | None, typer.Option(help="User that runs are started as; needs root.")] = None,
+    allow_repairs: AllowRepairs = False,
     ca_file: Annotated[Path | None, typer.Option(help="Certificate that signs the platform's.")] = None,
     sample_every: SampleEvery = 10.0,
     scrape: Scrape = None,
@@ -255,7 +265,8 @@ def agent(
     return watch_and_tend(
         AgentSettings(
             folder=folder, url=join.rstrip("/"), token=token, name=name, address=address, cpu_slots=cpu_slots,
-            run_user=run_user, ca_file=ca_file, sample_every_s=sample_every, scrape=tuple(scrape or ()),
+            run_user=run_user, allow_repairs=allow_repairs, ca_file=ca_file, sample_every_s=sample_every,
+            scrape=tuple(scrape or ()),
             redfish=tuple(redfish or ()), redfish_account=board_account(redfish_credentials, os.environ),
             redfish_ca_file=redfish_ca_file, redfish_insecure=redfish_insecure,
         )
