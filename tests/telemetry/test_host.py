@@ -13,7 +13,7 @@ import pytest
 
 from baseai.telemetry.collector import Collected
 from baseai.telemetry.field import FAMILIES, Origin
-from baseai.telemetry.host import Host, Slots
+from baseai.telemetry.host import ThisNode, Slots
 from baseai.telemetry.sample import Reading
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc and /sys are Linux's")
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc and /sys 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 
 
-def host(folder: Path, count: int = len(CORES), powercap: Path | None = None) -> Host:
-    return Host(
+def host(folder: Path, count: int = len(CORES), powercap: Path | None = None) -> ThisNode:
+    return ThisNode(
         folder=folder,
         boot_id="boot",
         slots=Slots(cores=CORES, count=count),
@@ -32,7 +32,7 @@ def host(folder: Path, count: int = len(CORES), powercap: Path | None = None) ->
     )
 
 
-def look(source: Host) -> Collected:
+def look(source: ThisNode) -> Collected:
     return source.observe(datetime.now(UTC))
 
 
@@ -148,7 +148,7 @@ def test_ethernet_ports_that_are_hardware_have_rows(tmp_path: Path) -> None:
     (network / real / "device").mkdir(parents=True)
     (network / real / "operstate").write_text("up\n")
     (network / real / "speed").write_text("25000\n")
-    source = Host(folder=tmp_path, boot_id="boot", slots=Slots(cores=CORES, count=0), network=network)
+    source = ThisNode(folder=tmp_path, boot_id="boot", slots=Slots(cores=CORES, count=0), network=network)
     collected = look(source)
     (port,) = collected.rows["port"]
     assert port.key == f"{real}/1"

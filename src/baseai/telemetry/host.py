@@ -54,7 +54,7 @@ class _Look:
     energy_j: float | None
 
 
-class Host:
+class ThisNode:
     """The source for the node's own row, the rows of its CPU slots and its Ethernet ports."""
 
     name = "host"
@@ -67,17 +67,20 @@ class Host:
         slots: Slots,
         watts_per_core: float | None = None,
         watts_source: str = "",
+        energy_of_node: bool = True,
         powercap: Path = POWERCAP,
         network: Path = NETWORK,
     ) -> None:
         """folder: of this node; its disk is measured and its file `energy.json` carries measured energy on.
 
         watts_per_core: what a core at work is taken to draw where nothing measures it, with where that stands.
+        energy_of_node: False where a controller of the board measures the whole node: this is only its processors.
         """
         self._folder = folder
         self._slots = slots
         self._watts = watts_per_core
         self._watts_source = watts_source
+        self._energy_of_node = energy_of_node
         self._powercap = powercap
         self._network = network
         self._meter = meter_of(_read_record(folder / "energy.json"), boot_id)
@@ -98,7 +101,7 @@ class Host:
         node = {
             **self._machine(util_pct, temperatures),
             **net,
-            **self._node_energy(energy_j, power_w, busy_s, util_pct),
+            **(self._node_energy(energy_j, power_w, busy_s, util_pct) if self._energy_of_node else {}),
         }
         return Collected(
             rows={

@@ -32,7 +32,7 @@ def watch_and_tend(settings: AgentSettings) -> int:
 def collectors_of(settings: AgentSettings) -> Sequence[Collector]:
     """All collectors of a node. Raises Refused for an interval too short to measure in, or no address to scrape."""
     from baseai.telemetry.amd_smi import AmdSmi
-    from baseai.telemetry.host import Host, Slots
+    from baseai.telemetry.host import Slots, ThisNode
     from baseai.telemetry.infiniband import Infiniband
     from baseai.telemetry.kernel_log import KernelLog
     from baseai.telemetry.nvml import Nvml
@@ -51,12 +51,13 @@ def collectors_of(settings: AgentSettings) -> Sequence[Collector]:
     watts, watts_source = watts_of_slot()
     folder = settings.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    host = Host(
+    host = ThisNode(
         folder=folder,
         boot_id=boot,
         slots=Slots(cores=cores, count=len(cores) if settings.cpu_slots is None else settings.cpu_slots),
         watts_per_core=watts,
         watts_source=watts_source,
+        energy_of_node=not settings.redfish,
     )
     every_s, timeout_s = settings.sample_every_s, _timeout_s(settings)
     return [
