@@ -15,6 +15,10 @@ STOP = Asked(reason=Reason.PREEMPTED, sentence="asked to stop: preempted")
     [
         pytest.param(0, "task", None, Reason.FINISHED, id="0 is finished"),
         pytest.param(0, "train", STOP, Reason.FINISHED, id="a train run that ends well has finished"),
+        pytest.param(0, "burn_in", STOP, Reason.FINISHED, id="a test that was done before it gave way"),
+        pytest.param(143, "burn_in", STOP, Reason.PREEMPTED, id="a test that gave way"),
+        pytest.param(64, "burn_in", None, Reason.SPEC_WRONG, id="a test that cannot be done there"),
+        pytest.param(1, "burn_in", None, Reason.COMMAND_FAILED, id="a test that a device spoilt"),
         pytest.param(0, "task", STOP, Reason.PREEMPTED, id="a task that stops well has stopped"),
         pytest.param(143, "train", STOP, Reason.PREEMPTED, id="stopped as asked"),
         pytest.param(-15, "task", STOP, Reason.PREEMPTED, id="ended by the signal we sent"),
@@ -30,7 +34,7 @@ STOP = Asked(reason=Reason.PREEMPTED, sentence="asked to stop: preempted")
     ],
 )
 def test_outcome(
-    exit_code: int | None, kind: Literal["task", "train"], asked: Asked | None, reason: Reason
+    exit_code: int | None, kind: Literal["task", "train", "burn_in"], asked: Asked | None, reason: Reason
 ) -> None:
     assert outcome_of(exit_code, kind=kind, asked=asked, last_line="the last words").reason == reason
 

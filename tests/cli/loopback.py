@@ -21,12 +21,15 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from baseai.api.schemas import (
     Balance,
+    BurnInView,
     CheckpointView,
     CostView,
     EventView,
+    FigureView,
     KeyView,
     LeaseView,
     NewKey,
+    NodeFigures,
     NodeView,
     Offer,
     Page,
@@ -246,6 +249,15 @@ def application(state: State) -> FastAPI:
         ]
         return JSONResponse(_node(state).model_dump(mode="json") | {"accelerators": slots})
 
+    @app.get("/api/v1/nodes/{name}/figures")
+    async def figures(name: str) -> Response:
+        return shaped(_figures(name))
+
+    @app.post("/api/v1/nodes/{name}/test", status_code=201)
+    async def test(name: str, request: Request) -> Response:
+        state.moves.append((name, "test", (await request.json())["profile"]))
+        return page(_figures(name).burn_ins)
+
     @app.post("/api/v1/nodes/{name}/declare-dead")
     async def declare_dead(name: str) -> dict[str, int]:
         state.moves.append((name, "declare-dead", ""))
@@ -430,6 +442,36 @@ async def _broken(piece: bytes) -> AsyncIterator[bytes]:
 
 def _error(file: str, key: str, message: str, line: int = 1) -> SpecProblem:
     return SpecProblem(file=file, line=line, column=1, key=key, message=message, fix="write `commands`")
+
+
+def _figures(name: str) -> NodeFigures:
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    burn_in = BurnInView(
+        run_id="run_9", node=name, model="H100-SXM", occasion="re_entry", profile="standard", asked_by="platform",
+        asked_at=at, state="succeeded", verdict="passed", judged_at=at,
+    )  # fmt: skip
+    one = FigureView(
+        run_id="run_9", profile="standard", model="H100-SXM", test="bus", variant="all_reduce", size_bytes=1 << 30,
+        value=361.0, unit="GB/s", state="value", peak=450.0, ratio=361 / 450, origin="measured", at=at,
+    )  # fmt: skip
+    gemm = one.model_copy(
+        update={
+            "test": "gemm", "variant": "bf16", "accelerator_id": "acc_1", "serial": "s", "device_index": 0,
+            "value": 560_000.0, "unit": "GFLOP/s", "peak": 989_000.0, "ratio": 0.566, "fleet_median": 690_000.0,
+            "fleet_ratio": 0.81, "own_median": 700_000.0, "own_ratio": 0.8,
+            "alert": "80% of its own median over 4 tests",
+        }
+    )  # fmt: skip
+    heat = gemm.model_copy(
+        update={
+            "test": "heat", "variant": "temp_c", "value": None, "unit": "°C", "state": "unsupported", "peak": None,
+            "ratio": None, "fleet_ratio": None, "own_ratio": None, "alert": None,
+            "sentence": "this device has no such sensor",
+        }
+    )  # fmt: skip
+    return NodeFigures(
+        node=name, node_id="nod_1", state="ready", burn_ins=[burn_in], figures=[one, gemm, heat]
+    )
 
 
 def _node(state: State) -> NodeView:

@@ -34,6 +34,15 @@ SPEC = "type: task\nname: hello\ncommands:\n  - echo hi\n"
             "node list", "/nodes?limit=100", r"big +local +ready +healthy +2/4 cpu-slot +16 GiB", id="nodes"
         ),
         pytest.param("node show big", "/nodes/big", r"2/4 cpu-slot(?s:.*)\n +0  cpu-slot  slot-0", id="node"),
+        pytest.param(
+            "node figures big",
+            "/nodes/big/figures",
+            r"run_9 +H100-SXM +re_entry +standard +succeeded +passed(?s:.*)"
+            r"\nall +bus all_reduce +361 +GB/s +80%(?s:.*)"
+            r"\nH100-SXM 0 +gemm bf16 +560,000 +GFLOP/s +57% +81% +80% +80% of its own median over 4 tests(?s:.*)"
+            r"\nH100-SXM 0 +heat temp_c +- +°C +- +- +- +this device has no such sensor",
+            id="figures",
+        ),
         pytest.param("tenant list", "/tenants?limit=100", r"acme +default", id="tenants"),
         pytest.param("key list", "/keys?limit=100", r"ID +NAME", id="keys"),
         pytest.param("secret list", "/secrets?limit=100", r"NAME +PROJECT", id="secrets"),
@@ -68,6 +77,13 @@ def test_a_question_is_answered_in_text_and_in_the_apis_own_json(
     )
     assert (document.status, document.err) == (0, "")
     assert document.out.rstrip("\n") == direct.text
+
+
+def test_a_test_of_a_node_is_asked_for_with_its_profile(platform: Loopback, baseai: Baseai) -> None:
+    asked = baseai("node", "test", "big", "--profile", "standard")
+    assert asked.status == 0
+    assert asked.out == "run_9 tests H100-SXM of big\n"
+    assert platform.state.moves == [("big", "test", "standard")]
 
 
 def test_what_changes_something_reaches_the_platform(platform: Loopback, baseai: Baseai) -> None:

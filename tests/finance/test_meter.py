@@ -66,6 +66,12 @@ def test_the_verdict_falls_on_the_end_and_hours_before_it_are_presumed_billable(
     assert [line.billable for line in usage_of(lease, now=after(3)).lines] == [True, True, False]
 
 
+def test_a_run_of_our_own_is_never_billed_from_its_first_line_on() -> None:
+    lease = replace(leased(seen=(after(0.5), after(2.5)), ended=True, billable=True), unbilled_for="burn_in")
+    lines = usage_of(lease, now=after(3)).lines
+    assert [(line.billable, line.reason) for line in lines] == [(False, "burn_in")] * 3
+
+
 def test_an_ended_lease_is_done_with_even_when_nothing_was_seen_inside_it() -> None:
     lease = leased(seen=(after(-1), TEN), ended=True)
     assert usage_of(lease, now=after(3)).metered_until == TEN

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from baseai.ground.identity import NodeId
+from baseai.workloads.burn import BurnIn
 from baseai.workloads.sheet import BYTES_MOST, BadSpec
 from baseai.workloads.spec import (
     KINDS_LATER,
@@ -21,6 +23,7 @@ from baseai.workloads.spec import (
     Retry,
     RunSpec,
     accelerator_ask,
+    burn_in_spec,
     spec_of,
 )
 from baseai.workloads.task import Task
@@ -410,3 +413,15 @@ def test_whatever_stands_there_is_taken_or_refused_never_a_bug(values: dict[str,
 def test_a_stored_spec_with_keys_of_another_version_stays_readable() -> None:
     spec = spec_of("type: task\ncommands: [ls]\n", "old.yaml", lambda recipe, config: None)
     assert RunSpec.from_json({**spec.to_json(), "of_another_version": 1}) == spec
+
+
+def test_a_burn_in_is_the_platform_s_own_and_cannot_be_written() -> None:
+    with pytest.raises(BadSpec, match="there is no type `burn_in`"):
+        spec_of("type: burn_in\nname: mine\n", "spec.yaml", layers_and_steps)
+
+
+def test_a_burn_in_comes_back_from_what_is_stored() -> None:
+    work = BurnIn(node_id=NodeId("nod_1"), model="H100-SXM", accelerators=8, profile="soak")
+    spec = burn_in_spec("burn-in-gpu-07", work, max_duration_s=600)
+    assert RunSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    assert (spec.type, spec.asked_text, spec.priority) == ("burn_in", "H100-SXM:8", 0)

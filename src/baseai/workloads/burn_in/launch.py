@@ -33,12 +33,14 @@ LOOK_S = 0.05
 class Workers:
     """The workers of one launcher."""
 
-    def __init__(self, order_path: Path, order: Order) -> None:
+    def __init__(self) -> None:
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, order_path: Path, order: Order) -> None:
         environment = os.environ | {"GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", _loopback())}
-        self.processes = [
-            subprocess.Popen([sys.executable, "-m", WORKER, str(order_path), str(rank)], env=environment)
-            for rank in range(len(order.accelerator_ids))
-        ]
+        for rank in range(len(order.accelerator_ids)):
+            command = [sys.executable, "-m", WORKER, str(order_path), str(rank)]
+            self.processes.append(subprocess.Popen(command, env=environment))
 
     def wait(self) -> int:
         """Until all have ended well, or the first has not: then the others are ended too. Its exit code."""
@@ -79,7 +81,7 @@ def main(arguments: list[str]) -> int:
 def _launched(path: Path, order: Order) -> int:
     (order.attempt_folder / "rendezvous").unlink(missing_ok=True)
     progress.tell(order.attempt_folder, "started", profile=order.profile, stage="starting")
-    workers = Workers(path, order)
+    workers = Workers()
 
     def stop(signum: int, frame: FrameType | None) -> None:
         workers.kill()
@@ -88,6 +90,7 @@ def _launched(path: Path, order: Order) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    workers.start(path, order)  # after the handlers: no stop may miss one of them
     code = workers.wait()
     if code != 0:
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"

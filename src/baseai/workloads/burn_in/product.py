@@ -77,7 +77,7 @@ class Product:
             if not hasattr(torch, "_scaled_mm"):
                 raise NotOffered("this torch has no product of fp8")
             one = torch.ones((), device=self._device)
-            eight = torch.float8_e4m3fn
+            eight = torch.float8_e4m3fn if not _older_amd() else torch.float8_e4m3fnuz
             try:
                 row, column = left.float().to(eight), right.t().contiguous().float().to(eight).t()
             except (RuntimeError, TypeError) as wrong:
@@ -139,6 +139,15 @@ class Product:
             import torch
 
             torch.cuda.synchronize()
+
+
+def _older_amd() -> bool:
+    """Whether the device knows fp8 only in the form that AMD had before the common one (MI300X and its kin)."""
+    import torch
+
+    if not torch.version.hip or not torch.cuda.is_available():
+        return False
+    return str(torch.cuda.get_device_properties(0).gcnArchName).startswith("gfx94")
 
 
 def median_of(values: tuple[float, ...]) -> float:
