@@ -193,7 +193,9 @@ def ledger_figures(lines: Sequence[str]) -> list[Figure]:
 BENCHES = (
     Bench(name="decide", script="scheduling/decide.py", quick=("--rounds", "1"), read=decide_figures),
     Bench(name="ledger", script="finance/ledger.py", quick=("--lines", "10000"), read=ledger_figures),
-    Bench(name="parse", script="telemetry/parse.py", quick=("--rounds", "1", "--seconds", "0.5")),
+    Bench(
+        name="parse", script="telemetry/parse.py", full=("--seconds", "1"), quick=("--rounds", "1", "--seconds", "0.5")
+    ),
     Bench(name="redfish", script="telemetry/redfish.py", quick=("--rounds", "1", "--answer-ms", "20")),
     Bench(name="start", script="platform/start.py", full=("--rounds", "2"), quick=("--rounds", "1")),
     Bench(name="overlap", script="platform/overlap.py", quick=("--inserts", "2000")),

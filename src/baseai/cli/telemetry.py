@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from baseai.cli.call import Call, command
-from baseai.cli.column import ABSENT, Column, bytes_text, figure
+from baseai.cli.column import ABSENT, Column, bytes_text, figure, plain
 from baseai.cli.query import add_query
 from baseai.ground.clock import instant, now_utc
 from baseai.ground.fault import Fault, Refused
@@ -160,8 +160,8 @@ def _content(file: str) -> tuple[bytes, str]:
 
 def _tell(call: Call, troubles: "Sequence[Trouble]") -> None:
     for each in troubles:
-        where = " ".join(part for part in (each.key, each.field) if part)
-        call.screen.note(f"{each.source}: {where}{': ' if where else ''}{each.sentence}")
+        where = plain(" ".join(part for part in (each.key, each.field) if part))
+        call.screen.note(f"{each.source}: {where}{': ' if where else ''}{plain(each.sentence)}")
 
 
 def _show_accelerators(call: Call, read: "Normalised") -> None:
@@ -209,7 +209,7 @@ def _show(call: Call, family: "Family", noun: str, rows: "Sequence[Row]") -> Non
             call.screen.document(json.dumps(as_line(noun, row), ensure_ascii=False))
         return
     for row in rows:
-        call.screen.say(" ".join(part for part in (noun, row.key, _instant_text(row.ts_ms)) if part))
+        call.screen.say(plain(" ".join(part for part in (noun, row.key, _instant_text(row.ts_ms)) if part)))
         call.screen.table(
             [
                 Column(head="FIELD"),
