@@ -55,7 +55,12 @@ def unpacked(body: bytes) -> bytes:
 
 
 async def kept(doors: Doors, node_id: NodeId, measured: wire.Measured) -> wire.Kept:
-    """Hand it on: batches to telemetry, events to health. Raises StoreAway."""
+    """Hand it on: events to health, batches to telemetry. Raises StoreAway; the events are safe even then."""
+    accepted: list[str] = []
+    if measured.witnesses and doors.fleet_health is not None:
+        shift = timedelta(milliseconds=clock_shift_ms(measured.sent_at, now_utc()))
+        seen = [Witness(**{**one.model_dump(), "at": one.at + shift}) for one in measured.witnesses]
+        accepted += await doors.fleet_health.witness(node_id, seen)
     received = await doors.telemetry.take(
         node_id,
         Measurement(
@@ -76,9 +81,4 @@ async def kept(doors: Doors, node_id: NodeId, measured: wire.Measured) -> wire.K
             collectors=[CollectorState(**one.model_dump()) for one in measured.collectors],
         ),
     )
-    accepted = list(received.accepted)
-    if measured.witnesses and doors.fleet_health is not None:
-        shift = timedelta(milliseconds=clock_shift_ms(measured.sent_at, now_utc()))
-        seen = [Witness(**{**one.model_dump(), "at": one.at + shift}) for one in measured.witnesses]
-        accepted += await doors.fleet_health.witness(node_id, seen)
-    return wire.Kept(accepted=accepted, refused=dict(received.refused))
+    return wire.Kept(accepted=[*accepted, *received.accepted], refused=dict(received.refused))

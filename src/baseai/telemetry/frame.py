@@ -44,16 +44,20 @@ class Frame:
     @staticmethod
     def from_parts(words: bytes, columns: bytes) -> "Frame":
         """The frame of its two parts. The columns share the memory of `columns`. Raises ValueError."""
-        told = json.loads(words)
-        found: dict[str, NDArray[Any]] = {}
-        begin = 0
-        for name, dtype, shape in told["columns"]:
-            count = int(np.prod(shape, dtype=np.int64))
-            found[name] = np.frombuffer(columns, np.dtype(dtype), count, begin).reshape(shape)
-            begin += found[name].nbytes
+        try:
+            told = json.loads(words)
+            found: dict[str, NDArray[Any]] = {}
+            begin = 0
+            for name, dtype, shape in told["columns"]:
+                count = int(np.prod(shape, dtype=np.int64))
+                found[name] = np.frombuffer(columns, np.dtype(dtype), count, begin).reshape(shape)
+                begin += found[name].nbytes
+            frame = Frame(words=told["words"], columns=found)
+        except (KeyError, TypeError) as wrong:
+            raise ValueError(f"this is no frame: {wrong!r}") from wrong
         if begin != len(columns):
             raise ValueError(f"columns of {begin} bytes were told and {len(columns)} came")
-        return Frame(words=told["words"], columns=found)
+        return frame
 
 
 def lengths(head: bytes) -> tuple[int, int]:

@@ -19,6 +19,7 @@ CLOCK_OFF_MS = 5_000  # a node's clock may be off by so much before its instants
 AHEAD_MAX_MS = 60_000  # an instant further in the future is none
 AGE_MAX_MS = 30 * 86_400_000  # nor one so long ago: no spool is that old
 ROWS_MAX = 200_000
+TEXT_MAX = 200
 TROUBLES_MAX = 20  # told of one batch; what is wrong with many rows is wrong in one way
 
 WHICH_DEVICE = "which device? no accelerator of this node has that serial"
@@ -92,6 +93,11 @@ def clock_sentence(shift_ms: int) -> str | None:
     return f"clock is {abs(shift_ms) / 1000:.0f} s {'behind' if shift_ms > 0 else 'ahead'}: its instants are moved"
 
 
+def plain(text: str) -> str:
+    """Text of others as it may be kept anywhere: bounded, on one line, without what no store can hold."""
+    return "".join(char if char.isprintable() else " " for char in text[:TEXT_MAX])
+
+
 def taken_in(
     sent: Sent, *, node_id: str, site: str, serials: Collection[str], shift_ms: int, now_ms: int
 ) -> TakenIn:
@@ -131,7 +137,7 @@ def taken_in(
             ts_ms=ts_ms[rows],
             values=values,
             codes=codes,
-            sources={name: text[:200] for name, text in sent.sources.items() if name in family.index},
+            sources={name: plain(text) for name, text in sent.sources.items() if name in family.index},
         ),
         rows_refused=refused,
         troubles=troubles[:TROUBLES_MAX],
@@ -140,6 +146,11 @@ def taken_in(
 
 def _misshapen(sent: Sent) -> str | None:
     rows = len(sent.keys)
+    for what, text in (("batch_id", sent.batch_id), ("boot_id", sent.boot_id)):
+        if not text or text != plain(text):
+            return (
+                f"{what}: {plain(text)[:40]!r} is no name: at most {TEXT_MAX} characters that can be printed"
+            )
     if rows > ROWS_MAX:
         return f"{rows} rows at once are more than {ROWS_MAX}"
     if len(sent.ts_ms) != rows:
@@ -166,12 +177,8 @@ def _keys(
         elif family is NODE:
             known, why = node_id, ""
         else:
-            _, *device_and_port = key.rsplit("/", 2)
-            known = (
-                "/".join((node_id, *device_and_port))
-                if len(device_and_port) == 2 and all(device_and_port)
-                else None
-            )
+            _, *port = key.rsplit("/", 2)
+            known = "/".join((node_id, *port)) if len(port) == 2 and all(port) and key == plain(key) else None
             why = "which port? its key is node/device/port"
         if known is None:
             refused.setdefault(key, why)

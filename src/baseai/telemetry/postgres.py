@@ -23,6 +23,7 @@ from baseai.telemetry.attribution import FIELDS, UNSEEN, Course, counter_mj, cou
 from baseai.telemetry.exposition import Scrape
 from baseai.telemetry.field import ACCELERATOR, Origin
 from baseai.telemetry.intake import (
+    TROUBLES_MAX,
     CollectorState,
     Measurement,
     Received,
@@ -30,6 +31,7 @@ from baseai.telemetry.intake import (
     TakenIn,
     clock_sentence,
     clock_shift_ms,
+    plain,
     taken_in,
 )
 from baseai.telemetry.normalise import Normaliser, place_of
@@ -50,6 +52,7 @@ DEVICES_KNOWN_S = 30.0  # for so long a node's devices are not asked for again
 COLLECTORS_TOLD_S = 60.0  # nor its collectors written down, while nothing about them changes
 INTAKE = "intake"  # the collector by whose name the server says what it thinks of a node's batches
 STRANGERS_TOLD = 20
+COLLECTORS_MAX = 64  # of one node
 BIG_ROWS = 2_000  # a batch of so many is judged beside the loop
 
 LATE_MS = 60_000  # a sample of an hour that ended longer ago may find it closed
@@ -265,6 +268,7 @@ class Intake:
         self, node_id: str, collectors: Sequence[CollectorState], shift_ms: int
     ) -> None:
         """Write down how a node's collectors fare, when that changed or was last written a while ago."""
+        collectors = [_plain(one) for one in collectors[:COLLECTORS_MAX]]
         states = {
             one.name: (one.state, one.failures > 0, one.sentence, tuple(one.troubles)) for one in collectors
         }
@@ -632,6 +636,16 @@ def _with(done: Attributed, hour: Row, what: str) -> Attributed:
         corrected=done.corrected + (what in ("corrected", "astray") and hour["revision"] > 0),
         waiting=done.waiting + (what == "waits"),
         astray=astray,
+    )
+
+
+def _plain(one: CollectorState) -> CollectorState:
+    """The same with text that PostgreSQL can hold, and not too much of it."""
+    return replace(
+        one,
+        name=plain(one.name),
+        sentence=None if one.sentence is None else plain(one.sentence),
+        troubles=tuple(plain(trouble) for trouble in list(one.troubles)[:TROUBLES_MAX]),
     )
 
 
