@@ -13,9 +13,11 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STAY = 7
 
 
-def node(state: str, *burn_ins: BurnInSeen, **models: int) -> NodeSeen:
+def node(state: str, *burn_ins: BurnInSeen, idle: bool = True, **models: int) -> NodeSeen:
     found = {name.replace("_", "-"): count for name, count in models.items()} or {"H100-SXM": 8}
-    return NodeSeen(node_id=NodeId("a"), state=NodeState(state), stay=STAY, models=found, burn_ins=burn_ins)
+    return NodeSeen(
+        node_id=NodeId("a"), state=NodeState(state), stay=STAY, models=found, burn_ins=burn_ins, idle=idle
+    )
 
 
 def burnt(verdict: str | None, *, model: str = "H100-SXM", stay: int = STAY, **other: Any) -> BurnInSeen:
@@ -52,6 +54,12 @@ def asked(seen: NodeSeen) -> list[tuple[str, str, str]]:
             id="an earlier pass opens no new door",
         ),
         pytest.param(node("ready"), [("H100-SXM", "periodic", "quick")], id="a ready one that never was"),
+        pytest.param(node("ready", idle=False), [], id="not while it is in use"),
+        pytest.param(
+            node("ready", burnt("void")),
+            [("H100-SXM", "periodic", "quick")],
+            id="what was stopped told nothing",
+        ),
         pytest.param(node("ready", burnt("passed", stay=1)), [], id="a ready one that was this week"),
         pytest.param(
             node("ready", burnt("passed", asked_at=NOON - timedelta(days=8))),

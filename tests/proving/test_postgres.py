@@ -357,6 +357,36 @@ async def test_a_loss_against_its_own_past_is_an_alert(floor: Floor) -> None:
     assert figures["gemm", "fp32"]["alert"] is None
 
 
+async def test_an_idle_ready_node_is_measured_again_and_not_while_it_is_in_use(floor: Floor) -> None:
+    node_id = await floor.admitted("gpu")
+
+    async def age(days: int) -> None:
+        async with floor.rooms.truth.transaction() as session:
+            await session.execute(
+                "UPDATE burn_ins SET asked_at = asked_at - make_interval(days => %s)", (days,)
+            )
+            await session.execute(
+                "UPDATE leases SET granted_at = granted_at - interval '1 day', released_at = released_at"
+                " - interval '1 day' WHERE state = 'released'"
+            )
+
+    loop = floor.proving_of(floor.rooms)
+    await loop.step()
+    assert len(await floor.burn_ins(node_id)) == 1
+    await age(8)
+    await floor.proving_of(floor.rooms).step()
+    [_, periodic] = await floor.burn_ins(node_id)
+    assert (periodic["occasion"], periodic["profile"], periodic["state"]) == ("periodic", "quick", "queued")
+    await floor.submit(2)
+    await tick(floor.rooms.queue)  # the customer first
+    await floor.proving.step()
+    await floor.proving.step()
+    [_, periodic] = await floor.burn_ins(node_id)
+    assert (periodic["state"], periodic["verdict"]) == ("cancelled", "void")
+    await floor.proving_of(floor.rooms).step()
+    assert len(await floor.burn_ins(node_id)) == 2
+
+
 async def test_a_node_that_leaves_takes_its_tests_along(floor: Floor) -> None:
     node_id = await floor.join("new", H100_SXM=1)
     await floor.proving.step()

@@ -14,7 +14,9 @@ from baseai.fleet.node import NodeEvent, NodeState
 from baseai.ground.identity import NodeId
 from baseai.workloads.demand import CPU_SLOT
 
-RETEST_AFTER = timedelta(days=7)  # an idle ready node is measured again; busy ones when they are idle
+RETEST_AFTER = timedelta(days=7)  # a ready node is measured again, once it is idle
+IDLE_FOR_MIN = 10  # without a lease, before a node counts as idle
+PERIODIC_MOST = 32  # tests of idle nodes at a time over the fleet: the queue is for customers
 
 
 class Occasion(StrEnum):
@@ -63,6 +65,7 @@ class NodeSeen:
     state: NodeState
     stay: int  # the number of the event by which it came into this state
     models: Mapping[str, int]  # accelerators in service
+    idle: bool = False  # no lease for a while
     burn_ins: Sequence[BurnInSeen] = field(default=())  # oldest first
 
     @property
@@ -99,7 +102,7 @@ def due(node: NodeSeen, now: datetime) -> tuple[Due, ...]:
     if occasion is not None:
         asked = {seen.model for seen in node.burn_ins if seen.stay == node.stay}
         models = [model for model in node.tested_models if model not in asked]
-    elif node.state is NodeState.READY:
+    elif node.state is NodeState.READY and node.idle:
         occasion = Occasion.PERIODIC
         models = [
             model
@@ -145,6 +148,9 @@ def move_of(node: NodeSeen) -> Move | None:
 
 
 def _asked_since(node: NodeSeen, model: str, since: datetime) -> bool:
+    """Whether a test is under way or told something since. One that was stopped told nothing."""
     return any(
-        seen.model == model and (seen.verdict is None or seen.asked_at > since) for seen in node.burn_ins
+        seen.model == model
+        and (seen.verdict is None or (seen.verdict is not Verdict.VOID and seen.asked_at > since))
+        for seen in node.burn_ins
     )

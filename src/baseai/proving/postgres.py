@@ -6,7 +6,7 @@ before it is submitted, a verdict is given once, and a node moves only from the 
 
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from psycopg.types.json import Jsonb
@@ -14,7 +14,18 @@ from psycopg.types.json import Jsonb
 from baseai.fleet.node import NodeEvent, NodeState
 from baseai.ground.fault import Conflict, NotFound, Refused
 from baseai.ground.identity import NodeId, ProjectId, RunId, TenantId, mint
-from baseai.proving.due import BurnInSeen, Due, NodeSeen, Occasion, Verdict, due, move_of
+from baseai.proving.due import (
+    IDLE_FOR_MIN,
+    OCCASION_OF,
+    PERIODIC_MOST,
+    BurnInSeen,
+    Due,
+    NodeSeen,
+    Occasion,
+    Verdict,
+    due,
+    move_of,
+)
 from baseai.proving.standing import standing_of
 from baseai.proving.verdict import Measured, Peaks, failure_of, measured
 from baseai.proving.vitals import Watched, vitals_of
@@ -34,7 +45,9 @@ ACTOR = "platform"
 BURN_INS_SHOWN = 20
 VITALS_WITHIN_S = 30.0  # after a test's end; samples that come later are not waited for
 GONE = (NodeState.QUARANTINED, NodeState.RMA, NodeState.RETIRED)  # nothing there is tested any more
-TESTABLE = (NodeState.READY, NodeState.BURN_IN, NodeState.VERIFYING)
+UNDER_TEST = tuple(OCCASION_OF)
+TESTABLE = (*UNDER_TEST, NodeState.READY)
+LOOK_AT_READY = timedelta(minutes=1)
 Row = dict[str, Any]
 
 
@@ -70,6 +83,9 @@ class Vitals(Protocol):
 
 NODES = """
 SELECT n.node_id, n.name, n.state,
+  NOT EXISTS (SELECT FROM leases l WHERE l.node_id = n.node_id AND l.state <> 'released')
+    AND NOT EXISTS (SELECT FROM leases l WHERE l.node_id = n.node_id
+      AND l.released_at > now() - make_interval(mins => %(idle_min)s)) AS idle,
   (SELECT max(event_no) FROM events e WHERE e.subject_id = n.node_id AND e.subject_kind = 'node'
     AND e.to_state = n.state) AS stay,
   coalesce((SELECT jsonb_object_agg(model, held) FROM (SELECT model, count(*) AS held FROM accelerators a
@@ -135,20 +151,36 @@ class Proving:
         self._fleet = fleet
         self._peaks = peaks
         self._vitals = vitals
+        self._looked_at: datetime | None = None  # at ready nodes
 
     async def step(self) -> int:
         """Take what has ended, move nodes on, ask for what is due; how many things were done."""
         done = await self._take() + await self._call_off()
-        nodes = await self._nodes()
+        now = await self._now()
+        # There may be thousands of ready nodes, and little becomes of them.
+        states = UNDER_TEST
+        if done or self._looked_at is None or now - self._looked_at > LOOK_AT_READY:
+            states, self._looked_at = TESTABLE, now
+        nodes = await self._nodes(states)
         for node in nodes:
             move = move_of(node)
             if move is not None:
                 done += await self._move(move.node_id, move.event, move.sentence)
-        now = await self._now()
-        for node in nodes:
-            for one in due(node, now):
-                done += await self._ask_once(one)
+        wanted = [one for node in nodes for one in due(node, now)]
+        periodic = [one for one in wanted if one.occasion is Occasion.PERIODIC]
+        left = max(0, PERIODIC_MOST - await self._periodic_open()) if periodic else 0
+        for one in [*(one for one in wanted if one.occasion is not Occasion.PERIODIC), *periodic[:left]]:
+            done += await self._ask_once(one)
         return done + await self._submit()
+
+    async def _periodic_open(self) -> int:
+        async with self._truth.transaction() as session:
+            row = await fetch_one(
+                session,
+                "SELECT count(*) AS open FROM burn_ins WHERE verdict IS NULL AND occasion = 'periodic'",
+            )
+        assert row is not None
+        return int(row["open"])
 
     # ---- asking
 
@@ -160,7 +192,7 @@ class Proving:
         """
         if profile not in PROFILES:
             raise Refused(f"there is no profile {profile!r}: choose one of {', '.join(PROFILES)}")
-        found = await self._nodes(node)
+        found = await self._nodes(TESTABLE, node)
         if not found:
             raise await self._why_not(node)
         [seen] = found
@@ -327,17 +359,18 @@ class Proving:
         return found
 
     async def _call_off(self) -> int:
-        """End the tests of nodes that have left for good."""
+        """End the tests of nodes that have left for good, and periodic ones of nodes that are idle no longer."""
         async with self._truth.transaction() as session:
             rows = await fetch_all(
                 session,
                 "SELECT run_id, n.name, n.state FROM burn_ins b JOIN runs r USING (run_id)"
-                " JOIN nodes n ON n.node_id = b.node_id WHERE b.verdict IS NULL AND n.state = ANY(%s)"
-                " AND r.stop_reason IS NULL AND r.state <> ALL(%s)",
+                " JOIN nodes n ON n.node_id = b.node_id WHERE b.verdict IS NULL AND r.stop_reason IS NULL"
+                " AND (n.state = ANY(%s) AND r.state <> ALL(%s) OR b.occasion = 'periodic' AND r.state = 'queued'"
+                "   AND EXISTS (SELECT FROM leases l WHERE l.node_id = b.node_id AND l.state <> 'released'))",
                 ([state.value for state in GONE], sorted(state.value for state in ENDED)),
             )
         for row in rows:
-            why = f"{row['name']} is {row['state']}"
+            why = f"{row['name']} is {row['state']}" if row["state"] in GONE else f"{row['name']} is in use"
             await self._runs.ask_to_stop(PLATFORM, row["run_id"], Reason.STOPPED_BY_OPERATOR, why=why)
         return len(rows)
 
@@ -351,10 +384,12 @@ class Proving:
             return 0
         return 1
 
-    async def _nodes(self, name: str | None = None) -> list[NodeSeen]:
+    async def _nodes(self, states: Sequence[NodeState], name: str | None = None) -> list[NodeSeen]:
         async with self._truth.transaction() as session:
             nodes = await fetch_all(
-                session, NODES, {"states": [state.value for state in TESTABLE], "name": name}
+                session,
+                NODES,
+                {"states": [state.value for state in states], "name": name, "idle_min": IDLE_FOR_MIN},
             )
             # The newest of each stay and the newest of all are enough, and nodes live long.
             burn_ins = await fetch_all(
@@ -380,6 +415,7 @@ class Proving:
                 state=NodeState(node["state"]),
                 stay=node["stay"] or 0,
                 models=node["models"],
+                idle=node["idle"],
                 burn_ins=tuple(by_node.get(node["node_id"], ())),
             )
             for node in nodes

@@ -36,6 +36,9 @@ CREATE TABLE figures (
 CREATE INDEX figures_newest ON figures (node_id, at DESC);
 CREATE INDEX figures_peers ON figures (model, test, variant, at DESC);
 
+-- Whether a node has been idle for a while.
+CREATE INDEX leases_node_released ON leases (node_id, released_at);
+
 GRANT SELECT, INSERT, UPDATE ON burn_ins TO baseai_service;
 GRANT SELECT, INSERT ON figures TO baseai_service;
 """
