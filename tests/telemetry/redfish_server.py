@@ -75,9 +75,11 @@ class RedfishServer:
     has_etags: bool = True
     etag_lies: bool = False
     at_once_max: int = 2
+    page: int = 0  # members in one answer; 0: all
     ills: dict[str, Ill] = field(default_factory=dict)
     ill: Ill | None = None  # of every path but the login
     port: int = 0
+    scheme: str = "http"
     # counted
     asked: list[str] = field(default_factory=list)
     at_once: int = 0
@@ -98,7 +100,7 @@ class RedfishServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def put(self, path: str, pointer: str, value: Any) -> None:
         """Set one property, lists included."""
@@ -199,13 +201,27 @@ class RedfishServer:
         expand = request.query_params.get("$expand", "")
         if expand and not self.can_expand:
             return Response(status_code=501)
-        body = json.dumps(self.found(path, expand)).encode()
+        found = self.found(path, expand)
+        if self.page and isinstance(found.get("Members"), list):
+            found = self._paged(path, found, request)
+        body = json.dumps(found).encode()
         etag = '"for-ever"' if self.etag_lies else f'"{hashlib.sha256(body).hexdigest()[:16]}"'
         headers = {"etag": etag} if self.has_etags else {}
         if self.has_etags and request.headers.get("if-none-match") == etag:
             self.unchanged += 1
             return Response(status_code=304, headers=headers)
         return Response(body, media_type="application/json", headers=headers)
+
+    def _paged(self, path: str, found: dict[str, Any], request: Request) -> dict[str, Any]:
+        """A collection a page at a time, with the link to the next."""
+        first = int(request.query_params.get("$skip", 0))
+        found["Members@odata.count"] = len(found["Members"])
+        found["Members"] = found["Members"][first : first + self.page]
+        if first + self.page < found["Members@odata.count"]:
+            expand = request.query_params.get("$expand", "")
+            more = f"{path}?$skip={first + self.page}" + (f"&$expand={expand}" if expand else "")
+            found["Members@odata.nextLink"] = more
+        return found
 
     def found(self, path: str, expand: str = "") -> dict[str, Any]:
         """A resource at this moment, with what an `$expand` brings into it."""
@@ -325,7 +341,7 @@ class RedfishServer:
 
 
 @contextmanager
-def serving(server: RedfishServer) -> Iterator[RedfishServer]:
+def serving(server: RedfishServer, *, tls: tuple[Path, Path] | None = None) -> Iterator[RedfishServer]:
     """The server on a free port of loopback, until the end of the block."""
     app = Starlette(
         routes=[Route("/{path:path}", server.answer, methods=["GET", "POST", "DELETE"])],
@@ -333,6 +349,8 @@ def serving(server: RedfishServer) -> Iterator[RedfishServer]:
     config = uvicorn.Config(
         app, host="127.0.0.1", port=server.port, log_level="warning", timeout_graceful_shutdown=1
     )
+    if tls is not None:
+        server.scheme, config.ssl_certfile, config.ssl_keyfile = "https", str(tls[0]), str(tls[1])
     engine = uvicorn.Server(config)
     thread = threading.Thread(target=engine.run, daemon=True)
     thread.start()

@@ -5,10 +5,15 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from baseai.ground.fault import Refused
 from baseai.telemetry.collector import Collected, SourceFailed
@@ -231,14 +236,41 @@ async def test_a_busy_controller_is_asked_again_once(server: RedfishServer) -> N
 async def test_a_survey_that_takes_long_goes_on_with_the_next_poll(server: RedfishServer) -> None:
     server.ill = Ill(slow_s=0.15)
     async with collecting(server, every_s=2.0) as collector:
-        looks = 0
-        collected = await collector.collect(NOW)
-        while not collected.rows and looks < 20:
-            assert "still looking around" in collected.troubles[0].sentence
-            looks += 1
-            collected = await collector.collect(NOW)
-        assert looks > 0
+        said = []
+        while collector.rota is None and len(said) < 20:
+            said += [each.sentence for each in (await collector.collect(NOW)).troubles]
+        assert any("still looking around" in sentence for sentence in said)
+        assert first_of(await collector.collect(NOW))["power_w"] == 231.939
         assert server.asked.count(f"{R}/Systems/HGX_Baseboard_0") <= 2  # what was seen is not asked again
+
+
+async def test_what_was_not_ready_at_first_is_looked_for_again(
+    server: RedfishServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The controller of a baseboard starts minutes after the host's: until then its part of the tree says 500."""
+    monkeypatch.setattr("baseai.telemetry.redfish.SURVEY_AGAIN_S", 0.0)
+    processors = f"{R}/Systems/HGX_Baseboard_0/Processors"
+    server.ills[processors] = Ill(status=500)
+    async with collecting(server) as collector:
+        assert (await collector.collect(NOW)).rows["accelerator"] == ()
+        del server.ills[processors]
+        await collector.collect(NOW)
+        assert first_of(await collector.collect(NOW))["power_w"] == 231.939
+
+
+async def test_what_moved_is_looked_for_again(server: RedfishServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("baseai.telemetry.redfish.SURVEY_AGAIN_S", 0.0)
+    async with collecting(server) as collector:
+        await collector.collect(NOW)
+        report = f"{R}/TelemetryService/MetricReports/HGX_PlatformEnvironmentMetrics_0"
+        server.tree[f"{R}/TelemetryService/MetricReports"]["Members"] = []
+        for name in [path for path in server.tree if path.startswith(f"{R}/TelemetryService/MetricReports/")]:
+            del server.tree[name]
+        assert "temp_c" not in first_of(await collector.collect(NOW))
+        for _ in range(3):
+            collected = await collector.collect(NOW)
+        assert first_of(collected)["temp_c"] == 32.9375  # from its sensor now
+        assert report not in server.asked[-7:]
 
 
 async def test_nothing_there_is_a_failure_that_says_so() -> None:
@@ -300,6 +332,47 @@ async def test_a_lost_supply_is_counted_and_told() -> None:
             assert (node["psu_ok"], node["psu_total"]) == (0.0, 1.0)
             told = {(each.payload["what"], each.severity) for each in collected.witnesses}
             assert {("supply", "critical"), ("supply_input", "critical")} <= told
+
+
+@pytest.mark.parametrize("can_skip", [True, False], ids=["it can skip", "it cannot"])
+async def test_of_a_long_log_the_end_is_read(can_skip: bool) -> None:
+    entries = f"{R}/Systems/437XR1138R2/LogServices/Log1/Entries"
+    with serving(RedfishServer(tree=excerpt("rackmount1"), page=5)) as server:
+        del server.tree[entries]["@odata.nextLink"]
+        server.tree[entries]["Members"] = [
+            {
+                "@odata.id": f"{entries}/{number}",
+                "Id": str(number),
+                "Severity": "Critical",
+                "Created": "2026-06-29T08:00:00Z",
+                "Message": f"entry {number}",
+            }
+            for number in range(12)
+        ]
+        if not can_skip:
+            server.page = 0
+            server.tree[entries]["Members@odata.count"] = 40
+        async with collecting(server) as collector:
+            told = []
+            for _ in range(4):
+                if not can_skip and told:
+                    server.ills[entries] = Ill(status=400, times=1)
+                told += [
+                    each.sentence
+                    for each in (await collector.collect(NOW)).witnesses
+                    if "entry" in each.sentence
+                ]
+    expected = [0, 1, 2, 3, 4, 7, 8, 9, 10, 11] if can_skip else range(12)
+    assert told == [f"entry {number}" for number in expected]
+
+
+async def test_a_collection_of_several_pages_is_read_to_its_end(server: RedfishServer) -> None:
+    server.page = 2
+    async with collecting(server) as collector:
+        collected = await collector.collect(NOW)
+        node = values(collected.rows["node"][0])
+        assert (node["power_w"], node["temp_inlet_c"]) == (1355.398772, 24.437)
+        assert first_of(collected)["temp_c"] == 32.9375
 
 
 XID = {
@@ -372,6 +445,54 @@ async def test_a_living_gb300_in_twelve_requests_at_most(shared: Path) -> None:
                 assert values(after)["energy_j"] > values(before)["energy_j"]
                 assert {"power_w", "temp_c", "temp_mem_c", "clock_mhz", "util_pct"} <= values(after).keys()
             assert server.most_sessions == 1
+
+
+# ---- TLS --------------------------------------------------------------------------------------------------------
+
+
+def signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 that signs itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a controller")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(pem))
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    return folder / "cert.pem", folder / "key.pem"
+
+
+async def test_a_certificate_is_verified_unless_that_is_turned_off(tmp_path: Path) -> None:
+    cert, key = signed(tmp_path)
+    with serving(RedfishServer(tree=excerpt("gb300")), tls=(cert, key)) as server:
+        for known, is_read in (
+            ({"ca_file": cert}, True),
+            ({"verify": False}, True),
+            ({}, False),
+        ):
+            settings = BoardSettings(url=server.url, user=USER, password=PASSWORD, every_s=20.0, **known)
+            collector = RedfishCollector(settings, chance=lambda: 0.0)
+            try:
+                if is_read:
+                    assert first_of(await collector.collect(NOW))["power_w"] == 231.939
+                else:
+                    made = server.sessions_made
+                    with pytest.raises(SourceFailed, match="CERTIFICATE_VERIFY_FAILED"):
+                        await collector.collect(NOW)
+                    assert server.sessions_made == made  # the password never left
+            finally:
+                await collector.close()
 
 
 # ---- addresses --------------------------------------------------------------------------------------------------

@@ -24,7 +24,15 @@ import httpx
 
 from baseai.ground.clock import now_utc
 from baseai.ground.fault import Refused
-from baseai.telemetry.board.alarm import Look, looked, merged, turned, witnesses_of, witnesses_of_log
+from baseai.telemetry.board.alarm import (
+    Look,
+    looked,
+    merged,
+    newest,
+    turned,
+    witnesses_of,
+    witnesses_of_log,
+)
 from baseai.telemetry.board.event_stream import EventStream
 from baseai.telemetry.board.readout import readout
 from baseai.telemetry.board.resource import ROOT, Ask, Resource, Seen, at
@@ -47,6 +55,10 @@ ETAG_USES = 20  # in a row, before an answer is fetched whole again to hold its 
 TRIES = 3  # of an ask of a survey
 ASKS_MAX = 3_000  # of a survey
 SURVEY_LIVES_S = 6 * 3600.0
+SURVEY_AGAIN_S = (
+    600.0  # where some of it did not answer, as while the second controller of a baseboard starts
+)
+GONE_POLLS = 3  # in which something that was found is refused, before it is looked for anew
 REFUSED_PAUSE_S = 300.0  # after a wrong password: controllers lock accounts that keep trying
 STREAM_IDLE_S = 900.0  # a stream without a byte for so long is taken for lost
 STREAM_PAUSES_S = (1.0, 300.0)  # between connections, doubled up to the second
@@ -234,7 +246,8 @@ class Board:
         if known is not None and known.is_believed and not known.is_lie and known.uses < ETAG_USES:
             headers["if-none-match"] = known.etag
         self.requests += 1
-        async with self._http.stream("GET", ask, headers=headers) as answer:
+        where = f"{ROOT}/" if ask == ROOT else ask  # without the slash some send one elsewhere
+        async with self._http.stream("GET", where, headers=headers) as answer:
             chunks, size = [], 0
             async for chunk in answer.aiter_bytes():
                 size += len(chunk)
@@ -357,9 +370,14 @@ class RedfishCollector:
         self._seen = Seen()  # of the survey under way
         self._tries: Counter[Ask] = Counter()
         self._survey_due_s = 0.0
+        self._surveyed_s = 0.0
+        self._refusals = 0  # polls in a row in which something that was found is not there
+        self._is_patchy = False  # whether the survey under way lacks something that may answer later
         self.rota: Rota | None = None
         self._polls = 0
         self._look: Look | None = None
+        self._newest: dict[str, Ask] = {}  # log → the ask for its newest entries
+        self._whole_logs: set[str] = set()  # logs that cannot skip entries
         self._told: deque[str] = deque(maxlen=10_000)  # ids of log entries that were told
         self._events: deque[Witness] = deque(maxlen=EVENTS_KEPT)
         self._stream = EventStream()
@@ -415,8 +433,13 @@ class RedfishCollector:
         troubles: list[Trouble],
     ) -> None:
         seen = Seen()
-        for ask, none in (await self._ask_all(rota.asks(self._polls), seen, until_s, remember=True)).items():
+        asks = [self._newest.get(ask, ask) for ask in rota.asks(self._polls)]
+        failed = await self._ask_all(asks, seen, until_s, remember=True)
+        for ask, none in failed.items():
             seen.miss(ask, str(none))
+        self._refusals = self._refusals + 1 if any(none.is_lasting for none in failed.values()) else 0
+        if self._refusals >= GONE_POLLS:
+            self._survey_due_s = min(self._survey_due_s, self._surveyed_s + SURVEY_AGAIN_S)
         self._polls += 1
         if not seen.brought:
             raise SourceFailed(
@@ -431,11 +454,24 @@ class RedfishCollector:
         witnesses += turned(rota.survey, self._look, look, at_instant=now)
         self._look = merged(self._look, look)
         for path in rota.survey.logs:
-            if path in seen:
-                for witness in witnesses_of_log(rota.survey, seen[path], read_at=now):
-                    if witness.event_id not in self._told:
-                        self._told.append(witness.event_id)
-                        witnesses.append(witness)
+            witnesses += self._news_of(path, rota, seen, now)
+
+    def _news_of(self, path: str, rota: Rota, seen: Seen, now: datetime) -> list[Witness]:
+        """Entries of a log that were not told before. Of one too long for one answer the end is asked for next."""
+        ask = self._newest.get(path, path)
+        if ask != path and ask in seen.silent:
+            self._whole_logs.add(path)  # it cannot skip entries: what one answer holds is all there is
+        if path not in seen:
+            self._newest[path] = path if path in self._whole_logs else ask
+            return []
+        self._newest[path] = path if path in self._whole_logs else newest(path, seen[path])
+        fresh = [
+            each
+            for each in witnesses_of_log(rota.survey, seen[path], read_at=now)
+            if each.event_id not in self._told
+        ]
+        self._told.extend(each.event_id for each in fresh)
+        return fresh
 
     async def _look_around(self, until_s: float) -> list[Trouble]:
         """Go on with the survey as far as time allows; it may take several polls."""
@@ -446,6 +482,7 @@ class RedfishCollector:
                 self._tries[ask] += none.is_tried
                 if none.is_lasting or self._tries[ask] >= TRIES:
                     self._seen.miss(ask, str(none))
+                    self._is_patchy = self._is_patchy or not none.is_lasting
             if ROOT not in self._seen:
                 self._seen, self._tries = Seen(), Counter()
                 raise SourceFailed(self.name, str(failed.get(ROOT, "no answer")))
@@ -460,9 +497,10 @@ class RedfishCollector:
         """The survey is complete: from now on only the rota is asked."""
         survey = surveyed(self._seen)
         self.rota = rota_of(survey, self._seen)
-        self._survey_due_s = now_s + SURVEY_LIVES_S
+        self._surveyed_s, self._refusals = now_s, 0
+        self._survey_due_s = now_s + (SURVEY_AGAIN_S if self._is_patchy else SURVEY_LIVES_S)
         count = len(self._seen.brought)
-        self._seen, self._tries = Seen(), Counter()
+        self._seen, self._tries, self._is_patchy = Seen(), Counter(), False
         log.info(
             "%s: %d accelerators, %d parts to watch; %d asks a poll, found with %d",
             self.name,

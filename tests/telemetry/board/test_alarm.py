@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from baseai.fleet.health.evidence import finding_of
+from baseai.fleet.health.rule import shipped_policy
+from baseai.ground.identity import NodeId
 from baseai.telemetry.board.alarm import looked, merged, turned, witnesses_of, witnesses_of_log, xid_of
 from baseai.telemetry.board.survey import Survey, surveyed
 from baseai.telemetry.witness import Witness
@@ -125,7 +128,7 @@ def test_an_alarm_is_raised_once_and_ended_once() -> None:
     [ended] = turned(
         survey, leaking, looked(survey, look_around(tree)), at_instant=NOW + timedelta(minutes=1)
     )
-    assert (ended.severity, ended.payload["ended"], ended.payload["what"]) == ("info", True, "leak")
+    assert (ended.kind, ended.severity, ended.payload["what"]) == ("redfish_ended", "info", "leak")
     again = turned(survey, before, leaking, at_instant=NOW + timedelta(minutes=2))
     assert again[0].event_id != raised.event_id  # it came back: that is news
 
@@ -162,6 +165,40 @@ def test_more_fatal_errors_are_told_and_old_ones_are_not() -> None:
     assert (more.key, more.severity, more.payload["word"]) == (FIRST, "critical", "3")
 
 
+def rule_of(witness: Witness) -> str | None:
+    finding = finding_of(shipped_policy(), witness, NodeId("node_1"))
+    return finding.rule_id if finding is not None else None
+
+
+@pytest.mark.parametrize(
+    ("tree", "rule"),
+    [
+        pytest.param(changed("gb300", DETECTOR, DetectorState="LeakDetected"), "bmc.leak", id="a leak"),
+        pytest.param(
+            changed("gb300", GPU_0, Status__State="Absent"), None, id="absent at the survey: not there at all"
+        ),
+        pytest.param(changed("gb300", GPU_0, Status__Health="Critical"), "bmc.other", id="a sick device"),
+        pytest.param(changed("gb300", GPU_0, Status__Health="Warning"), "bmc.notice", id="an ailing one"),
+    ],
+)
+def test_what_health_makes_of_a_condition(tree: Tree, rule: str | None) -> None:
+    survey = survey_of(tree)
+    witnesses = turned(survey, None, looked(survey, look_around(tree)), at_instant=NOW)
+    assert [rule_of(each) for each in witnesses] == ([rule] if rule else [])
+
+
+def test_health_opens_a_ticket_for_a_supply_and_none_for_its_return() -> None:
+    tree = changed("rackmount1", SUPPLY, LineInputStatus="LossOfInput", Status__Health="Critical")
+    survey = survey_of(tree)
+    lost = looked(survey, look_around(tree))
+    assert {rule_of(each) for each in turned(survey, None, lost, at_instant=NOW)} == {"bmc.psu"}
+    server = RedfishServer(tree=tree)
+    server.put(SUPPLY, "/LineInputStatus", "Normal")
+    server.put(SUPPLY, "/Status/Health", "OK")
+    back = turned(survey, lost, looked(survey, look_around(tree)), at_instant=NOW)
+    assert [(each.kind, rule_of(each)) for each in back] == [("redfish_ended", None)] * 2
+
+
 # ---- events -----------------------------------------------------------------------------------------------------
 
 
@@ -184,6 +221,7 @@ def heard(*events: object, at: datetime = NOW) -> tuple[Witness, ...]:
 def test_an_event_with_an_xid_is_about_its_device() -> None:
     [witness] = heard(event())
     assert (witness.kind, witness.code, witness.key, witness.severity) == ("xid", 79, FIRST, "critical")
+    assert witness.payload["source"] == "redfish"  # and so a second one beside the kernel's
     assert witness.at == datetime(2026, 6, 29, 8, 4, 30, tzinfo=UTC)
 
 

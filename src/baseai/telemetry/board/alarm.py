@@ -14,6 +14,7 @@ from baseai.ground.identity import derived
 from baseai.telemetry.board.readout import TIGHT, leak_of
 from baseai.telemetry.board.resource import (
     Address,
+    Ask,
     Resource,
     Seen,
     at,
@@ -29,6 +30,7 @@ from baseai.telemetry.witness import Witness
 
 CLOCK_OFF = timedelta(hours=1)  # a controller's clock that is further off is not believed
 OLD_NEWS = timedelta(days=1)  # log entries from before are history
+ENDED = "redfish_ended"  # a kind of its own: that a condition is over speaks against nobody
 EVENTS_MAX = 500  # of one message
 
 _WELL = frozenset({"OK", ""})
@@ -144,6 +146,15 @@ def witnesses_of_log(survey: Survey, log: Resource, *, read_at: datetime) -> tup
     return tuple(found)
 
 
+def newest(path: str, log: Resource) -> Ask:
+    """The ask that brings the newest entries of a log which was too long for one answer: logs begin with the oldest."""
+    count = number(at(log, "/Members@odata.count")).value
+    listed = at(log, "/Members")
+    if count is None or not isinstance(listed, list) or not 0 < len(listed) < count:
+        return path
+    return f"{path}?$skip={int(count) - len(listed)}"
+
+
 def xid_of(sentence: str) -> tuple[str, int] | None:
     """`xid` or `sxid` and its number, of a sentence in which a driver's or firmware's error is named."""
     found = _XID.search(sentence)
@@ -222,7 +233,7 @@ def _witness(survey: Survey, alarm: Alarm, now: datetime, *, has_ended: bool) ->
             "wit", survey.service, alarm.place, alarm.what, alarm.severity, has_ended, now.isoformat()
         ),
         at=now,
-        kind="device_lost" if alarm.what == "device_lost" and not has_ended else "redfish",
+        kind=ENDED if has_ended else "device_lost" if alarm.what == "device_lost" else "redfish",
         key=alarm.key,
         code=None,
         severity="info" if has_ended else alarm.severity,
@@ -234,6 +245,7 @@ def _witness(survey: Survey, alarm: Alarm, now: datetime, *, has_ended: bool) ->
             "word": alarm.raw,
             "ended": has_ended,
             "service": survey.service,
+            "source": "redfish",  # who saw it, whatever the kind
         },
     )
 
@@ -279,6 +291,7 @@ def _told(
             "stamp": stamp,
             "ended": False,
             "service": survey.service,
+            "source": "redfish",  # who saw it, whatever the kind
         },
     )
 

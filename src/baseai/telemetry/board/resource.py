@@ -193,11 +193,14 @@ class Seen:
         """Keep an answer, with every whole resource and every quoted value within it."""
         path = plain(ask)
         held = {path}
-        self.resources[path] = answer
         for inner, resource in _resources_in(answer):
             if inner != path:
                 held.add(inner)
                 self.resources[inner] = resource
+        before, more = at(self[path], "/Members"), at(answer, "/Members")
+        if "skip" in ask.partition("?")[2] and isinstance(before, list) and isinstance(more, list):
+            answer = {**answer, "Members": [*before, *more]}  # a further page of one collection
+        self.resources[path] = answer
         self.brought[ask] = frozenset(held)
         if isinstance(answer.get("MetricValues"), list):
             self.quoted[ask] = frozenset(self._take_report(path, answer["MetricValues"]))

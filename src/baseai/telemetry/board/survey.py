@@ -135,6 +135,7 @@ def wishes(seen: Seen) -> Iterator[Ask]:
     telemetry = link(seen[ROOT], "/TelemetryService")
     reports = link(seen[telemetry], "/MetricReports")
     yield from filter(None, (telemetry, reports, link(seen[ROOT], "/EventService")))
+    yield from _next_page(seen, reports)
     yield from _members(seen, reports)
     for system in _members(seen, link(seen[ROOT], "/Systems")):
         yield from _collection(seen, link(seen[system], "/Processors"))
@@ -208,8 +209,15 @@ def _collection(seen: Seen, path: str) -> Iterator[Ask]:
     yield whole
     if whole in seen.silent:
         yield path
+    yield from _next_page(seen, path)
     for member in _members(seen, path):
         yield from _one(seen, member)
+
+
+def _next_page(seen: Seen, path: str) -> Iterator[Ask]:
+    following = text(seen[path], "/Members@odata.nextLink")
+    if plain(following) == path and path and len(_members(seen, path)) < MEMBERS_MAX:
+        yield following
 
 
 def _members(seen: Seen, path: str) -> tuple[str, ...]:
