@@ -197,6 +197,7 @@ BENCHES = (
         name="parse", script="telemetry/parse.py", full=("--seconds", "1"), quick=("--rounds", "1", "--seconds", "0.5")
     ),
     Bench(name="redfish", script="telemetry/redfish.py", quick=("--rounds", "1", "--answer-ms", "20")),
+    Bench(name="map", script="web/heatmap.py", quick=("--ticks", "3", "--opens", "2")),
     Bench(name="start", script="platform/start.py", full=("--rounds", "2"), quick=("--rounds", "1")),
     Bench(name="overlap", script="platform/overlap.py", quick=("--inserts", "2000")),
     Bench(

@@ -18,7 +18,7 @@ from baseai.truth.session import Scope
 from baseai.web.heatmap import ASPECTS
 from baseai.web.pages import Pages
 from baseai.web.panel import held_of
-from baseai.web.plot import SPANS
+from baseai.web.plot import LOOKBACKS
 from baseai.web.visit import Visit
 from tests.web.fleet import TICK_MS, Asked, batch, installed, laptop, now_ms, places, tick
 from tests.web.platform import RUN, Platform, holder
@@ -71,6 +71,16 @@ async def test_an_accelerators_page_says_each_field_with_its_state_unit_and_sour
         assert shown in text, shown
     assert 'data-plot="clocks"' not in text  # nothing to draw: said in words instead
     assert "Not drawn, for there is no value:" in text
+
+
+async def test_what_was_never_measured_says_so() -> None:
+    async with browser(Platform(eyes=Asked())) as client:
+        text = (await client.get(f"/accelerators/{SLOT}?back=24h")).text
+        node = (await client.get("/nodes/node-a")).text
+    assert "Nothing was measured over this time." in text
+    assert "Nothing was measured here yet." in text
+    assert "Nothing was measured over this time." in node
+    assert "uplot.js" not in text + node
 
 
 async def test_a_nodes_page_compares_its_accelerators_and_shows_its_collectors() -> None:
@@ -273,9 +283,9 @@ async def test_however_many_watch_the_store_is_asked_once_a_tick() -> None:
     assert platform.eyes is not None
     pages = Pages(platform.doors())
     scope = Scope(tenant_id=None, actor="test")
-    looks = await asyncio.gather(*(pages.eyes.watch.look(scope, names_holders=True) for _ in range(20)))
+    sights = await asyncio.gather(*(pages.eyes.lookout.sight(scope, names_holders=True) for _ in range(20)))
     assert platform.eyes.latest_asked == 1
-    assert len({id(look) for look in looks}) == 1
+    assert len({id(sight) for sight in sights}) == 1
 
 
 async def test_the_map_is_sent_whole_once_and_then_what_changed() -> None:
@@ -317,7 +327,7 @@ async def test_series_are_told_again_only_when_a_newer_row_has_come() -> None:
         asked += 1
         return {"asked": asked}
 
-    told = pages.eyes.series_told(ACCELERATOR, SLOT, SPANS["15m"], ask)
+    told = pages.eyes.series_told(ACCELERATOR, SLOT, LOOKBACKS["15m"], ask)
     first = asyncio.ensure_future(anext(told))
     await asyncio.sleep(0.05)
     platform.eyes.ring()

@@ -133,7 +133,9 @@ def test_a_summary_says_over_how_many_it_was_taken() -> None:
 def test_each_node_has_its_line() -> None:
     plan = floorplan_of(installed(3, 2), names_holders=True)
     latest = latest_of({"temp_c": [30, 31, 50, 51, 70, 71]}, sorted(plan.serials))
-    lines = summaries_by_node(plan, seen_of(plan, latest, now_ms=NOW))
+    lines = summaries_by_node(
+        plan, seen_of(plan, latest, now_ms=NOW), {"nod_0000", "nod_0001", "nod_0002", "none"}
+    )
     assert {node: line.temp_max_c for node, line in lines.items()} == {
         "nod_0000": 31,
         "nod_0001": 51,

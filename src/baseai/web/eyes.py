@@ -9,7 +9,7 @@ import base64
 import gzip
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -21,11 +21,11 @@ from baseai.web import phrase
 from baseai.web.doors import Row, WebDoors
 from baseai.web.heatmap import ASPECTS, FIRST, HEALTHS, Aspect, Cells, Shown, packed, packed_changes
 from baseai.web.language import Language
+from baseai.web.lookout import Lookout, Sight
 from baseai.web.panel import Panels, held_of
-from baseai.web.plot import BESIDE_MAX, FIRST_SPAN, SPANS, Span
+from baseai.web.plot import BESIDE_MAX, FIRST_LOOKBACK, LOOKBACKS, Lookback
 from baseai.web.summary import summaries_by_node, summary_of
 from baseai.web.visit import Visit
-from baseai.web.watch import Look, Watch
 
 Facts = dict[str, Any]
 Asked = Callable[[], Awaitable[Facts]]
@@ -40,9 +40,9 @@ def aspect_of(name: str | None) -> Aspect:
     return ASPECTS.get(name or FIRST) or ASPECTS[FIRST]
 
 
-def span_of(name: str | None) -> Span:
-    """The span a page was asked for, or the first."""
-    return SPANS.get(name or FIRST_SPAN) or SPANS[FIRST_SPAN]
+def lookback_of(name: str | None) -> Lookback:
+    """How far back a page was asked to look, or the first."""
+    return LOOKBACKS.get(name or FIRST_LOOKBACK) or LOOKBACKS[FIRST_LOOKBACK]
 
 
 def map_words(language: Language) -> dict[str, Any]:
@@ -95,77 +95,79 @@ class Eyes:
 
     def __init__(self, doors: WebDoors) -> None:
         self._doors = doors
-        self.watch = Watch(doors.eyes, doors.views, doors.health)
+        self.lookout = Lookout(doors.eyes, doors.views, doors.health)
         self.panels = Panels(doors.eyes)
         self._plans: dict[str, bytes] = {}
         self._uses: dict[tuple[str | None, str], tuple[float, Row | None]] = {}
 
-    async def look(self, visit: Visit) -> Look:
-        return await self.watch.look(visit.scope, names_holders=visit.may(Deed.SEE_RUNS))
+    async def sight(self, visit: Visit) -> Sight:
+        return await self.lookout.sight(visit.scope, names_holders=visit.may(Deed.SEE_RUNS))
 
     # ---- the fleet
 
-    async def fleet(self, visit: Visit) -> Facts:
-        look = await self.look(visit)
+    async def fleet(self, visit: Visit, node_ids: Collection[str]) -> Facts:
+        """The fleet in one line, and each of the nodes."""
+        sight = await self.sight(visit)
         return {
-            "away": look.away,
-            "sum": summary_of(look.plan, look.seen),
-            "sums": summaries_by_node(look.plan, look.seen),
+            "away": sight.away,
+            "sum": summary_of(sight.plan, sight.seen),
+            "sums": summaries_by_node(sight.plan, sight.seen, node_ids),
         }
 
     async def plan(self, visit: Visit) -> bytes:
         """The floorplan as JSON in gzip. Worked out once per version."""
-        look = await self.look(visit)
-        version = look.plan.version
+        sight = await self.sight(visit)
+        version = sight.plan.version
         if version not in self._plans:
             if len(self._plans) > 3:
                 self._plans.clear()
-            told = json.dumps(look.plan.to_json(), separators=(",", ":"), ensure_ascii=False)
+            told = json.dumps(sight.plan.to_json(), separators=(",", ":"), ensure_ascii=False)
             self._plans[version] = await asyncio.to_thread(gzip.compress, told.encode(), 3)
         return self._plans[version]
 
     async def cells(self, visit: Visit, aspect: Aspect) -> tuple[bytes, str]:
         """Every cell of an aspect, and the version of the plan they stand in."""
-        look = await self.look(visit)
-        return packed(look.cells(aspect)), look.plan.version
+        sight = await self.sight(visit)
+        return packed(sight.cells(aspect)), sight.plan.version
 
     async def cells_told(self, visit: Visit, aspect: Aspect) -> AsyncGenerator[str, None]:
         """Events `cells` (base64: all of them first, then those that changed), `plan` when it is another, `away`."""
         sent: tuple[str, Cells] | None = None
         was_away: bool | None = None
-        async with aclosing(self.watch.beats()) as beats:
+        async with aclosing(self.lookout.beats()) as beats:
             while True:
                 try:
-                    look = await self.look(visit)
+                    sight = await self.sight(visit)
                 except Fault as fault:
                     if not fault.retryable:
                         raise
                 else:
-                    cells = look.cells(aspect)
-                    if sent is None or sent[0] != look.plan.version:
+                    cells = sight.cells(aspect)
+                    if sent is None or sent[0] != sight.plan.version:
                         if sent is not None:
-                            yield _told("plan", look.plan.version)
+                            yield _told("plan", sight.plan.version)
                         yield _told("cells", _text(packed(cells)))
                     elif changes := packed_changes(sent[1], cells):
                         yield _told("cells", _text(changes))
-                    if was_away != look.away:
-                        was_away = look.away
-                        yield _told("away", str(int(look.away)))
-                    sent = (look.plan.version, cells)
+                    if was_away != sight.away:
+                        was_away = sight.away
+                        yield _told("away", str(int(sight.away)))
+                    sent = (sight.plan.version, cells)
                 await anext(beats)
 
     # ---- an accelerator
 
-    async def accelerator(self, visit: Visit, serial: str, span: Span) -> Facts:
+    async def accelerator(self, visit: Visit, serial: str, back: Lookback) -> Facts:
         """The whole page. Raises NotFound."""
         now = await self.accelerator_now(visit, serial)
         figures = await self._figures(visit, now["accelerator"]["node_id"])
         return {
             **now,
-            "board": await self.panels.board(ACCELERATOR, serial, span, visit.language),
+            "charts": await self.panels.charts(ACCELERATOR, serial, back, visit.language),
+            "beside": None,
             "figures": [each for each in figures if each["serial"] == serial],
-            "span": span,
-            "span_names": tuple(SPANS),
+            "back": back,
+            "lookbacks": tuple(LOOKBACKS),
         }
 
     async def accelerator_now(self, visit: Visit, serial: str) -> Facts:
@@ -177,41 +179,41 @@ class Eyes:
             "health": _about(await self._health(visit, row["node_id"]), serial),
         }
 
-    async def accelerator_series(self, visit: Visit, serial: str, span: Span) -> Facts:
+    async def accelerator_series(self, visit: Visit, serial: str, back: Lookback) -> Facts:
         """Raises NotFound, StoreAway."""
         row = await self._doors.views.accelerator(visit.scope, serial)
         health = await self._health(visit, row["node_id"])
         evidence = (_about(health, serial) or {}).get("evidence", ())
-        return await self.panels.series(ACCELERATOR, serial, span, visit.language, evidence)
+        return await self.panels.series(ACCELERATOR, serial, back, visit.language, evidence)
 
     # ---- a node
 
-    async def node(self, visit: Visit, node_id: str, serials: Sequence[str], span: Span) -> Facts:
+    async def node(self, visit: Visit, node_id: str, serials: Sequence[str], back: Lookback) -> Facts:
         """The charts of its page, and what seldom changes."""
         return {
-            "board": await self.panels.board(NODE, node_id, span, visit.language),
-            "each": await self.panels.beside_board(serials, span, visit.language),
+            "charts": await self.panels.charts(NODE, node_id, back, visit.language),
+            "beside": await self.panels.beside_charts(serials, back, visit.language),
             "each_max": BESIDE_MAX,
             "figures": await self._figures(visit, node_id),
-            "span": span,
-            "span_names": tuple(SPANS),
+            "back": back,
+            "lookbacks": tuple(LOOKBACKS),
         }
 
     async def node_now(self, visit: Visit, node_id: str, serials: Sequence[str]) -> Facts:
         """What of its page changes from minute to minute."""
-        look = await self.look(visit)
+        sight = await self.sight(visit)
         return {
             "readings": await self.panels.readings(NODE, node_id, visit.language),
             "ports": await self.panels.ports(node_id, visit.language),
-            "now_of": {serial: _now_of(look, serial) for serial in serials},
+            "now_of": {serial: _now_of(sight, serial) for serial in serials},
             "collectors": await self._collectors(visit, node_id),
             "health": await self._health(visit, node_id),
         }
 
-    async def node_series(self, visit: Visit, node_id: str, serials: Sequence[str], span: Span) -> Facts:
+    async def node_series(self, visit: Visit, node_id: str, serials: Sequence[str], back: Lookback) -> Facts:
         """Raises StoreAway."""
-        told = await self.panels.series(NODE, node_id, span, visit.language)
-        each = await self.panels.beside_series(serials, span)
+        told = await self.panels.series(NODE, node_id, back, visit.language)
+        each = await self.panels.beside_series(serials, back)
         return {**told, "plots": {**each["plots"], **told["plots"]}}
 
     async def _collectors(self, visit: Visit, node_id: str) -> Sequence[Row]:
@@ -263,21 +265,21 @@ class Eyes:
 
     async def slow_beats(self) -> AsyncGenerator[None, None]:
         """When tables are worth another look: at ticks, but not at each of a busy fleet."""
-        async with aclosing(self.watch.beats()) as beats:
+        async with aclosing(self.lookout.beats()) as beats:
             async for _ in beats:
                 yield
                 await asyncio.sleep(TABLES_EVERY_S)
 
     async def series_told(
-        self, family: Family, key: str, span: Span, ask: Asked
+        self, family: Family, key: str, back: Lookback, ask: Asked
     ) -> AsyncGenerator[str, None]:
         """Event `series`: the whole of what a page draws, whenever a newer row of the thing has come."""
         newest: int | None = None
         drawn_s = float("-inf")
-        async with aclosing(self.watch.beats()) as beats:
+        async with aclosing(self.lookout.beats()) as beats:
             while True:
                 await anext(beats)
-                if time.monotonic() - drawn_s < span.every_s:
+                if time.monotonic() - drawn_s < back.every_s:
                     continue
                 seen = await self.panels.seen_at(family, key)
                 if seen is None or seen == newest:
@@ -294,7 +296,7 @@ class Eyes:
     async def run_told(self, ask: Asked) -> AsyncGenerator[str, None]:
         """Event `series` of a run, every RUN_EVERY_S while samples come."""
         drawn_s = time.monotonic()
-        async with aclosing(self.watch.beats()) as beats:
+        async with aclosing(self.lookout.beats()) as beats:
             while True:
                 await anext(beats)
                 if time.monotonic() - drawn_s < RUN_EVERY_S:
@@ -309,14 +311,14 @@ class Eyes:
                 yield _told("series", json.dumps(told, separators=(",", ":")))
 
 
-def _now_of(look: Look, serial: str) -> Mapping[str, float | None]:
+def _now_of(sight: Sight, serial: str) -> Mapping[str, float | None]:
     """What a line of a table shows of one accelerator; nothing where it is not in service."""
-    place = look.plan.place_of.get(serial)
+    place = sight.plan.place_of.get(serial)
     if place is None:
         return {}
     shown = {}
     for name in ("util_pct", "temp_c", "power_w", "mem_pct"):
-        cells, aspect = look.cells(ASPECTS[name]), ASPECTS[name]
+        cells, aspect = sight.cells(ASPECTS[name]), ASPECTS[name]
         known = int(cells.codes[place]) & 15 == State.VALUE
         shown[name] = float(cells.numbers[place]) / aspect.scale + aspect.low if known else None
     return shown

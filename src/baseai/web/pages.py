@@ -27,7 +27,7 @@ from baseai.tenancy.key import NotAdmitted, NotAllowed
 from baseai.tenancy.role import Deed
 from baseai.web import phrase, story
 from baseai.web.doors import Row, WebDoors
-from baseai.web.eyes import Eyes, aspect_of, map_words, plot_words, span_of
+from baseai.web.eyes import Eyes, aspect_of, lookback_of, map_words, plot_words
 from baseai.web.heatmap import ASPECTS
 from baseai.web.language import TAGS, Language, load_languages
 from baseai.web.reading import bytes_shown, scaled
@@ -183,10 +183,11 @@ class Pages:
             names = {
                 run["name"]: run["run_id"] for run in reversed(runs) if run["state"] not in story.LIVE_ENDS
             }
+        shown = nodes[start : start + NODES_PER_PAGE]
         return {
-            "nodes": nodes[start : start + NODES_PER_PAGE], "nodes_total": len(nodes), "start": start,
+            "nodes": shown, "nodes_total": len(nodes), "start": start,
             "step": NODES_PER_PAGE, "models": story.models_of(nodes), "money": money, "run_ids": names,
-            **await self.eyes.fleet(visit),
+            **await self.eyes.fleet(visit, {node["node_id"] for node in shown}),
         }  # fmt: skip
 
     async def found_node(self, visit: Visit, name: str) -> tuple[Row, Sequence[Row]]:
@@ -197,7 +198,7 @@ class Pages:
             raise NotFound("node", name)
         return node, await self.doors.views.accelerators(visit.scope, node["node_id"])
 
-    async def node(self, visit: Visit, name: str, span_name: str | None) -> Facts:
+    async def node(self, visit: Visit, name: str, back_name: str | None) -> Facts:
         """The whole page. Raises NotFound."""
         now = await self.node_now(visit, name)
         serials = [each["serial"] for each in now["accelerators"]]
@@ -206,7 +207,7 @@ class Pages:
         return {
             **now, "totals": story.sums_of(own),
             "node_money": story.money_by(await self.sums("node", visit)).get(node_id, ()),
-            **await self.eyes.node(visit, node_id, serials, span_of(span_name)),
+            **await self.eyes.node(visit, node_id, serials, lookback_of(back_name)),
         }  # fmt: skip
 
     async def node_now(self, visit: Visit, name: str) -> Facts:
@@ -219,11 +220,11 @@ class Pages:
             **await self.eyes.node_now(visit, node["node_id"], serials),
         }  # fmt: skip
 
-    async def node_series(self, visit: Visit, name: str, span_name: str | None) -> Facts:
+    async def node_series(self, visit: Visit, name: str, back_name: str | None) -> Facts:
         """Raises NotFound, StoreAway."""
         node, accelerators = await self.found_node(visit, name)
         serials = [each["serial"] for each in accelerators]
-        return await self.eyes.node_series(visit, node["node_id"], serials, span_of(span_name))
+        return await self.eyes.node_series(visit, node["node_id"], serials, lookback_of(back_name))
 
     async def queue(self, visit: Visit) -> Facts:
         return {"queue": await self.doors.views.queue(visit.scope)}
@@ -521,49 +522,49 @@ def router(doors: WebDoors) -> APIRouter:
     @routes.get("/nodes/{name}")
     async def node(request: Request, name: str) -> Response:
         visit = await pages.visit(request, Deed.SEE_FLEET)
-        facts = await pages.node(visit, name, request.query_params.get("span"))
+        facts = await pages.node(visit, name, request.query_params.get("back"))
         return pages.page(request, visit, "node.html", **facts)
 
     @routes.get("/nodes/{name}/series")
     async def node_series(request: Request, name: str) -> Response:
         visit = await pages.visit(request, Deed.SEE_FLEET)
-        return _drawn(request, await pages.node_series(visit, name, request.query_params.get("span")))
+        return _drawn(request, await pages.node_series(visit, name, request.query_params.get("back")))
 
     @routes.get("/nodes/{name}/live")
     async def node_live(request: Request, name: str) -> Response:
         visit = await pages.visit(request, Deed.SEE_FLEET)
         node, _ = await pages.found_node(visit, name)
-        asked = request.query_params.get("span")
+        asked = request.query_params.get("back")
         return pages.live(
             request, visit, pages.eyes.slow_beats(), NODE_PARTS, "node_", lambda: pages.node_now(visit, name),
             pages.eyes.series_told(
-                NODE, node["node_id"], span_of(asked), lambda: pages.node_series(visit, name, asked)
+                NODE, node["node_id"], lookback_of(asked), lambda: pages.node_series(visit, name, asked)
             ),
         )  # fmt: skip
 
     @routes.get("/accelerators/{serial}")
     async def accelerator(request: Request, serial: str) -> Response:
         visit = await pages.visit(request, Deed.SEE_FLEET)
-        span = span_of(request.query_params.get("span"))
+        back = lookback_of(request.query_params.get("back"))
         return pages.page(
-            request, visit, "accelerator.html", **await pages.eyes.accelerator(visit, serial, span)
+            request, visit, "accelerator.html", **await pages.eyes.accelerator(visit, serial, back)
         )
 
     @routes.get("/accelerators/{serial}/series")
     async def accelerator_series(request: Request, serial: str) -> Response:
         visit = await pages.visit(request, Deed.SEE_FLEET)
-        span = span_of(request.query_params.get("span"))
-        return _drawn(request, await pages.eyes.accelerator_series(visit, serial, span))
+        back = lookback_of(request.query_params.get("back"))
+        return _drawn(request, await pages.eyes.accelerator_series(visit, serial, back))
 
     @routes.get("/accelerators/{serial}/live")
     async def accelerator_live(request: Request, serial: str) -> Response:
         visit = await pages.visit(request, Deed.SEE_FLEET)
-        span, eyes = span_of(request.query_params.get("span")), pages.eyes
+        back, eyes = lookback_of(request.query_params.get("back")), pages.eyes
         await doors.views.accelerator(visit.scope, serial)  # 404 before anything is told
         return pages.live(
             request, visit, eyes.slow_beats(), ACCELERATOR_PARTS, "accelerator_",
             lambda: eyes.accelerator_now(visit, serial),
-            eyes.series_told(ACCELERATOR, serial, span, lambda: eyes.accelerator_series(visit, serial, span)),
+            eyes.series_told(ACCELERATOR, serial, back, lambda: eyes.accelerator_series(visit, serial, back)),
         )  # fmt: skip
 
     @routes.get("/queue")

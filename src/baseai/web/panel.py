@@ -22,9 +22,9 @@ from baseai.web.plot import (
     PLOTS,
     Drawing,
     Line,
+    Lookback,
     Marker,
     Plot,
-    Span,
     beside,
     bridged,
     drawing_of,
@@ -50,8 +50,8 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Board:
-    """The panels of one thing over one span."""
+class Charts:
+    """The panels of one thing over one time."""
 
     panels: tuple[Panel, ...]
     unsaid: tuple[tuple[str, str], ...]  # fields no chart shows, and the state that says why
@@ -70,7 +70,7 @@ class Held:
     until_ms: int  # FOREVER_MS while it holds them
 
 
-AWAY = Board(panels=(), unsaid=(), tier="raw", away=True)
+AWAY = Charts(panels=(), unsaid=(), tier="raw", away=True)
 
 
 class Panels:
@@ -81,13 +81,13 @@ class Panels:
 
     # ---- what the store says
 
-    async def _drawing(self, family: Family, key: str, span: Span, now_ms: int) -> Drawing:
+    async def _drawing(self, family: Family, key: str, back: Lookback, now_ms: int) -> Drawing:
         """Raises StoreAway."""
         if self._eyes is None:
             raise StoreAway("nothing is measured here")
         series = await self._eyes.range(
-            family, key, fields_of(family), from_ms=now_ms - span.ms, until_ms=now_ms + AHEAD_MS,
-            points_max=span.points_max,
+            family, key, fields_of(family), from_ms=now_ms - back.ms, until_ms=now_ms + AHEAD_MS,
+            points_max=back.points_max,
         )  # fmt: skip
         return drawing_of(series, PLOTS[family.name])
 
@@ -131,9 +131,9 @@ class Panels:
 
     # ---- one thing
 
-    async def board(self, family: Family, key: str, span: Span, language: Language) -> Board:
+    async def charts(self, family: Family, key: str, back: Lookback, language: Language) -> Charts:
         try:
-            drawing = await self._drawing(family, key, span, _now_ms())
+            drawing = await self._drawing(family, key, back, _now_ms())
             sources = await self._eyes.sources(family, key) if self._eyes else {}
         except StoreAway:
             return AWAY
@@ -143,7 +143,7 @@ class Panels:
             for line in drawing.lines.values()
             if not line.says_anything
         ]
-        return Board(
+        return Charts(
             panels=tuple(_panel(plot, family, drawing, sources, language) for plot in shown),
             unsaid=tuple(silent),
             tier=drawing.tier.value,
@@ -152,22 +152,22 @@ class Panels:
         )
 
     async def series(
-        self, family: Family, key: str, span: Span, language: Language, witnessed: Sequence[Row] = ()
+        self, family: Family, key: str, back: Lookback, language: Language, witnessed: Sequence[Row] = ()
     ) -> dict[str, Any]:
         """What a browser draws: the lines of each plot, throttle bands, markers. Raises StoreAway.
 
         witnessed: evidence about the thing (rows with the fields of EvidenceView), drawn as markers as well.
         """
         now_ms = _now_ms()
-        drawing = await self._drawing(family, key, span, now_ms)
+        drawing = await self._drawing(family, key, back, now_ms)
         told = markers_json(drawing.markers, lambda marker: _marker_words(marker, language))
         told += [
             [_seconds(row["at"]), _tone(row["severity"]), row["sentence"]]
             for row in witnessed
-            if _seconds(row["at"]) * 1000 >= now_ms - span.ms
+            if _seconds(row["at"]) * 1000 >= now_ms - back.ms
         ]
         return {
-            **_frame(drawing.tier.value, now_ms - span.ms, now_ms),
+            **_frame(drawing.tier.value, now_ms - back.ms, now_ms),
             "plots": {
                 plot.name: {
                     **_axes(plot),
@@ -195,10 +195,10 @@ class Panels:
 
     # ---- several accelerators beside each other
 
-    async def beside_board(self, serials: Sequence[str], span: Span, language: Language) -> Board:
+    async def beside_charts(self, serials: Sequence[str], back: Lookback, language: Language) -> Charts:
         """The panels that compare accelerators of one node."""
         try:
-            many = await self._many(serials, span, _now_ms())
+            many = await self._many(serials, back, _now_ms())
         except StoreAway:
             return AWAY
         panels = []
@@ -211,12 +211,14 @@ class Panels:
                         unit=plot.unit, origins=_origins(lines), sources=(), extents=(),
                     )
                 )  # fmt: skip
-        return Board(panels=tuple(panels), unsaid=(), tier=next((s.tier.value for s in many.values()), "raw"))
+        return Charts(
+            panels=tuple(panels), unsaid=(), tier=next((s.tier.value for s in many.values()), "raw")
+        )
 
-    async def beside_series(self, serials: Sequence[str], span: Span) -> dict[str, Any]:
+    async def beside_series(self, serials: Sequence[str], back: Lookback) -> dict[str, Any]:
         """Raises StoreAway."""
         now_ms = _now_ms()
-        many = await self._many(serials, span, now_ms)
+        many = await self._many(serials, back, now_ms)
         plots = {}
         for plot in BESIDE:
             ts_ms, lines = beside(many, plot.name, plot.factor)
@@ -228,21 +230,21 @@ class Panels:
                     "bands": [],
                 }
         tier = next((each.tier.value for each in many.values()), "raw")
-        return {**_frame(tier, now_ms - span.ms, now_ms), "plots": plots, "markers": []}
+        return {**_frame(tier, now_ms - back.ms, now_ms), "plots": plots, "markers": []}
 
-    async def _many(self, serials: Sequence[str], span: Span, now_ms: int) -> dict[str, Series]:
+    async def _many(self, serials: Sequence[str], back: Lookback, now_ms: int) -> dict[str, Series]:
         if self._eyes is None:
             raise StoreAway("nothing is measured here")
         names = tuple(plot.name for plot in BESIDE)
         return {
             serial: await self._eyes.range(
-                ACCELERATOR, serial, names, from_ms=now_ms - span.ms, until_ms=now_ms + AHEAD_MS,
-                points_max=span.points_max,
+                ACCELERATOR, serial, names, from_ms=now_ms - back.ms, until_ms=now_ms + AHEAD_MS,
+                points_max=back.points_max,
             )
             for serial in serials[:BESIDE_MAX]
         }  # fmt: skip
 
-    # ---- a run, over the spans in which it held its accelerators
+    # ---- a run, over the time in which it held its accelerators
 
     async def run_series(self, held: Sequence[Held], language: Language) -> dict[str, Any]:
         """Over the accelerators of a run, one stretch per attempt, never a moment outside its leases.
@@ -310,7 +312,7 @@ RUN_PLOTS = (
 
 
 def held_of(leases: Sequence[Row]) -> list[Held]:
-    """The spans over which each attempt of a run held all its accelerators, as its nodes observed them.
+    """The times over which each attempt of a run held all its accelerators, as its nodes observed them.
 
     The leases of an attempt begin and end within moments of each other; only what lies in all of them counts, so that
     no moment of anybody else's is shown. A lease that was never begun is left out.

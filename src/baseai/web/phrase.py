@@ -291,7 +291,7 @@ TIERS: Mapping[str, str] = MappingProxyType(
         "hour": N_("means of 1 hour"),
     }
 )
-SPANS: Mapping[str, str] = MappingProxyType(
+LOOKBACKS: Mapping[str, str] = MappingProxyType(
     {
         "15m": N_("15 minutes"),
         "1h": N_("1 hour"),

@@ -38,7 +38,7 @@ class Plot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class Lookback:
     """How far back a page of plots looks."""
 
     name: str
@@ -47,19 +47,19 @@ class Span:
     every_s: float  # how often it is drawn anew
 
 
-SPANS: Mapping[str, Span] = MappingProxyType(
+LOOKBACKS: Mapping[str, Lookback] = MappingProxyType(
     {
         each.name: each
         for each in (
-            Span(name="15m", ms=900_000, points_max=None, every_s=0.0),
-            Span(name="1h", ms=3_600_000, points_max=720, every_s=0.0),
-            Span(name="6h", ms=6 * 3_600_000, points_max=400, every_s=30.0),
-            Span(name="24h", ms=24 * 3_600_000, points_max=300, every_s=60.0),
-            Span(name="7d", ms=7 * 24 * 3_600_000, points_max=340, every_s=300.0),
+            Lookback(name="15m", ms=900_000, points_max=None, every_s=0.0),
+            Lookback(name="1h", ms=3_600_000, points_max=720, every_s=0.0),
+            Lookback(name="6h", ms=6 * 3_600_000, points_max=400, every_s=30.0),
+            Lookback(name="24h", ms=24 * 3_600_000, points_max=300, every_s=60.0),
+            Lookback(name="7d", ms=7 * 24 * 3_600_000, points_max=340, every_s=300.0),
         )
     }
 )
-FIRST_SPAN = "15m"
+FIRST_LOOKBACK = "15m"
 
 PLOTS: Mapping[str, tuple[Plot, ...]] = MappingProxyType(
     {

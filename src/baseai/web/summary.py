@@ -3,7 +3,7 @@
 Invariant: a sum or a mean says over how many it was taken, and what nothing is known of stays None. Pure.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,11 +57,12 @@ def summary_of(plan: Floorplan, seen: Seen, places: NDArray[np.int64] | None = N
     )
 
 
-def summaries_by_node(plan: Floorplan, seen: Seen) -> Mapping[str, Summary]:
-    """One line per node, by its node_id."""
+def summaries_by_node(plan: Floorplan, seen: Seen, node_ids: Collection[str]) -> Mapping[str, Summary]:
+    """One line for each of `node_ids` that has cells, by its node_id."""
     places: dict[str, list[int]] = {}
     for place, row in enumerate(plan.rows):
-        places.setdefault(row["node_id"], []).append(place)
+        if row["node_id"] in node_ids:
+            places.setdefault(row["node_id"], []).append(place)
     return {node_id: summary_of(plan, seen, np.array(own)) for node_id, own in places.items()}
 
 

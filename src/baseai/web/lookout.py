@@ -1,4 +1,4 @@
-"""A watch looks at the newest rows of the fleet once per tick for everybody who has a page open.
+"""A lookout asks for the newest rows of the fleet once per tick, for everybody who has a page open.
 
 Invariant: however many browsers watch, one subscription and at most one question per tick reach the store, and the
 fleet's inventory is read at most every few seconds; a store that is away is told, and what it said last is shown as
@@ -18,11 +18,11 @@ from baseai.web.floorplan import Floorplan, floorplan_of
 from baseai.web.heatmap import Aspect, Cells, Seen, cells_of, seen_of
 
 PLAN_KEPT_S = 5.0  # who holds what, and which nodes are healthy, is at most this old on a map
-LOOK_AT_LEAST_EVERY_S = 15.0  # so that what falls silent is seen to
+ASK_AT_LEAST_EVERY_S = 15.0  # so that what falls silent is seen to
 AWAY_WAIT_S = 1.0
 
 
-class Look:
+class Sight:
     """The fleet at one tick. Cells of an aspect are worked out once, whoever asks."""
 
     def __init__(self, plan: Floorplan, latest: Latest | None, now_ms: int) -> None:
@@ -38,7 +38,7 @@ class Look:
         return self._cells[aspect.name]
 
 
-class Watch:
+class Lookout:
     """The newest rows, shared."""
 
     def __init__(self, eyes: AskedStore | None, views: Views, health: Health | None) -> None:
@@ -50,12 +50,12 @@ class Watch:
         self._pump: asyncio.Task[None] | None = None
         self._latest: tuple[int, float, Latest | None] | None = None
         self._plans: dict[tuple[str | None, bool], tuple[float, Floorplan]] = {}
-        self._looks: dict[tuple[str | None, bool], tuple[str, Latest | None, float, Look]] = {}
+        self._sights: dict[tuple[str | None, bool], tuple[str, Latest | None, float, Sight]] = {}
         self._asking = asyncio.Lock()
         self._planning = asyncio.Lock()
 
     async def beats(self) -> AsyncGenerator[None, None]:
-        """When to look again: at each tick of the store, and every LOOK_AT_LEAST_EVERY_S; for ever."""
+        """When to ask again: at each tick of the store, and every ASK_AT_LEAST_EVERY_S; for ever."""
         event = asyncio.Event()
         self._listening.add(event)
         if self._pump is None or self._pump.done():
@@ -63,7 +63,7 @@ class Watch:
         try:
             while True:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(event.wait(), LOOK_AT_LEAST_EVERY_S)
+                    await asyncio.wait_for(event.wait(), ASK_AT_LEAST_EVERY_S)
                 event.clear()
                 yield
         finally:
@@ -85,17 +85,17 @@ class Watch:
         for event in self._listening:
             event.set()
 
-    async def look(self, scope: Scope, *, names_holders: bool) -> Look:
+    async def sight(self, scope: Scope, *, names_holders: bool) -> Sight:
         """The whole fleet now, as the holder of `scope` may see it."""
         who = (scope.tenant_id, names_holders)
         plan = await self._plan(scope, who)
         latest = await self._ask()
-        kept, now_s = self._looks.get(who), time.time()
+        kept, now_s = self._sights.get(who), time.time()
         if kept and kept[0] == plan.version and kept[1] is latest and now_s - kept[2] < PLAN_KEPT_S:
             return kept[3]
-        look = Look(plan, latest, round(now_s * 1000))
-        self._looks[who] = (plan.version, latest, now_s, look)
-        return look
+        sight = Sight(plan, latest, round(now_s * 1000))
+        self._sights[who] = (plan.version, latest, now_s, sight)
+        return sight
 
     async def _plan(self, scope: Scope, who: tuple[str | None, bool]) -> Floorplan:
         async with self._planning:
@@ -123,7 +123,7 @@ class Watch:
         async with self._asking:
             now_s = time.monotonic()
             # Without listeners nobody tells of ticks, so what is kept ages by the clock.
-            fresh = 2.0 if self._pump is None else LOOK_AT_LEAST_EVERY_S
+            fresh = 2.0 if self._pump is None else ASK_AT_LEAST_EVERY_S
             if self._latest is None or self._latest[0] != self._tick or now_s - self._latest[1] > fresh:
                 tick = self._tick
                 try:
