@@ -39,7 +39,7 @@ DOORS_AJAR: Mapping[tuple[str, str], str] = {
 
 KINDS_OF_WORKLOAD = frozenset({"burn_in", "training", "inference", "batch", "workspace", "edge", "quantum"})
 
-# A file with one of these names touches the outside thing of that name; only wiring knows it.
+# A file or folder with one of these names touches the outside thing of that name; only wiring knows it.
 SHELLS = frozenset(
     {
         "postgres", "duckdb", "clickhouse", "tick", "nut", "highs", "publish",
@@ -86,7 +86,7 @@ class Module:
 
     @property
     def is_shell(self) -> bool:
-        return self.name.rpartition(".")[2] in SHELLS
+        return not SHELLS.isdisjoint(self.name.split(".")[1:])
 
     @property
     def is_core(self) -> bool:

@@ -42,7 +42,8 @@ def _why_not(module: Module, taken: Import) -> str | None:
         module.room not in FLOOR_OF or room not in FLOOR_OF
     ):  # the package's own head, or `from baseai import __version__`
         return None
-    if below.partition(".")[0] in SHELLS and module.room != "wiring":
+    shell = below.partition(".")[0]
+    if shell in SHELLS and module.room != "wiring" and not _is_in(module.name, f"{room}.{shell}"):
         return "only wiring knows the shells"
     if room == module.room:
         return _why_not_sibling(module, rest)

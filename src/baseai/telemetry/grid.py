@@ -1,7 +1,8 @@
-"""A grid is one field of many things over a range, a line a thing and a column a bucket: what an aggregate is made of.
+"""A grid is one field of many things over a range, put together by group and bucket: what an aggregate is made of.
 
-Invariant: rollups are put in piece by piece in the order of time, each sorted by thing and bucket, and no two of them
-hold the same bucket of a tier; the grid then holds the same numbers wherever its pieces came from.
+Invariant: rollups are put in piece by piece in the order of time, each sorted by thing and bucket, no two of them with
+a bucket in common unless buckets are longer than an hour; the grid then holds the same numbers, bit for bit, wherever
+its pieces came from.
 """
 
 from collections.abc import Sequence
@@ -10,26 +11,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baseai.telemetry.field import Kind
-from baseai.telemetry.rollup import Rollup, rise
+from baseai.telemetry.rollup import Rollup, of_rollup, rise
 from baseai.telemetry.store import Aggregate, By
-from baseai.telemetry.tier import Buckets
+from baseai.telemetry.tier import HOUR_MS, Buckets
 
 
 class Grid:
-    """Things are numbered 0, 1, … here; `line_of` translates from a store's own numbers, −1 where not asked for."""
+    """line_of: by a store's number of a thing its line here, −1 where not asked for. group_of: shape (lines,)."""
 
-    def __init__(self, kind: Kind, line_of: NDArray[np.int32], lines: int, buckets: Buckets) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        buckets: Buckets,
+        *,
+        line_of: NDArray[np.int32],
+        group_of: NDArray[np.int32],
+        groups: int,
+    ) -> None:
         self._kind = kind
-        self._line_of = line_of
         self._buckets = buckets
-        self._lines = lines
-        size = lines * buckets.count
-        self._count = np.zeros(size, dtype=np.int64)
-        self._low = np.full(size, np.nan)
-        self._high = np.full(size, np.nan)
-        self._total = np.zeros(size)
-        self._last = np.full(size, np.nan)
-        self._delta = np.zeros(size) if kind is Kind.COUNTER else None
+        self._line_of = line_of
+        self._group_of = group_of
+        self._groups = groups
+        # Buckets of more than an hour are filled piece after piece: then the last of each thing has to be kept apart.
+        self._by_line = buckets.step_ms > HOUR_MS
+        lines = len(group_of)
+        self._shape = (lines if self._by_line else groups, buckets.count)
+        self._count = np.zeros(self._shape)
+        self._low = np.full(self._shape, np.inf)
+        self._high = np.full(self._shape, -np.inf)
+        self._total = np.zeros(self._shape)
+        self._last = np.full(self._shape, -np.inf) if kind is Kind.CODE else np.zeros(self._shape)
+        self._delta = np.zeros(self._shape)
         self._before = np.full(lines, np.nan)  # each counter's last value so far
         self._before_boot = np.full(lines, -1, dtype=np.int32)
         self._first_cell = np.full(
@@ -38,6 +51,97 @@ class Grid:
         self._first = np.full(lines, np.nan)
         self._first_boot = np.full(lines, -1, dtype=np.int32)
 
+    def put(self, piece: Rollup) -> None:
+        """Add one piece. Buckets outside the range and things not asked for are passed over."""
+        buckets = self._buckets
+        columns = (piece.at_ms - buckets.from_ms) // buckets.step_ms
+        if not self._by_line and bool(
+            ((columns[1:] == columns[:-1]) & (piece.things[1:] == piece.things[:-1])).any()
+        ):
+            piece = of_rollup(piece, buckets.step_ms)
+            columns = (piece.at_ms - buckets.from_ms) // buckets.step_ms
+        lines = self._line_of[piece.things]
+        wanted = (piece.count > 0) & (lines >= 0) & (columns >= 0) & (columns < buckets.count)
+        pick: slice | NDArray[np.intp] = slice(None) if bool(wanted.all()) else np.flatnonzero(wanted)
+        lines, columns = lines[pick], columns[pick]
+        if not len(lines):
+            return
+        begin, end = int(columns.min()), int(columns.max()) + 1
+        rows = lines if self._by_line else self._group_of[lines]
+        cells = rows.astype(np.intp) * (end - begin) + (columns - begin)
+        within = np.s_[:, begin:end]
+        add = self._added if self._by_line else self._summed
+        add(self._count, within, cells, piece.count[pick])
+        add(self._total, within, cells, piece.total[pick])
+        _combine(np.minimum, self._low, within, cells, piece.low[pick])
+        _combine(np.maximum, self._high, within, cells, piece.high[pick])
+        last = piece.last[pick]
+        if self._kind is Kind.BITS:
+            bits = np.zeros((self._shape[0], end - begin), dtype=np.int64)
+            np.bitwise_or.at(bits.reshape(-1), cells, last.astype(np.int64))
+            self._last[within] = bits | self._last[within].astype(np.int64)
+        elif self._by_line:
+            table = self._last[within].copy()
+            table.reshape(-1)[cells] = last  # of a cell that is named twice the later stays
+            self._last[within] = table
+        elif self._kind is Kind.CODE:
+            _combine(np.maximum, self._last, within, cells, last)
+        else:
+            self._summed(self._last, within, cells, last)
+        if self._kind is Kind.COUNTER:
+            rises = self._rises(piece, pick, lines, rows.astype(np.int64) * buckets.count + columns)
+            add(self._delta, within, cells, rises)
+
+    def _summed(
+        self,
+        table: NDArray[np.float64],
+        within: tuple[slice, slice],
+        cells: NDArray[np.intp],
+        numbers: NDArray[np.generic],
+    ) -> None:
+        stretch = table[within]
+        table[within] = stretch + np.bincount(cells, weights=numbers, minlength=stretch.size).reshape(
+            stretch.shape
+        )
+
+    @staticmethod
+    def _added(
+        table: NDArray[np.float64],
+        within: tuple[slice, slice],
+        cells: NDArray[np.intp],
+        numbers: NDArray[np.generic],
+    ) -> None:
+        """One after another onto what is there: over several pieces the same sum as over one."""
+        _combine(np.add, table, within, cells, numbers.astype(np.float64, copy=False))
+
+    def _rises(
+        self,
+        piece: Rollup,
+        pick: slice | NDArray[np.intp],
+        lines: NDArray[np.int32],
+        places: NDArray[np.int64],
+    ) -> NDArray[np.float64]:
+        """What each counter counted in each cell since the cell before it, in this piece or an earlier one."""
+        assert piece.first is not None
+        assert piece.delta is not None
+        assert piece.first_boot is not None
+        assert piece.last_boot is not None
+        last, last_boot = piece.last[pick], piece.last_boot[pick]
+        begins = np.flatnonzero(np.concatenate(([True], lines[1:] != lines[:-1])))
+        before = np.concatenate(([np.nan], last[:-1]))
+        before_boot = np.concatenate((np.array([-1], dtype=np.int32), last_boot[:-1]))
+        before[begins] = self._before[lines[begins]]
+        before_boot[begins] = self._before_boot[lines[begins]]
+        first, first_boot = piece.first[pick], piece.first_boot[pick]
+        crossed = rise(before, before_boot, first, first_boot)
+        new = begins[np.isnan(before[begins])]
+        crossed[new] = 0.0  # the first of the range: see `settle`
+        self._first_cell[lines[new]] = places[new]
+        self._first[lines[new]], self._first_boot[lines[new]] = first[new], first_boot[new]
+        self._before[lines] = last
+        self._before_boot[lines] = last_boot
+        return crossed + piece.delta[pick]
+
     def waiting(self) -> NDArray[np.intp]:
         """The lines of counters that begin in this range, as long as nobody said what they stood at before it."""
         return np.flatnonzero(self._first_cell >= 0)
@@ -45,131 +149,64 @@ class Grid:
     def settle(
         self, things: NDArray[np.int32], values: NDArray[np.float64], boots: NDArray[np.int32]
     ) -> None:
-        """Say what counters stood at before the range begins, once all pieces are in; NaN is passed over."""
+        """Say what counters stood at before the range begins, once all pieces are in."""
         lines = self._line_of[things]
-        told = np.flatnonzero((lines >= 0) & ~np.isnan(values))
+        told = np.flatnonzero(lines >= 0)
         told = told[self._first_cell[lines[told]] >= 0]
         lines = lines[told]
-        if self._delta is not None and len(lines):
-            rose = rise(values[told], boots[told], self._first[lines], self._first_boot[lines])
-            self._delta[self._first_cell[lines]] += rose
-            self._first_cell[lines] = -1
+        rose = rise(values[told], boots[told], self._first[lines], self._first_boot[lines])
+        np.add.at(self._delta.reshape(-1), self._first_cell[lines], rose)
+        self._first_cell[lines] = -1
 
-    def put(self, piece: Rollup) -> None:
-        """Add one piece. Buckets outside the range and things not asked for are passed over."""
+    def aggregate(self, field: str, by: By, names: Sequence[str]) -> Aggregate:
+        """All of it. names: of the groups, sorted."""
         buckets = self._buckets
-        lines = self._line_of[piece.things]
-        columns = (piece.at_ms - buckets.from_ms) // buckets.step_ms
-        wanted = (piece.count > 0) & (lines >= 0) & (columns >= 0) & (columns < buckets.count)
-        everything = bool(wanted.all())
-        pick = slice(None) if everything else np.flatnonzero(wanted)
-        cells = (lines.astype(np.int64) * buckets.count + columns)[pick]
-        if not len(cells):
-            return
-        alone = bool((cells[1:] != cells[:-1]).all()) and not self._count[cells].any()
-        count, total = piece.count[pick], piece.total[pick]
-        low, high, last = piece.low[pick], piece.high[pick], piece.last[pick]
-        if alone:
-            self._count[cells], self._low[cells], self._high[cells] = count, low, high
-            self._total[cells], self._last[cells] = total, last
-        else:
-            np.add.at(self._count, cells, count)
-            np.add.at(self._total, cells, total)
-            np.fmin.at(self._low, cells, low)
-            np.fmax.at(self._high, cells, high)
-            if self._kind is Kind.BITS:
-                bits = np.nan_to_num(self._last).astype(np.int64)
-                np.bitwise_or.at(bits, cells, last.astype(np.int64))
-                self._last[cells] = bits[cells]
-            else:
-                self._last[cells] = last  # of cells named twice the later stays
-        if self._delta is not None:
-            self._count_on(piece, pick, lines[pick], cells, alone)
-
-    def _count_on(
-        self,
-        piece: Rollup,
-        pick: slice | NDArray[np.intp],
-        lines: NDArray[np.int32],
-        cells: NDArray[np.int64],
-        alone: bool,
-    ) -> None:
-        assert self._delta is not None
-        assert piece.first is not None
-        assert piece.delta is not None
-        assert piece.first_boot is not None
-        assert piece.last_boot is not None
-        last, last_boot = piece.last[pick], piece.last_boot[pick]
-        first_of_line = np.empty(len(lines), dtype=np.bool_)
-        first_of_line[0] = True
-        np.not_equal(lines[1:], lines[:-1], out=first_of_line[1:])
-        before = np.concatenate(([np.nan], last[:-1]))
-        before_boot = np.concatenate((np.array([-1], dtype=np.int32), last_boot[:-1]))
-        before[first_of_line] = self._before[lines[first_of_line]]
-        before_boot[first_of_line] = self._before_boot[lines[first_of_line]]
-        first, first_boot = piece.first[pick], piece.first_boot[pick]
-        crossed = rise(before, before_boot, first, first_boot)
-        begins = np.flatnonzero(np.isnan(before))
-        crossed[begins] = 0.0  # the first of the range: see `settle`
-        self._first_cell[lines[begins]] = cells[begins]
-        self._first[lines[begins]], self._first_boot[lines[begins]] = first[begins], first_boot[begins]
-        if alone:
-            self._delta[cells] = crossed + piece.delta[pick]
-        else:
-            np.add.at(self._delta, cells, crossed + piece.delta[pick])
-        self._before[lines] = last
-        self._before_boot[lines] = last_boot
-
-    def aggregate(self, field: str, by: By, names: Sequence[str], group_of: NDArray[np.int32]) -> Aggregate:
-        """The grid's lines put together by group. group_of: shape (lines,), the place of each one's name."""
-        buckets = self._buckets
-        shape = (self._lines, buckets.count)
-        count = self._count.reshape(shape)
-        in_order = bool((group_of[1:] >= group_of[:-1]).all())  # as a rule: then the copies are spared
-        order = slice(None) if in_order else np.argsort(group_of, kind="stable")
-        sorted_groups = group_of[order]
-        begins = np.flatnonzero(np.concatenate(([True], sorted_groups[1:] != sorted_groups[:-1])))[
-            : len(group_of)
-        ]
-        present = sorted_groups[begins]
-
-        def together(ufunc: np.ufunc, cells: NDArray[np.generic]) -> NDArray[np.float64]:
-            lines = cells.reshape(shape)[order]
-            if len(begins) == len(lines) or not len(lines):
-                return np.array(lines)
-            return np.asarray(ufunc.reduceat(lines, begins, axis=0))
-
-        counts = together(np.add, count).astype(np.int64)
+        counts = self._grouped(np.add, self._count)
         unknown = counts == 0
-        nothing_yet = self._count == 0
-        last = np.where(nothing_yet, 0.0, self._last)
         if self._kind is Kind.BITS:
-            lasts = together(np.bitwise_or, last.astype(np.int64)).astype(np.float64)
-        elif self._kind is Kind.CODE:
-            lasts = together(np.fmax, self._last)
+            lasts = self._grouped(np.bitwise_or, self._last.astype(np.int64)).astype(np.float64)
         else:
-            lasts = together(np.add, last)
-        totals = together(np.add, self._total)
-        if self._delta is None:
-            deltas = np.full(totals.shape, np.nan)
-        else:
-            deltas = together(np.add, self._delta)
-        lows, highs = together(np.fmin, self._low), together(np.fmax, self._high)
-        for table in (lasts, totals, deltas):
+            lasts = self._grouped(np.maximum if self._kind is Kind.CODE else np.add, self._last)
+        totals, deltas = self._grouped(np.add, self._total), self._grouped(np.add, self._delta)
+        lows, highs = self._grouped(np.minimum, self._low), self._grouped(np.maximum, self._high)
+        for table in (lasts, totals, lows, highs, deltas):
             table[unknown] = np.nan
-        seen = np.flatnonzero(~unknown.all(axis=1)) if buckets.count else np.arange(0)
-        seen = seen[np.argsort([names[present[place]] for place in seen])] if len(seen) else seen
+        if self._kind is not Kind.COUNTER:
+            deltas[:] = np.nan
+        seen = np.flatnonzero(~unknown.all(axis=1)) if buckets.count else np.zeros(0, dtype=np.intp)
         return Aggregate(
             field=field,
             by=by,
             tier=buckets.tier,
             step_ms=buckets.step_ms,
-            groups=tuple(names[present[place]] for place in seen),
+            groups=tuple(names[place] for place in seen.tolist()),
             ts_ms=buckets.from_ms + np.arange(buckets.count, dtype=np.int64) * buckets.step_ms,
             low=lows[seen],
             high=highs[seen],
             total=totals[seen],
-            count=counts[seen],
+            count=counts[seen].astype(np.int64),
             last=lasts[seen],
             delta=deltas[seen],
         )
+
+    def _grouped(self, ufunc: np.ufunc, table: NDArray[np.generic]) -> NDArray[np.float64]:
+        """Shape (groups, buckets)."""
+        if not self._by_line:
+            return np.array(table)
+        order = np.argsort(self._group_of, kind="stable")
+        begins = np.searchsorted(self._group_of[order], np.arange(self._groups))
+        if not len(order) or not self._shape[1]:
+            return np.array(table[: self._groups])
+        return np.asarray(ufunc.reduceat(table[order], begins, axis=0))
+
+
+def _combine(
+    ufunc: np.ufunc,
+    table: NDArray[np.float64],
+    within: tuple[slice, slice],
+    cells: NDArray[np.intp],
+    numbers: NDArray[np.float64],
+) -> None:
+    stretch = table[within].copy()
+    ufunc.at(stretch.reshape(-1), cells, numbers)
+    table[within] = stretch

@@ -22,10 +22,11 @@ class Ring:
         self._shape(0)
 
     def _shape(self, size: int) -> None:
-        self._at_ms = np.zeros((size, self._slots), dtype=np.int64)
-        self._boots = np.zeros((size, self._slots), dtype=np.int32)
-        self._patterns = np.zeros((size, self._slots), dtype=np.int32)
-        self._values = np.empty((self._fields, size, self._slots))
+        # By slot and then by thing: a tick of all things is written, and its memory first touched, in one stretch.
+        self._at_ms = np.zeros((self._slots, size), dtype=np.int64)
+        self._boots = np.zeros((self._slots, size), dtype=np.int32)
+        self._patterns = np.zeros((self._slots, size), dtype=np.int32)
+        self._values = np.empty((self._fields, self._slots, size))
         self._next = np.zeros(
             size, dtype=np.int64
         )  # rows ever put in; the next goes to that slot, going round
@@ -39,9 +40,8 @@ class Ring:
         old, held = self.__dict__.copy(), self._size
         self._size = max(things, 2 * held, 64)
         self._shape(self._size)
-        for name in ("_at_ms", "_boots", "_patterns", "_next", "newest_ms", "horizon_ms"):
-            getattr(self, name)[:held] = old[name]
-        self._values[:, :held] = old["_values"]
+        for name in ("_at_ms", "_boots", "_patterns", "_values", "_next", "newest_ms", "horizon_ms"):
+            getattr(self, name)[..., :held] = old[name]
 
     def put(self, rows: Rows) -> None:
         """Take in rows, sorted by thing and instant, none of which it holds."""
@@ -63,12 +63,12 @@ class Ring:
         stays = rank >= np.repeat(runs, runs) - self._slots  # of more rows than slots only the newest
         slots = number % self._slots
         leaving = over[rank[over] < self._slots]
-        np.maximum.at(self.horizon_ms, things[leaving], self._at_ms[things[leaving], slots[leaving]])
+        np.maximum.at(self.horizon_ms, things[leaving], self._at_ms[slots[leaving], things[leaving]])
         if not stays.all():
             gone = np.flatnonzero(~stays)
             np.maximum.at(self.horizon_ms, things[gone], rows.at_ms[gone])
             rows, slots = rows.pick(stays), slots[stays]
-        places = rows.things.astype(np.int64) * self._slots + slots
+        places = slots * self._size + rows.things
         self._at_ms.reshape(-1)[places] = rows.at_ms
         self._boots.reshape(-1)[places] = rows.boots
         self._patterns.reshape(-1)[places] = rows.patterns
@@ -81,7 +81,7 @@ class Ring:
         )
 
     def _last_at(self, things: NDArray[np.int32]) -> NDArray[np.int64]:
-        return self._at_ms[things, (self._next[things] - 1) % self._slots]
+        return self._at_ms[(self._next[things] - 1) % self._slots, things]
 
     def _put_late(self, rows: Rows, place: int) -> None:
         """One row between those that are there: the older ones move one slot back."""
@@ -89,12 +89,12 @@ class Ring:
         if at_ms <= self.horizon_ms[thing]:
             return
         held = self._held(thing)
-        before = int(np.searchsorted(self._at_ms[thing, held], at_ms))
+        before = int(np.searchsorted(self._at_ms[held, thing], at_ms))
         if len(held) == self._slots and before == 0:
             self.horizon_ms[thing] = at_ms  # older than all that are there, and there is no room
             return
         if len(held) == self._slots:
-            self.horizon_ms[thing] = max(self.horizon_ms[thing], self._at_ms[thing, held[0]])
+            self.horizon_ms[thing] = max(self.horizon_ms[thing], self._at_ms[held[0], thing])
             source, target = held[1:before], held[: before - 1]
             slot = held[before - 1]
         else:
@@ -102,12 +102,12 @@ class Ring:
             source, target, slot = behind[:-1], behind[1:], behind[0]
             self._next[thing] += 1
         for column in (self._at_ms, self._boots, self._patterns):
-            column[thing, target] = column[thing, source].copy()
-        self._values[:, thing, target] = self._values[:, thing, source].copy()
-        self._at_ms[thing, slot] = at_ms
-        self._boots[thing, slot] = rows.boots[place]
-        self._patterns[thing, slot] = rows.patterns[place]
-        self._values[:, thing, slot] = rows.values[:, place]
+            column[target, thing] = column[source, thing]
+        self._values[:, target, thing] = self._values[:, source, thing]
+        self._at_ms[slot, thing] = at_ms
+        self._boots[slot, thing] = rows.boots[place]
+        self._patterns[slot, thing] = rows.patterns[place]
+        self._values[:, slot, thing] = rows.values[:, place]
 
     def _held(self, thing: int) -> NDArray[np.int64]:
         """The slots of one thing, oldest row first."""
@@ -116,31 +116,31 @@ class Ring:
 
     def holds(self, things: NDArray[np.int32], at_ms: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each of these rows is here. What it says of rows at or before the horizon means nothing."""
-        filled = np.arange(self._slots) < self._next[things][:, None]
-        return np.asarray(((self._at_ms[things] == at_ms[:, None]) & filled).any(axis=1))
+        filled = np.arange(self._slots)[:, None] < self._next[things]
+        return np.asarray(((self._at_ms[:, things] == at_ms) & filled).any(axis=0))
 
     def newest(self, things: NDArray[np.int32]) -> Rows:
         """The newest row of each of these things, which all have one."""
         slots = (self._next[things] - 1) % self._slots
         return Rows(
             things=things,
-            at_ms=self._at_ms[things, slots],
-            boots=self._boots[things, slots],
-            patterns=self._patterns[things, slots],
-            values=self._values[:, things, slots],
+            at_ms=self._at_ms[slots, things],
+            boots=self._boots[slots, things],
+            patterns=self._patterns[slots, things],
+            values=self._values[:, slots, things],
         )
 
     def of_thing(self, thing: int, from_ms: int, until_ms: int) -> Rows:
         """All rows of one thing in a range that begins after its horizon, oldest first."""
         held = self._held(thing)
-        at_ms = self._at_ms[thing, held]
+        at_ms = self._at_ms[held, thing]
         held = held[np.searchsorted(at_ms, from_ms) : np.searchsorted(at_ms, until_ms)]
         return Rows(
             things=np.full(len(held), thing, dtype=np.int32),
-            at_ms=self._at_ms[thing, held],
-            boots=self._boots[thing, held],
-            patterns=self._patterns[thing, held],
-            values=self._values[:, thing, held],
+            at_ms=self._at_ms[held, thing],
+            boots=self._boots[held, thing],
+            patterns=self._patterns[held, thing],
+            values=self._values[:, held, thing],
         )
 
     def column(self, field: int, things: NDArray[np.int32], from_ms: int, until_ms: int) -> Rows:
@@ -149,28 +149,21 @@ class Ring:
             return no_rows(1)
         following = self._next[things]
         oldest = np.maximum(0, following - self._slots)
-        everything = len(things) == self._size or bool((np.diff(things) == 1).all())
-        rows_of = slice(int(things[0]), int(things[-1]) + 1) if everything else things
-        turned = bool((oldest % self._slots == oldest[0] % self._slots).all())
-        at_ms, boots, values = self._at_ms[rows_of], self._boots[rows_of], self._values[field][rows_of]
-        if turned:  # all things tick together, as a rule
-            turn = int(oldest[0] % self._slots)
-            if turn:
-                at_ms, boots, values = (
-                    np.concatenate((column[:, turn:], column[:, :turn]), axis=1)
-                    for column in (at_ms, boots, values)
-                )
+        stretch = bool((np.diff(things) == 1).all())
+        which = slice(int(things[0]), int(things[-1]) + 1) if stretch else things
+        columns = [self._at_ms[:, which], self._boots[:, which], self._values[field][:, which]]
+        turn = oldest % self._slots
+        if bool((turn == turn[0]).all()):  # all tick together, as a rule
+            columns = [np.roll(column, -int(turn[0]), axis=0) for column in columns]
         else:
-            order = (oldest[:, None] + np.arange(self._slots)) % self._slots
-            at_ms = np.take_along_axis(at_ms, order, axis=1)
-            boots = np.take_along_axis(boots, order, axis=1)
-            values = np.take_along_axis(values, order, axis=1)
+            order = (oldest + np.arange(self._slots)[:, None]) % self._slots
+            columns = [np.take_along_axis(column, order, axis=0) for column in columns]
+        at_ms, boots, values = (np.ascontiguousarray(column.T) for column in columns)
         wanted = (at_ms >= from_ms) & (at_ms < until_ms)
         wanted &= np.arange(self._slots) < (following - oldest)[:, None]
         places = np.flatnonzero(wanted)
-        numbers = np.repeat(things, wanted.sum(axis=1))
         return Rows(
-            things=numbers,
+            things=np.repeat(things, wanted.sum(axis=1)),
             at_ms=at_ms.reshape(-1)[places],
             boots=boots.reshape(-1)[places],
             patterns=np.zeros(len(places), dtype=np.int32),

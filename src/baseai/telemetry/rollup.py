@@ -217,6 +217,11 @@ def _levels(
             kind=kind, things=cells.things, at_ms=cells.at_ms, count=count,
             low=nothing, high=nothing, total=nothing, last=nothing,
         )  # fmt: skip
+    if len(cells.first) == cells.rows:  # each row is a cell: buckets no longer than the tick
+        return Rollup(
+            kind=kind, things=cells.things, at_ms=cells.at_ms, count=count,
+            low=low, high=high, total=np.where(known, total, np.nan), last=last,
+        )  # fmt: skip
     all_known = bool(known.all())
     lows = np.fmin.reduceat(low, cells.first) if not all_known else np.minimum.reduceat(low, cells.first)
     highs = np.fmax.reduceat(high, cells.first) if not all_known else np.maximum.reduceat(high, cells.first)
