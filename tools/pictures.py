@@ -1,28 +1,34 @@
 """Takes the pictures of the README: pages of a running platform, in a real browser, signed in.
 
-`python tools/pictures.py --data FOLDER` writes docs/pictures/. It needs Chromium. A browser without a screen keeps no
-session from one picture to the next, so a small proxy on loopback adds the session to what the browser asks for.
+`python tools/pictures.py --data FOLDER` writes docs/pictures/. It needs Chromium. The map of a large fleet is taken of
+a fleet that does not exist, served here beside the platform: its page says on every figure that it is simulated.
 """
 
 import argparse
-import http.server
 import json
-import shutil
-import subprocess
 import sys
-import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--force-device-scale-factor=1",
-)  # fmt: skip
+sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
+
+from baseai.telemetry.field import ACCELERATOR  # noqa: E402 - found by the line above
+from tests.web.chromium import BROWSER, Chromium  # noqa: E402
+from tests.web.fleet import Asked, installed, now_ms, places, tick  # noqa: E402
+from tests.web.platform import Platform, node  # noqa: E402
+from tests.web.serving import served  # noqa: E402
+
+WIDTH = 1180
+NODES, PER_NODE = 1250, 8  # of the simulated fleet
+# A page is ready once what its scripts draw is drawn; one that draws nothing is ready at once.
+READY = (
+    "(!document.getElementById('plots')?.dataset.series || document.getElementById('plots').dataset.drawn)"
+    " && (!document.getElementById('map') || document.getElementById('map').dataset.painted)"
+)
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -37,75 +43,79 @@ def ask(url: str, key: str, method: str = "GET") -> dict[str, object]:
         return found
 
 
-def session_of(link: str) -> str:
-    """The cookie that a sign-in link is exchanged for."""
+def session_of(link: str) -> tuple[str, str]:
+    """Name and value of the cookie that a sign-in link is exchanged for."""
     try:
         urllib.request.build_opener(NoRedirect).open(link, timeout=10)
     except urllib.error.HTTPError as moved:
-        return moved.headers["Set-Cookie"].partition(";")[0]
+        name, _, value = moved.headers["Set-Cookie"].partition(";")[0].partition("=")
+        return name, value
     raise SystemExit("the link did not sign in")
 
 
-def proxy(url: str, cookie: str, language: str) -> http.server.ThreadingHTTPServer:
-    class Forward(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path.endswith("/live"):  # open, and silent: a picture shows one instant
-                self.send_response(200)
-                self.send_header("Content-Type", "text/event-stream")
-                self.end_headers()
-                time.sleep(15)
-                return
-            headers = {"Cookie": cookie, "Accept-Language": language}
-            try:
-                answer = urllib.request.urlopen(
-                    urllib.request.Request(url + self.path, headers=headers), timeout=10
-                )
-            except urllib.error.HTTPError as wrong:
-                answer = wrong
-            self.send_response(answer.status)
-            for name in ("Content-Type", "Content-Security-Policy"):
-                if answer.headers[name]:
-                    self.send_header(name, answer.headers[name])
-            self.end_headers()
-            self.wfile.write(answer.read())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Forward)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
+def take(browser: Chromium, url: str, language: str, height: int, file: Path) -> None:
+    """One picture of one page, once all of it is drawn."""
+    browser.ask(
+        "Emulation.setDeviceMetricsOverride", width=WIDTH, height=height, deviceScaleFactor=1, mobile=False
+    )
+    browser.open(f"{url}{'&' if '?' in url else '?'}lang={language}")
+    browser.wait_for(READY)
+    time.sleep(0.5)  # what was drawn is shown
+    browser.picture(file)
+    print(file)
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--data", type=Path, required=True, help="data folder of the running platform")
-    options.add_argument("--run", help="run to show; the newest train by default")
-    options.add_argument("--into", type=Path, default=ROOT / "docs" / "pictures")
-    asked = options.parse_args()
-    browser = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if browser is None:
-        sys.exit("no Chromium here: install it (apt install chromium)")
+def of_platform(asked: argparse.Namespace) -> None:
     connect = json.loads((asked.data / "connect.json").read_text())
     url, key = connect["url"], connect["key"]
     runs = ask(f"{url}/api/v1/runs?all=true", key)["items"]
     run = asked.run or next(one["run_id"] for one in runs if one["kind"] == "train")  # type: ignore[index,union-attr]
-    asked.into.mkdir(parents=True, exist_ok=True)
+    nodes: Sequence[dict[str, str]] = ask(f"{url}/api/v1/nodes", key)["items"]  # type: ignore[assignment]
+    name, value = session_of(str(ask(f"{url}/api/v1/sign-in-links", key, "POST")["url"]))
     pictures = (
         ("run", f"/runs/{run}", "en", 1800), ("run.pt-BR", f"/runs/{run}", "pt-BR", 1800),
-        ("fleet", "/fleet", "en", 620), ("queue", "/queue", "en", 620), ("books", "/books", "en", 900),
+        ("fleet", "/fleet", "en", 900), ("node", f"/nodes/{nodes[0]['name']}", "en", 1300),
+        ("queue", "/queue", "en", 620), ("books", "/books", "en", 900),
     )  # fmt: skip
-    cookie = session_of(str(ask(f"{url}/api/v1/sign-in-links", key, "POST")["url"]))
-    for name, path, language, height in pictures:
-        server = proxy(url, cookie, language)
-        with tempfile.TemporaryDirectory() as profile:
-            subprocess.run(
-                [browser, *FLAGS, f"--user-data-dir={profile}", f"--window-size=1180,{height}", "--timeout=4000",
-                 f"--screenshot={asked.into / name}.png", f"http://127.0.0.1:{server.server_port}{path}"],
-                check=True, capture_output=True,
-            )  # fmt: skip
-        server.shutdown()
-        print(asked.into / f"{name}.png")
+    with Chromium() as browser:
+        browser.ask("Network.setCookie", name=name, value=value, url=url, httpOnly=True)
+        for picture, path, language, height in pictures:
+            take(browser, url + path, language, height, asked.into / f"{picture}.png")
+
+
+def of_simulated_fleet(into: Path) -> None:
+    cells, eyes = installed(NODES, PER_NODE), Asked()
+    eyes.store.place(ACCELERATOR, places(cells))
+    eyes.append(tick(cells, now_ms()))
+    rows = [
+        node(
+            f"node-{number:04d}", node_id=f"nod_{number:04d}", site=cells[number * PER_NODE]["site"],
+            models={"h100-sxm-80": PER_NODE}, free={"h100-sxm-80": PER_NODE if number % 3 == 1 else 0},
+            simulated=True, runs=[],
+        )
+        for number in range(NODES)
+    ]  # fmt: skip
+    with served(Platform(eyes=eyes, cells=cells, node_rows=rows)) as enter, Chromium() as browser:
+        browser.open(enter)
+        home = enter.removesuffix("/enter")
+        take(browser, f"{home}/fleet", "en", 900, into / "map.png")
+        take(browser, f"{home}/fleet?aspect=temp_c", "pt-BR", 900, into / "map.pt-BR.png")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument(
+        "--data", type=Path, help="data folder of the running platform; without it only the map"
+    )
+    options.add_argument("--run", help="run to show; the newest train by default")
+    options.add_argument("--into", type=Path, default=ROOT / "docs" / "pictures")
+    asked = options.parse_args()
+    if BROWSER is None:
+        sys.exit("no Chromium here: install it (apt install chromium)")
+    asked.into.mkdir(parents=True, exist_ok=True)
+    of_simulated_fleet(asked.into)
+    if asked.data:
+        of_platform(asked)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,16 @@
 """A run's page in a real browser, served by a real server on loopback: it is drawn, and it comes alive."""
 
 import re
-import shutil
-import socket
 import subprocess
-import threading
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import uvicorn
-from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
 
-from baseai.web.pages import router
-from baseai.web.visit import SESSION_COOKIE
-from tests.web.platform import RUN, Platform, run
+from tests.web.chromium import BROWSER
+from tests.web.platform import Platform, run
+from tests.web.serving import served
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -37,33 +28,6 @@ class Ending(Platform):
     async def run_changes(self, run_id: str) -> AsyncIterator[None]:
         self.rows[0] = run(state="succeeded", reason="finished", result={"sample": "it lives"})
         yield
-
-
-@contextmanager
-def served(platform: Platform) -> Iterator[str]:
-    """The address of a page that signs in and goes on to the run."""
-    app = FastAPI()
-    app.include_router(router(platform.doors(demo=True)))
-
-    @app.get("/enter")
-    async def enter() -> RedirectResponse:
-        answer = RedirectResponse(f"/runs/{RUN}?lang=pt-BR")
-        answer.set_cookie(SESSION_COOKIE, "ses_open", httponly=True, samesite="strict")
-        return answer
-
-    with socket.socket() as line:
-        line.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [line]}, daemon=True)
-        thread.start()
-        until = time.monotonic() + 15
-        while not server.started and time.monotonic() < until:
-            time.sleep(0.02)
-        try:
-            yield f"http://127.0.0.1:{line.getsockname()[1]}/enter"
-        finally:
-            server.should_exit = True
-            thread.join(15)
 
 
 def browse(address: str, folder: Path, *flags: str) -> str:

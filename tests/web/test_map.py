@@ -14,7 +14,7 @@ from baseai.telemetry.field import ACCELERATOR, Origin
 from tests.web.chromium import BROWSER, Chromium
 from tests.web.fleet import Asked, batch, installed, laptop, now_ms, places, tick
 from tests.web.platform import Platform
-from tests.web.test_browser import served
+from tests.web.serving import served
 
 pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="needs Chromium to see the page as people do"),

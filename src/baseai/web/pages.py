@@ -347,24 +347,23 @@ async def _interleaved(
                 await said.put(text)
 
     leading, following = asyncio.create_task(pass_on(lead)), asyncio.create_task(pass_on(beside))
+    getting = asyncio.create_task(said.get())
     try:
         while not leading.done():
-            getting = asyncio.create_task(said.get())
             at_work = {getting, leading} if following.done() else {getting, leading, following}
             await asyncio.wait(at_work, return_when=asyncio.FIRST_COMPLETED)
             if getting.done():
                 yield getting.result()
-            else:
-                getting.cancel()
+                getting = asyncio.create_task(said.get())
             if following.done():
                 following.result()  # what went wrong in it is not kept quiet
         while not said.empty():
             yield said.get_nowait()
         leading.result()
     finally:
-        leading.cancel()
-        following.cancel()
-        await asyncio.gather(leading, following, return_exceptions=True)
+        for task in (leading, following, getting):
+            task.cancel()
+        await asyncio.gather(leading, following, getting, return_exceptions=True)
 
 
 def packed(request: Request, answer: Response) -> Response:
