@@ -1,0 +1,471 @@
+"""A hall is every accelerator of a fleet and what stands on it now, as columns that are kept, not rebuilt.
+
+Invariant: what is free is what is installed less what is held; a gang is placed whole or not at all, and never onto
+what is not there (`Misplaced` says which node and what of it). `place` and `remove` are the only writers, cost what
+the nodes they touch cost, and undo each other exactly; all columns anybody else sees refuse writes.
+
+A row is a *bay*: all accelerators of one model on one node. A node with two models has two rows, which show the same
+CPU, memory, disk and power, because they share them. Rows stand in the order of node ids, then models.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baseai.ground.fault import Fault
+from baseai.scheduling.gang import WHOLE, Shape
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+_Kind = TypeVar("_Kind", bound=np.generic)
+
+UNBOUNDED = 1 << 60  # of what is not modelled on a node there is always enough
+NO_DEVICE = -1  # in `free`, beyond the last accelerator of a bay
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bay:
+    """The accelerators of one model on one node, and what the node has beside them. None: not modelled."""
+
+    node_id: str
+    model: str = ""
+    devices: int = 0
+    cpu_milli: int | None = None
+    memory_mib: int | None = None
+    disk_mib: int | None = None
+    watts: int | None = None  # spare under the rack's breaker
+    site: str = ""
+    country: str = ""
+    leaf: str = ""  # switch the node hangs on
+    pod: str = ""  # of the fabric: a group of leaves
+
+
+class Spot(NamedTuple):
+    """Where one pod goes: a row of the hall, and which accelerators of it."""
+
+    row: int
+    devices: tuple[int, ...] = ()
+
+
+Spots = Sequence[Spot]  # one for each pod of a gang, in the order of pods
+
+
+class Held(NamedTuple):
+    """What one gang holds."""
+
+    shape: Shape
+    spots: tuple[Spot, ...]
+
+
+class Misplaced(Fault):
+    """A gang was to be put where it does not fit."""
+
+    def __init__(self, run_id: str, node_id: str, resource: str, why: str) -> None:
+        super().__init__(run_id, node_id, resource, why)
+        self.run_id = run_id
+        self.node_id = node_id
+        self.resource = resource
+        self.why = why
+
+    def __str__(self) -> str:
+        where = f" on {self.node_id}" if self.node_id else ""
+        return f"run {self.run_id} cannot be placed{where}: {self.resource}: {self.why}"
+
+
+class Hall:
+    """Columns over rows; see the head of this file. `hall_of` builds one, `copy` gives one to try things on."""
+
+    __slots__ = (
+        "_cpu", "_disk", "_free", "_held", "_largest", "_masks", "_memory", "_ready", "_siblings", "_spare",
+        "_watchers", "_watts", "_whole", "all_ready", "bays", "countries", "cpu_milli", "devices", "disk_mib",
+        "free", "largest", "leaf", "leaves", "memory_mib", "model", "models", "node", "node_ids", "pod", "pods",
+        "ready", "site", "sites", "spare", "watts", "whole",
+    )  # fmt: skip
+
+    bays: tuple[Bay, ...]
+    node_ids: tuple[str, ...]  # of each row
+    node: Ints  # number of the node of each row, ascending
+    models: tuple[str, ...]  # names in order; `model` holds their numbers
+    model: Ints
+    devices: Ints  # accelerators installed in each row
+    leaf: Ints  # numbers into `leaves`, by name
+    leaves: tuple[str, ...]
+    pod: Ints
+    pods: tuple[str, ...]
+    site: Ints
+    sites: tuple[str, ...]
+    countries: tuple[str, ...]  # of each row, by name
+    # What moves, as views that refuse writes:
+    free: NDArray[
+        np.int32
+    ]  # (rows, most devices): thousandths left of each accelerator, NO_DEVICE beyond the last
+    largest: Ints  # the most that is left of one accelerator of the row
+    whole: Ints  # accelerators of which nothing is taken
+    spare: Ints  # thousandths left in all
+    cpu_milli: Ints
+    memory_mib: Ints
+    disk_mib: Ints
+    watts: Ints
+    ready: Bools
+    all_ready: bool
+
+    def __init__(self, bays: Iterable[Bay]) -> None:
+        rows = tuple(sorted(bays, key=lambda bay: (bay.node_id, bay.model)))
+        count = len(rows)
+        keys = [(bay.node_id, bay.model) for bay in rows]
+        if len(set(keys)) != count:
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise ValueError(f"node {twice[0]} stands in the hall twice with model {twice[1] or 'none'}")
+        self.bays = rows
+        self.node_ids = tuple(bay.node_id for bay in rows)
+        nodes = {node_id: number for number, node_id in enumerate(dict.fromkeys(self.node_ids))}
+        self.node = _ints([nodes[node_id] for node_id in self.node_ids])
+        self.models, self.model = _coded([bay.model for bay in rows])
+        self.leaves, self.leaf = _coded([bay.leaf for bay in rows])
+        self.pods, self.pod = _coded([bay.pod for bay in rows])
+        self.sites, self.site = _coded([bay.site for bay in rows])
+        self.countries = tuple(bay.country for bay in rows)
+        self.devices = _ints([bay.devices for bay in rows])
+        most = max([1, *(bay.devices for bay in rows)])
+        self._free = np.full((count, most), NO_DEVICE, dtype=np.int32)
+        for row, bay in enumerate(rows):
+            self._free[row, : bay.devices] = WHOLE
+        self._largest = np.where(self.devices > 0, WHOLE, 0)
+        self._whole = self.devices.copy()
+        self._spare = self.devices * WHOLE
+        self._cpu = _amounts([bay.cpu_milli for bay in rows])
+        self._memory = _amounts([bay.memory_mib for bay in rows])
+        self._disk = _amounts([bay.disk_mib for bay in rows])
+        self._watts = _amounts([bay.watts for bay in rows])
+        self._ready = np.ones(count, dtype=np.bool_)
+        self.all_ready = True
+        self._siblings: dict[int, tuple[int, ...]] = {}
+        for row in range(1, count):
+            if self.node_ids[row] == self.node_ids[row - 1]:
+                family = (*self._siblings.get(row - 1, (row - 1,)), row)
+                self._siblings.update(dict.fromkeys(family, family))
+        self._held: dict[str, Held] = {}
+        self._masks: dict[Shape, Bools | None] = {}
+        self._watchers: list[set[int]] = []
+        for fixed in (self.node, self.model, self.leaf, self.pod, self.site, self.devices):
+            fixed.setflags(write=False)
+        self._show()
+
+    def _show(self) -> None:
+        self.free = _shown(self._free)
+        self.largest, self.whole, self.spare = (
+            _shown(self._largest),
+            _shown(self._whole),
+            _shown(self._spare),
+        )
+        self.cpu_milli, self.memory_mib = _shown(self._cpu), _shown(self._memory)
+        self.disk_mib, self.watts = _shown(self._disk), _shown(self._watts)
+        self.ready = _shown(self._ready)
+
+    def __len__(self) -> int:
+        return len(self.bays)
+
+    @property
+    def held(self) -> Mapping[str, Held]:
+        """What every gang holds, by run."""
+        return self._held
+
+    @property
+    def milli_installed(self) -> int:
+        return int(self.devices.sum()) * WHOLE
+
+    def copy(self) -> "Hall":
+        """A hall of its own that stands as this one does. Nobody watches it. O(rows + gangs)."""
+        twin = Hall.__new__(Hall)
+        for name in (
+            "bays", "node_ids", "node", "models", "model", "leaves", "leaf", "pods", "pod", "sites", "site",
+            "countries", "devices", "all_ready", "_siblings", "_masks",
+        ):  # fmt: skip
+            setattr(twin, name, getattr(self, name))
+        for name in ("_free", "_largest", "_whole", "_spare", "_cpu", "_memory", "_disk", "_watts", "_ready"):
+            setattr(twin, name, getattr(self, name).copy())
+        twin._held = self._held.copy()
+        twin._watchers = []
+        twin._show()
+        return twin
+
+    # ------------------------------------------------------------------------------------------- what fits
+
+    def permitted(self, shape: Shape) -> Bools | None:
+        """Rows whose model, site and country the shape allows; None for all. The same array each time."""
+        if shape in self._masks:
+            return self._masks[shape]
+        mask: Bools | None = None
+        if shape.models and shape.milli:
+            wanted = [number for number, name in enumerate(self.models) if name in shape.models]
+            mask = np.isin(self.model, wanted)
+        if shape.sites:
+            here = np.array([self.sites[code] in shape.sites for code in self.site.tolist()], dtype=np.bool_)
+            mask = here if mask is None else mask & here
+        if shape.residency:
+            here = np.array(
+                [
+                    self.sites[code] in shape.residency or country in shape.residency
+                    for code, country in zip(self.site.tolist(), self.countries, strict=True)
+                ],
+                dtype=np.bool_,
+            )
+            mask = here if mask is None else mask & here
+        if mask is not None:
+            mask.setflags(write=False)
+        self._masks[shape] = mask
+        return mask
+
+    def fits(self, shape: Shape) -> Bools:
+        """Rows that can take one pod of the shape now. A new array; O(rows)."""
+        milli = shape.milli
+        if milli == 0:
+            fit: Bools = self._cpu >= shape.cpu_milli
+        else:
+            fit = self._largest >= milli if milli < WHOLE else self._whole >= milli // WHOLE
+            if shape.cpu_milli:
+                fit &= self._cpu >= shape.cpu_milli
+        if shape.memory_mib:
+            fit &= self._memory >= shape.memory_mib
+        if shape.disk_mib:
+            fit &= self._disk >= shape.disk_mib
+        if shape.watts:
+            fit &= self._watts >= shape.watts
+        mask = self.permitted(shape)
+        if mask is not None:
+            fit &= mask
+        if not self.all_ready:
+            fit &= self._ready
+        return fit
+
+    def room(self, shape: Shape) -> Ints:
+        """How many pods of the shape each row can take now, counted by itself; at most `shape.pods`. O(rows)."""
+        most: Ints = np.where(self.fits(shape), np.int64(1 if shape.apart else shape.pods), np.int64(0))
+        if shape.pods == 1 or shape.apart:
+            return most
+        if shape.milli >= WHOLE:
+            np.minimum(most, self._whole // shape.devices, out=most)
+        elif shape.milli:
+            np.minimum(most, (np.maximum(self._free, 0) // shape.milli).sum(axis=1), out=most)
+        for column, amount in (
+            (self._cpu, shape.cpu_milli),
+            (self._memory, shape.memory_mib),
+            (self._disk, shape.disk_mib),
+            (self._watts, shape.watts),
+        ):
+            if amount:
+                np.minimum(most, column // amount, out=most)
+        return most
+
+    def devices_for(self, row: int, shape: Shape) -> tuple[int, ...]:
+        """The accelerators one pod takes on a row that fits: whole ones lowest first, a share where it is tightest."""
+        if shape.milli == 0:
+            return ()
+        return _devices(self._free[row].tolist(), shape)
+
+    def spot(self, row: int, shape: Shape) -> Spot:
+        """One pod on a row that fits."""
+        return Spot(row, self.devices_for(row, shape))
+
+    def spots(self, shape: Shape, rows: Iterable[int]) -> tuple[Spot, ...] | None:
+        """The whole gang over these rows, each filled before the next is touched; None where they do not hold it.
+
+        rows: in the order of preference; rows that have no room are passed over.
+        """
+        if shape.pods == 1:
+            for row in rows:
+                return (self.spot(row, shape),)
+            return None
+        room, nodes = self.room(shape), set[int]()
+        chosen: list[Spot] = []
+        for row in rows:
+            if shape.apart and int(self.node[row]) in nodes:
+                continue
+            count = min(int(room[row]), shape.pods - len(chosen))
+            if count <= 0:
+                continue
+            nodes.add(int(self.node[row]))
+            if shape.milli == 0:
+                chosen += [Spot(row)] * count
+            else:
+                left = self._free[row].tolist()
+                for _ in range(count):
+                    devices = _devices(left, shape)
+                    chosen.append(Spot(row, devices))
+                    for device in devices:
+                        left[device] -= shape.share
+            if len(chosen) == shape.pods:
+                return tuple(chosen)
+        return None
+
+    def could_ever(self, shape: Shape) -> str:
+        """Empty where the gang fits into this hall when nothing is on it, else what there is too little of."""
+        empty = Hall(self.bays) if self._held or not self.all_ready else self
+        mask = self.permitted(shape)
+        fit = np.ones(len(self), dtype=np.bool_) if mask is None else mask.copy()
+        if not fit.any():
+            return "gpu_models" if shape.models else "site"
+        steps: list[tuple[str, Bools]] = [
+            ("gpu_milli", empty.devices >= shape.devices),
+            ("cpu_milli", empty.cpu_milli >= shape.cpu_milli),
+            ("mem_mib", empty.memory_mib >= shape.memory_mib),
+            ("disk_mib", empty.disk_mib >= shape.disk_mib),
+            ("watts", empty.watts >= shape.watts),
+        ]
+        for name, step in steps:
+            fit &= step
+            if not fit.any():
+                return name
+        room = empty.room(shape)
+        by_model = [int(room[self.model == number].sum()) for number in range(len(self.models))]
+        most = max(by_model) if shape.one_model else sum(by_model)
+        return "" if most >= shape.pods else "pods"
+
+    # ------------------------------------------------------------------------------------------ what moves
+
+    def place(self, run_id: str, shape: Shape, spots: Spots) -> None:
+        """Put a gang onto these spots. Raises Misplaced, and then nothing has changed. O(pods)."""
+        if run_id in self._held:
+            raise Misplaced(run_id, "", "pods", "it is placed already")
+        if len(spots) != shape.pods:
+            raise Misplaced(run_id, "", "pods", f"{len(spots)} spots for a gang of {shape.pods}")
+        done = 0
+        try:
+            for spot in spots:
+                self._check(run_id, shape, spot)
+                self._move(shape, spot, 1)
+                done += 1
+            if shape.pods > 1:
+                self._check_together(run_id, shape, spots)
+        except Misplaced:
+            for spot in spots[:done]:
+                self._move(shape, spot, -1)
+            raise
+        self._held[run_id] = Held(shape, tuple(spots))
+
+    def remove(self, run_id: str) -> Held:
+        """Take a gang off again; what it held. Raises KeyError where it holds nothing. O(pods)."""
+        held = self._held.pop(run_id)
+        for spot in held.spots:
+            self._move(held.shape, spot, -1)
+        return held
+
+    def set_ready(self, node_id: str, ready: bool) -> None:
+        """Open a node to new gangs or close it. What stands on it stays. O(rows)."""
+        rows = [row for row, name in enumerate(self.node_ids) if name == node_id]
+        if not rows:
+            raise KeyError(node_id)
+        for row in rows:
+            self._ready[row] = ready
+        self.all_ready = bool(self._ready.all())
+        for watcher in self._watchers:
+            watcher.update(rows)
+
+    def watch(self) -> set[int]:
+        """A set into which every row that changes is put from now on. Whoever asked for it empties it."""
+        watcher: set[int] = set()
+        self._watchers.append(watcher)
+        return watcher
+
+    def _check(self, run_id: str, shape: Shape, spot: Spot) -> None:
+        row = spot.row
+        if not 0 <= row < len(self.bays):
+            raise Misplaced(run_id, "", "node", f"row {row} of a hall of {len(self.bays)}")
+        node_id = self.node_ids[row]
+        if not self._ready[row]:
+            raise Misplaced(run_id, node_id, "node", "it takes no runs now")
+        mask = self.permitted(shape)
+        if mask is not None and not mask[row]:
+            raise Misplaced(
+                run_id, node_id, "gpu_models", f"{self.models[self.model[row]]} at its site is not allowed"
+            )
+        devices = spot.devices
+        if len(devices) != shape.devices or len(set(devices)) != len(devices):
+            raise Misplaced(
+                run_id, node_id, "gpu_milli", f"it needs {shape.devices} different devices, got {devices}"
+            )
+        installed = self.bays[row].devices
+        for device in devices:
+            if not 0 <= device < installed:
+                raise Misplaced(run_id, node_id, "gpu_milli", f"device {device} of {installed}")
+            left = int(self._free[row, device])
+            if left < shape.share:
+                raise Misplaced(
+                    run_id,
+                    node_id,
+                    "gpu_milli",
+                    f"device {device} has {left} milli left, {shape.share} asked for",
+                )
+        for name, column, amount in (
+            ("cpu_milli", self._cpu, shape.cpu_milli),
+            ("mem_mib", self._memory, shape.memory_mib),
+            ("disk_mib", self._disk, shape.disk_mib),
+            ("watts", self._watts, shape.watts),
+        ):
+            if amount and column[row] < amount:
+                raise Misplaced(run_id, node_id, name, f"{column[row]} left, {amount} asked for")
+
+    def _check_together(self, run_id: str, shape: Shape, spots: Spots) -> None:
+        if shape.one_model and len({int(self.model[spot.row]) for spot in spots}) > 1:
+            raise Misplaced(run_id, "", "gpu_models", "its pods must all be on one model")
+        if shape.apart and len({int(self.node[spot.row]) for spot in spots}) < len(spots):
+            raise Misplaced(run_id, "", "node", "its pods must be on different nodes")
+
+    def _move(self, shape: Shape, spot: Spot, sign: int) -> None:
+        """Take a pod's needs off its row (sign 1) or give them back (-1)."""
+        row = spot.row
+        if spot.devices:
+            left = self._free[row].tolist()
+            share = sign * shape.share
+            for device in spot.devices:
+                left[device] -= share
+            self._free[row] = left
+            self._largest[row] = max(left)
+            self._whole[row] = left.count(WHOLE)
+            self._spare[row] -= share * len(spot.devices)
+        rows = self._siblings.get(row, (row,)) if self._siblings else (row,)
+        for each in rows:
+            if shape.cpu_milli:
+                self._cpu[each] -= sign * shape.cpu_milli
+            if shape.memory_mib:
+                self._memory[each] -= sign * shape.memory_mib
+            if shape.disk_mib:
+                self._disk[each] -= sign * shape.disk_mib
+            if shape.watts:
+                self._watts[each] -= sign * shape.watts
+        for watcher in self._watchers:
+            watcher.update(rows)
+
+
+def _devices(left: list[int], shape: Shape) -> tuple[int, ...]:
+    """From the thousandths left of each device: the tightest that holds a share, or the first whole ones."""
+    share = shape.share
+    if shape.devices == 1 and share < WHOLE:
+        tightest = min((milli for milli in left if milli >= share), default=None)
+        return () if tightest is None else (left.index(tightest),)
+    return tuple([device for device, milli in enumerate(left) if milli == WHOLE][: shape.devices])
+
+
+def _coded(names: Sequence[str]) -> tuple[tuple[str, ...], Ints]:
+    """The different names in order, and the number of each."""
+    known = sorted(set(names))
+    number_of = {name: number for number, name in enumerate(known)}
+    return tuple(known), _ints([number_of[name] for name in names])
+
+
+def _ints(numbers: Sequence[int]) -> Ints:
+    return np.array(numbers, dtype=np.int64)
+
+
+def _amounts(amounts: Sequence[int | None]) -> Ints:
+    return _ints([UNBOUNDED if amount is None else amount for amount in amounts])
+
+
+def _shown(column: NDArray[_Kind]) -> NDArray[_Kind]:
+    view = column.view()
+    view.setflags(write=False)
+    return view
