@@ -1,8 +1,10 @@
 """What people run today fits: a Prometheus reads `/metrics` and writes to us."""
 
+import json
 import re
 import struct
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import cramjam
@@ -10,11 +12,13 @@ import httpx
 import pytest
 
 from baseai.ground.clock import now_utc
+from baseai.telemetry.field import ACCELERATOR, NODE, Kind
 from tests.api.platform import Platform
 from tests.api.test_telemetry import asked, samples, send
 
 pytestmark = pytest.mark.anyio
 
+ROOT = Path(__file__).resolve().parents[2]
 UUID = "GPU-6f1a3c5e-0000-1111-2222-333344445555"
 
 
@@ -206,3 +210,23 @@ async def test_metrics_go_on_without_the_store(platform: Platform) -> None:
     answer = await text(platform)
     assert answer.status_code == 200
     assert "baseai_metric_store_up{} 0" in answer.text
+
+
+def test_the_dashboard_asks_for_what_is_told() -> None:
+    source = (ROOT / "src" / "baseai" / "api" / "prometheus.py").read_text(encoding="utf-8")
+    names = set(re.findall(r'"(baseai_[a-z_]+)"', source))
+    told = names | {f"{name}_total" for name in names}
+    for family in (ACCELERATOR, NODE):
+        told |= {
+            f"baseai_{family.name}_{one.name}{'_total' if one.kind is Kind.COUNTER else ''}"
+            for one in family.fields
+        }
+    dashboard = json.loads((ROOT / "docs" / "grafana" / "fleet.json").read_text(encoding="utf-8"))
+    asked = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel.get("targets", [])
+        for name in re.findall(r"baseai_[a-z0-9_]+", target["expr"])
+    }
+    assert len(asked) > 15
+    assert asked - told == set()

@@ -34,14 +34,12 @@ from baseai.telemetry.intake import (
     plain,
     taken_in,
 )
-from baseai.telemetry.normalise import Normaliser, place_of
 from baseai.telemetry.remote_write import Ticks, Written, sent_of
 from baseai.telemetry.sample import Batch
 from baseai.telemetry.sample import Row as SampleRow
 from baseai.telemetry.span import Span
 from baseai.telemetry.store import AskedStore, FedStore, Place, StoreAway
 from baseai.telemetry.tally import Tally, tally_of
-from baseai.telemetry.translation import Remembered
 from baseai.telemetry.use import Use
 from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
 
@@ -99,9 +97,7 @@ class Intake:
         self._told: dict[str, _Told] = {}
         # Of what Prometheus servers write: by node, "" for the fleet.
         self._names: dict[str, tuple[float, Mapping[str, tuple[str, str, str]]]] = {}
-        self._before: dict[str, Mapping[str, Remembered]] = {}
-        self._normaliser = Normaliser()
-        self._ticks = Ticks()
+        self._ticks: dict[str, tuple[Ticks, asyncio.Lock]] = {}
 
     async def take(self, node_id: str, measurement: Measurement) -> Received:
         """What of it is safe, and what will never be taken. Raises StoreAway: then send all of it again."""
@@ -150,23 +146,19 @@ class Intake:
         """Keep what a Prometheus wrote of accelerators: of one node's, or with None of all. Raises StoreAway."""
         now = now_utc()
         devices = await self._named(node_id)
-        whose = node_id or ""
-        normalised = await asyncio.to_thread(
-            self._normaliser.normalise, scrape, at_ms=_ms(now), source="remote write", before=self._before.get(whose)
-        )  # fmt: skip
-        self._before[whose] = normalised.remembered
+        ticks, turn = self._ticks.setdefault(node_id or "", (Ticks(), asyncio.Lock()))
+        async with turn:
+            told = await asyncio.to_thread(ticks.told, scrape)
         by_node: dict[tuple[str, str], list[SampleRow]] = {}
         strangers: dict[str, None] = {}
-        for row in normalised.rows:
-            identity = normalised.identities[row.key]
+        for row, identity in told.rows:
             names = (identity.serial, identity.uuid, f"{identity.node}/{identity.pci}")
             found = next((devices[name.lower()] for name in names if name.lower() in devices), None)
             if found is None:
                 strangers[row.key] = None
                 continue
             serial, owner, boot_id = found
-            whole = self._ticks.whole(replace(row, key=serial))
-            by_node.setdefault((owner, boot_id), []).append(whole)
+            by_node.setdefault((owner, boot_id), []).append(replace(row, key=serial))
         kept = refused = 0
         for (owner, boot_id), rows in by_node.items():
             sent = sent_of(rows, batch_id=derived("rwr", body_digest, owner), boot_id=boot_id)
@@ -178,7 +170,7 @@ class Intake:
         return Written(
             samples=len(scrape),
             rows=kept,
-            samples_unknown=sum(place_of(metric) is None for metric in scrape.metrics),
+            samples_unknown=told.samples_unknown,
             devices_unknown=tuple(strangers)[:STRANGERS_TOLD],
             rows_refused=refused,
         )

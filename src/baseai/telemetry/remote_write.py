@@ -1,8 +1,9 @@
 """What a Prometheus writes to a receiver: its body taken apart, and the parts of one tick put together again.
 
 Invariant: a body that is not one is refused whole, a number that means "the series ended" is no number, and whoever
-sends bytes cannot make us hold more than a bound. The sender cuts its queue anywhere, so a device's tick may come in
-several bodies: each gives a row with all that the tick has told so far, a millisecond after the one before.
+sends bytes cannot make us hold more than a bound. The sender cuts its queue anywhere and has several, so a device's
+tick may come in several bodies: each gives a row with all that the tick has told so far, a millisecond after the one
+before.
 
 Format: Prometheus remote write 1.0: snappy (block) over a protobuf WriteRequest.
 """
@@ -15,12 +16,14 @@ from baseai.ground.fault import Refused
 from baseai.telemetry.exposition import Metric, Scrape
 from baseai.telemetry.field import ACCELERATOR, State
 from baseai.telemetry.intake import Sent
+from baseai.telemetry.normalise import Identity, Normaliser, place_of
 from baseai.telemetry.sample import Reading, Row, code_of
+from baseai.telemetry.translation import Remembered
 
 BODY_BYTES_MAX = 64 * 1024**2  # unpacked
 SAMPLES_MAX = 500_000
 STALE_BITS = 0x7FF0000000000002  # the NaN by which Prometheus says that a series ended
-TICK_MS = 5_000  # rows of one device within so long after the first are one tick
+TICKS_KEPT = 4  # of each device: bodies of several queues overtake one another
 DEVICES_MAX = 200_000
 METRICS_MAX = 500_000
 
@@ -142,38 +145,85 @@ def _text(body: bytes) -> str:
     return body.decode("utf-8", "replace")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Tick:
-    """What one tick of one device has told so far."""
+    """What one tick of one device has told so far: every sample of a scrape has the same instant."""
 
-    first_ms: int
-    next_ms: int  # of the row to come
-    fields: Mapping[str, Reading]
+    stamp_ms: int
+    before: Mapping[str, Remembered]  # of the tick before
+    after: Mapping[str, Remembered]
+    told: dict[Metric, float]
+    rows: int = 0  # that were made of it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """Rows of devices as their exporter calls them, and who they are."""
+
+    rows: Sequence[tuple[Row, Identity]]
+    samples_unknown: int
 
 
 class Ticks:
-    """Puts together what bodies tell of one tick. It remembers the newest tick of each device and nothing more."""
+    """Puts together what bodies tell of one tick. It remembers the newest ticks of each device and nothing more.
+
+    Samples are put together before they become fields, for a field may take several of them.
+    """
 
     def __init__(self) -> None:
-        self._newest: dict[str, _Tick] = {}
+        self._normaliser = Normaliser()
+        self._device_of: dict[Metric, str | None] = {}
+        self._newest: dict[str, list[_Tick]] = {}  # by device, oldest first
 
-    def whole(self, row: Row) -> Row:
-        """The row with all that its tick has told so far, at an instant of its own."""
-        before = self._newest.get(row.key)
-        if before is None or not before.first_ms <= row.ts_ms < before.first_ms + TICK_MS:
-            if len(self._newest) > DEVICES_MAX:
-                self._newest.clear()
-            if before is None or row.ts_ms > before.first_ms:
-                self._newest[row.key] = _Tick(first_ms=row.ts_ms, next_ms=row.ts_ms + 1, fields=row.fields)
-            return row
-        fields = {**before.fields}
-        for name, reading in row.fields.items():
-            old = fields.get(name)
-            if reading.state is State.VALUE or old is None or old.state is not State.VALUE:
-                fields[name] = reading
-        at_ms = max(row.ts_ms, before.next_ms)
-        self._newest[row.key] = replace(before, next_ms=at_ms + 1, fields=fields)
-        return Row(key=row.key, ts_ms=at_ms, fields=fields)
+    def told(self, scrape: Scrape) -> Told:
+        """A row for each tick of a device that the samples are of, with all that the tick has told until now."""
+        touched: dict[tuple[str, int], dict[Metric, float]] = {}
+        unknown = 0
+        for place, (metric, value) in enumerate(zip(scrape.metrics, scrape.values, strict=True)):
+            device = self._device(metric)
+            if device is None:
+                unknown += 1
+            else:
+                touched.setdefault((device, scrape.stamps_ms[place]), {})[metric] = value
+        rows: list[tuple[Row, Identity]] = []
+        for (device, stamp_ms), told in sorted(touched.items(), key=lambda item: item[0][1]):
+            tick = self._tick(device, stamp_ms)
+            tick.told |= told
+            normalised = self._normaliser.normalise(
+                Scrape(metrics=list(tick.told), values=list(tick.told.values())),
+                at_ms=stamp_ms,
+                source="remote write",
+                before=tick.before,
+            )
+            tick.after = normalised.remembered
+            rows += [
+                (replace(row, ts_ms=stamp_ms + tick.rows), normalised.identities[row.key])
+                for row in normalised.rows
+            ]
+            tick.rows += 1
+        return Told(rows=rows, samples_unknown=unknown)
+
+    def _device(self, metric: Metric) -> str | None:
+        if metric not in self._device_of:
+            if len(self._device_of) > METRICS_MAX:
+                self._device_of.clear()
+            place = place_of(metric)
+            self._device_of[metric] = None if place is None else place.device
+        return self._device_of[metric]
+
+    def _tick(self, device: str, stamp_ms: int) -> _Tick:
+        if device not in self._newest and len(self._newest) >= DEVICES_MAX:
+            self._newest.clear()
+        ticks = self._newest.setdefault(device, [])
+        found = next((tick for tick in ticks if tick.stamp_ms == stamp_ms), None)
+        if found is None:
+            earlier = [tick.after for tick in ticks if tick.stamp_ms < stamp_ms]
+            before = earlier[-1] if earlier else {}
+            found = _Tick(stamp_ms=stamp_ms, before=before, after=before, told={})
+            ticks.append(found)
+            ticks.sort(key=lambda tick: tick.stamp_ms)
+            del ticks[:-TICKS_KEPT]
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
