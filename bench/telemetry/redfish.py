@@ -14,7 +14,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from baseai.telemetry.redfish import BoardSettings, RedfishCollector
+from baseai.telemetry.redfish.collector import RedfishCollector
+from baseai.telemetry.redfish.session import BoardSettings
 from bench.report import Figure, show
 from tests.telemetry.redfish_server import PASSWORD, USER, Ill, RedfishServer, serving, tree_of
 
@@ -51,10 +52,10 @@ async def poll_costs(server: RedfishServer, collector: RedfishCollector) -> tupl
     """Requests and seconds of some polls."""
     requests, seconds = [], []
     for _ in range(POLLS):
-        before, began_s = collector.board.requests, time.perf_counter()
+        before, began_s = collector.session.requests, time.perf_counter()
         await collector.collect(datetime.now(UTC))
         seconds.append(time.perf_counter() - began_s)
-        requests.append(float(collector.board.requests - before))
+        requests.append(float(collector.session.requests - before))
     assert server.most_at_once <= 2, "more requests at once than a controller bears"
     return requests, seconds
 

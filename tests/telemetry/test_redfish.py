@@ -18,7 +18,8 @@ from cryptography.x509.oid import NameOID
 from baseai.ground.fault import Refused
 from baseai.telemetry.collector import Collected, SourceFailed
 from baseai.telemetry.field import State
-from baseai.telemetry.redfish import BODY_BYTES_MAX, BoardSettings, RedfishCollector, checked_address
+from baseai.telemetry.redfish.collector import RedfishCollector
+from baseai.telemetry.redfish.session import BODY_BYTES_MAX, BoardSettings, checked_address
 from tests.telemetry.board.trees import FIRST, GPU_0, SECOND, R, excerpt, states, values
 from tests.telemetry.redfish_server import PASSWORD, SESSIONS, USER, Ill, RedfishServer, serving
 
@@ -248,7 +249,7 @@ async def test_what_was_not_ready_at_first_is_looked_for_again(
     server: RedfishServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The controller of a baseboard starts minutes after the host's: until then its part of the tree says 500."""
-    monkeypatch.setattr("baseai.telemetry.redfish.SURVEY_AGAIN_S", 0.0)
+    monkeypatch.setattr("baseai.telemetry.redfish.collector.SURVEY_AGAIN_S", 0.0)
     processors = f"{R}/Systems/HGX_Baseboard_0/Processors"
     server.ills[processors] = Ill(status=500)
     async with collecting(server) as collector:
@@ -259,7 +260,7 @@ async def test_what_was_not_ready_at_first_is_looked_for_again(
 
 
 async def test_what_moved_is_looked_for_again(server: RedfishServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("baseai.telemetry.redfish.SURVEY_AGAIN_S", 0.0)
+    monkeypatch.setattr("baseai.telemetry.redfish.collector.SURVEY_AGAIN_S", 0.0)
     async with collecting(server) as collector:
         await collector.collect(NOW)
         report = f"{R}/TelemetryService/MetricReports/HGX_PlatformEnvironmentMetrics_0"

@@ -17,7 +17,7 @@ from baseai.ground.fault import Refused
 from baseai.telemetry.collector import Collector, Rank, Source
 
 if TYPE_CHECKING:
-    from baseai.telemetry.redfish import BoardSettings
+    from baseai.telemetry.redfish.session import BoardSettings
 
 TIMEOUT_SHARE = 0.8  # of the interval: a source has answered or failed before it is due again
 TIMEOUT_MAX_S = 8.0
@@ -36,7 +36,7 @@ def collectors_of(settings: AgentSettings) -> Sequence[Collector]:
     from baseai.telemetry.infiniband import Infiniband
     from baseai.telemetry.kernel_log import KernelLog
     from baseai.telemetry.nvml import Nvml
-    from baseai.telemetry.redfish import RedfishCollector
+    from baseai.telemetry.redfish.collector import RedfishCollector
     from baseai.telemetry.scrape import Exporter
     from baseai.telemetry.tpu import Tpu
 
@@ -96,7 +96,7 @@ def board_account(file: Path | None, environ: Mapping[str, str]) -> tuple[str, s
 
 def check_boards(urls: Iterable[str], credentials: Path | None) -> None:
     """Raises Refused now for what an agent started later would have to refuse."""
-    from baseai.telemetry.redfish import checked_address
+    from baseai.telemetry.redfish.session import checked_address
 
     for url in urls:
         checked_address(url)
@@ -104,7 +104,7 @@ def check_boards(urls: Iterable[str], credentials: Path | None) -> None:
 
 
 def _board_settings(url: str, settings: AgentSettings) -> "BoardSettings":
-    from baseai.telemetry.redfish import BoardSettings
+    from baseai.telemetry.redfish.session import BoardSettings
 
     user, password = settings.redfish_account or (None, None)
     return BoardSettings(

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from baseai.telemetry.board.survey import main_chassis, surveyed
+from baseai.telemetry.board.listing import main_chassis
+from baseai.telemetry.board.survey import surveyed
 from baseai.telemetry.field import ACCELERATOR, State
 from tests.telemetry.board.trees import (
     FIRST,
@@ -440,7 +441,7 @@ def test_a_service_that_promises_an_expansion_and_does_not_keep_it_is_asked_one_
             return plainly[path]
 
     from baseai.telemetry.board.resource import Seen, plain
-    from baseai.telemetry.board.survey import unasked
+    from baseai.telemetry.board.wish import unasked
 
     lazy, seen = Lazy(tree=tree), Seen()
     while asks := unasked(seen):

@@ -7,7 +7,8 @@ from pathlib import Path
 from baseai.telemetry.board.readout import Readout, readout
 from baseai.telemetry.board.resource import Ask, Seen, plain
 from baseai.telemetry.board.rota import Rota, rota_of
-from baseai.telemetry.board.survey import surveyed, unasked
+from baseai.telemetry.board.survey import surveyed
+from baseai.telemetry.board.wish import unasked
 from baseai.telemetry.field import State
 from baseai.telemetry.sample import Row
 from tests.telemetry.redfish_server import RedfishServer, Tree, tree_of

@@ -25,7 +25,8 @@ from baseai.telemetry.board.resource import (
     text,
 )
 from baseai.telemetry.board.rota import COUNTED
-from baseai.telemetry.board.survey import Survey, Unit
+from baseai.telemetry.board.survey import Survey
+from baseai.telemetry.board.unit import Unit
 from baseai.telemetry.witness import Witness
 
 CLOCK_OFF = timedelta(hours=1)  # a controller's clock that is further off is not believed

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from baseai.telemetry.board.formula import Formula, made
 from baseai.telemetry.board.resource import Seen, plain, text
 from baseai.telemetry.board.rota import Rota
-from baseai.telemetry.board.survey import Survey, Unit
+from baseai.telemetry.board.survey import Survey
+from baseai.telemetry.board.unit import Unit
 from baseai.telemetry.field import ACCELERATOR, NODE, Family, State
 from baseai.telemetry.sample import Reading, Row, Trouble
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from baseai.telemetry.board.formula import Formula, pinned
 from baseai.telemetry.board.resource import MISSING, Address, Ask, Seen, at
-from baseai.telemetry.board.survey import Survey, Unit
+from baseai.telemetry.board.survey import Survey
+from baseai.telemetry.board.unit import Unit
 from baseai.telemetry.field import ACCELERATOR, NODE, Family, Kind
 
 # What is looked at of each kind of unit. A sensor is watched where it comes along anyway.

@@ -1,0 +1,1 @@
+"""Redfish: a management controller asked over the network. What its answers mean is `board`'s to say."""
