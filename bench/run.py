@@ -196,6 +196,7 @@ BENCHES = (
     Bench(
         name="parse", script="telemetry/parse.py", full=("--seconds", "1"), quick=("--rounds", "1", "--seconds", "0.5")
     ),
+    Bench(name="fault-drill", script="health/drill.py", quick=("--faults", "60")),
     Bench(name="redfish", script="telemetry/redfish.py", quick=("--rounds", "1", "--answer-ms", "20")),
     Bench(name="map", script="web/heatmap.py", quick=("--ticks", "3", "--opens", "2")),
     Bench(name="start", script="platform/start.py", full=("--rounds", "2"), quick=("--rounds", "1")),
