@@ -30,6 +30,15 @@ LEAKS = f"{R}/Chassis/Chassis_0/ThermalSubsystem/LeakDetection/LeakDetectors"
 DETECTOR = f"{LEAKS}/Chassis_0_LeakDetector_0_ColdPlate"
 SENSORS = f"{R}/Chassis/Chassis_0/Sensors"
 
+XID = {
+    "EventId": "1",
+    "EventTimestamp": "2026-06-29T08:04:30+00:00",
+    "MessageId": "ResourceEvent.1.0.ResourceErrorsDetected",
+    "MessageSeverity": "Critical",
+    "Message": "GPU_0 has detected errors of type 'XID 79'",
+    "OriginOfCondition": {"@odata.id": GPU_0},
+}
+
 
 @pytest.fixture
 def server() -> Iterator[RedfishServer]:
@@ -323,6 +332,33 @@ async def test_a_leak_is_told_once_and_its_end_once(server: RedfishServer) -> No
         assert [each.payload["ended"] for each in (await collector.collect(NOW)).witnesses] == [True]
 
 
+async def test_an_event_is_not_lost_with_the_poll_that_failed(server: RedfishServer) -> None:
+    async with collecting(server, answer_s=0.3) as collector:
+        await collector.collect(NOW)
+        assert await until(lambda: server.streams == 1)
+        server.tell(XID)
+        await asyncio.sleep(0.3)
+        server.ill = Ill(hangs=True)
+        with pytest.raises(SourceFailed):
+            await collector.collect(NOW)
+        server.ill = None
+        assert [each.code for each in (await collector.collect(NOW)).witnesses] == [79]
+
+
+async def test_a_look_around_that_fails_costs_no_reading_and_no_leak(
+    server: RedfishServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("baseai.telemetry.redfish.collector.SURVEY_LIVES_S", 0.0)
+    async with collecting(server) as collector:
+        await collector.collect(NOW)
+        server.leak(DETECTOR)
+        server.ills[R] = Ill(status=500)
+        collected = await collector.collect(NOW)
+        assert first_of(collected)["power_w"] == 231.939
+        assert [each.payload["what"] for each in collected.witnesses] == ["leak"]
+        assert any("it said 500" in each.sentence for each in collected.troubles)
+
+
 async def test_a_lost_supply_is_counted_and_told() -> None:
     with serving(RedfishServer(tree=excerpt("rackmount1"))) as server:
         async with collecting(server) as collector:
@@ -374,16 +410,6 @@ async def test_a_collection_of_several_pages_is_read_to_its_end(server: RedfishS
         node = values(collected.rows["node"][0])
         assert (node["power_w"], node["temp_inlet_c"]) == (1355.398772, 24.437)
         assert first_of(collected)["temp_c"] == 32.9375
-
-
-XID = {
-    "EventId": "1",
-    "EventTimestamp": "2026-06-29T08:04:30+00:00",
-    "MessageId": "ResourceEvent.1.0.ResourceErrorsDetected",
-    "MessageSeverity": "Critical",
-    "Message": "GPU_0 has detected errors of type 'XID 79'",
-    "OriginOfCondition": {"@odata.id": GPU_0},
-}
 
 
 async def test_events_are_heard_between_polls(server: RedfishServer) -> None:

@@ -51,7 +51,7 @@ SURVEY_AGAIN_S = (
 )
 GONE_POLLS = 3  # in which something that was found is refused, before it is looked for anew
 STREAM_PAUSES_S = (1.0, 300.0)  # between connections, doubled up to the second
-EVENTS_KEPT = 1_000
+WITNESSES_KEPT = 1_000
 
 
 class RedfishCollector:
@@ -80,7 +80,8 @@ class RedfishCollector:
         self._newest: dict[str, Ask] = {}  # log → the ask for its newest entries
         self._whole_logs: set[str] = set()  # logs that cannot skip entries
         self._told: deque[str] = deque(maxlen=10_000)  # ids of log entries that were told
-        self._events: deque[Witness] = deque(maxlen=EVENTS_KEPT)
+        self._witnesses: deque[Witness] = deque(maxlen=WITNESSES_KEPT)  # not taken along yet
+        self._lost = 0  # of those that were too many
         self._stream = EventStream()
         self._stream_trouble: str | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -108,31 +109,42 @@ class RedfishCollector:
     async def _collected(self, now: datetime, until_s: float) -> Collected:
         loop = asyncio.get_running_loop()
         rows: dict[str, tuple[Row, ...]] = {}
-        witnesses: list[Witness] = []
         troubles: list[Trouble] = []
-        was_asked = self.rota is not None
+        was_known = self.rota is not None
         if self.rota is not None:
-            await self._poll(self.rota, now, until_s, rows, witnesses, troubles)
+            troubles += await self._poll(self.rota, now, until_s, rows)
         if self.rota is None or loop.time() >= self._survey_due_s:
-            troubles += await self._look_around(until_s)
+            try:
+                troubles += await self._look_around(until_s)
+            except SourceFailed as failed:
+                if not was_known:
+                    raise
+                troubles.append(self._trouble(failed.why))  # what was polled is kept
         enough_s = self._budget_s / 2  # a first poll that is cut short would look like a failure
-        if self.rota is not None and not was_asked and until_s - loop.time() > enough_s:
-            await self._poll(self.rota, now, until_s, rows, witnesses, troubles)
-        while self._events:
-            witnesses.append(self._events.popleft())
+        if self.rota is not None and not was_known and until_s - loop.time() > enough_s:
+            troubles += await self._poll(self.rota, now, until_s, rows)
         if self._stream_trouble is not None:
-            troubles.append(Trouble(source=self.name, key=None, field=None, sentence=self._stream_trouble))
-        return Collected(rows=rows, witnesses=tuple(witnesses), troubles=tuple(troubles))
+            troubles.append(self._trouble(self._stream_trouble))
+        if self._lost:
+            troubles.append(self._trouble(f"{self._lost} events were too many at once and are lost"))
+            self._lost = 0
+        witnesses = tuple(self._witnesses)
+        self._witnesses.clear()
+        return Collected(rows=rows, witnesses=witnesses, troubles=tuple(troubles))
+
+    def _trouble(self, sentence: str) -> Trouble:
+        return Trouble(source=self.name, key=None, field=None, sentence=sentence)
+
+    def _tell(self, witnesses: Iterable[Witness]) -> None:
+        """Keep witnesses until an answer takes them along: a poll that fails loses none."""
+        for each in witnesses:
+            self._lost += len(self._witnesses) == WITNESSES_KEPT
+            self._witnesses.append(each)
 
     async def _poll(
-        self,
-        rota: Rota,
-        now: datetime,
-        until_s: float,
-        rows: dict[str, tuple[Row, ...]],
-        witnesses: list[Witness],
-        troubles: list[Trouble],
-    ) -> None:
+        self, rota: Rota, now: datetime, until_s: float, rows: dict[str, tuple[Row, ...]]
+    ) -> tuple[Trouble, ...]:
+        """Ask the rota once, fill `rows`, and tell what is news. Raises SourceFailed when nothing was answered."""
         seen = Seen()
         asks = [self._newest.get(ask, ask) for ask in rota.asks(self._polls)]
         failed = await self._ask_all(asks, seen, until_s, remember=True)
@@ -150,12 +162,12 @@ class RedfishCollector:
         rows[ACCELERATOR.name] = tuple(out.rows[ACCELERATOR.name])
         if not rota.survey.equipment:  # a shelf that feeds many nodes is not this node
             rows[NODE.name] = tuple(out.rows[NODE.name])
-        troubles += out.troubles
         look = looked(rota.survey, seen)
-        witnesses += turned(rota.survey, self._look, look, at_instant=now)
+        self._tell(turned(rota.survey, self._look, look, at_instant=now))
         self._look = merged(self._look, look)
         for path in rota.survey.logs:
-            witnesses += self._news_of(path, rota, seen, now)
+            self._tell(self._news_of(path, rota, seen, now))
+        return out.troubles
 
     def _news_of(self, path: str, rota: Rota, seen: Seen, now: datetime) -> list[Witness]:
         """Entries of a log that were not told before. Of one too long for one answer the end is asked for next."""
@@ -191,7 +203,7 @@ class RedfishCollector:
                 break
             if any(none.is_dead or not none.is_tried for none in failed.values()) or loop.time() >= until_s:
                 sentence = f"still looking around: {len(self._seen.brought)} answers so far"
-                return [Trouble(source=self.name, key=None, field=None, sentence=sentence)]
+                return [self._trouble(sentence)]
         return self._settle(loop.time())
 
     def _settle(self, now_s: float) -> list[Trouble]:
@@ -292,4 +304,4 @@ class RedfishCollector:
             return
         if not isinstance(at(message, "/Events"), list):
             return  # a metric report, or a sign of life
-        self._events.extend(witnesses_of(self.rota.survey, message, received_at=now_utc()))
+        self._tell(witnesses_of(self.rota.survey, message, received_at=now_utc()))
