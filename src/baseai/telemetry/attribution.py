@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from baseai.telemetry.curve import NOTHING, Curve, counted, integrated
+from baseai.telemetry.ascent import NOTHING, Ascent, counted, integrated
 from baseai.telemetry.field import ACCELERATOR, HARMFUL, Origin, State
 from baseai.telemetry.sample import ORIGIN_SHIFT
 from baseai.telemetry.span import Span, parted, pieces, weights_of
@@ -30,15 +30,15 @@ GAP_MAX_MS = 90_000  # samples further apart say nothing of the time between; co
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """What samples tell of one accelerator over a time, as curves that can be cut anywhere."""
+    """What samples tell of one accelerator over a time, as ascents that can be cut anywhere."""
 
     at_ms: NDArray[np.int64]  # shape (samples,)
     mem_used_b: NDArray[np.float64]  # shape (samples,)
-    energy: Curve | None  # mJ; None where neither counter nor power was read
+    energy: Ascent | None  # mJ; None where neither counter nor power was read
     energy_origin: Origin
-    util: tuple[Curve, Curve]  # % × ms, and the ms over which it is known
-    throttled: Curve | None  # ms; None where no source tells why it is slowed down
-    seen: Curve  # ms
+    util: tuple[Ascent, Ascent]  # % × ms, and the ms over which it is known
+    throttled: Ascent | None  # ms; None where no source tells why it is slowed down
+    seen: Ascent  # ms
 
 
 def course_of(series: Series) -> Course:
@@ -136,12 +136,12 @@ def _use(accel: str, course: Course, from_ms: int, until_ms: int, span: Span | N
     )
 
 
-def _energy(series: Series, column: dict[str, NDArray[np.float64]]) -> tuple[Curve | None, Origin]:
-    """The energy curve in mJ: the device's counter, or else its draw over time, which is an estimate."""
+def _energy(series: Series, column: dict[str, NDArray[np.float64]]) -> tuple[Ascent | None, Origin]:
+    """The energy ascent in mJ: the device's counter, or else its draw over time, which is an estimate."""
     counter, power = column["energy_j"], column["power_w"]
     if np.sum(~np.isnan(counter)) >= 2:
-        curve = counted(series.ts_ms, counter, series.boots, rate_max=ACCELERATOR["power_w"].high)
-        return curve, _weakest(series, "energy_j", Origin.MEASURED)
+        ascent = counted(series.ts_ms, counter, series.boots, rate_max=ACCELERATOR["power_w"].high)
+        return ascent, _weakest(series, "energy_j", Origin.MEASURED)
     if np.sum(~np.isnan(power)) >= 2:
         return (
             integrated(series.ts_ms, power, gap_max_ms=GAP_MAX_MS)[0],
@@ -156,7 +156,7 @@ def _weakest(series: Series, field: str, at_best: Origin) -> Origin:
     return max(at_best, Origin(int(values.max()) >> ORIGIN_SHIFT)) if len(values) else at_best
 
 
-def _throttled(series: Series, bits: NDArray[np.float64], counter_ms: NDArray[np.float64]) -> Curve | None:
+def _throttled(series: Series, bits: NDArray[np.float64], counter_ms: NDArray[np.float64]) -> Ascent | None:
     """Time slowed down for a harmful reason, in ms.
 
     A counter of slowed time does not say why, and a power cap at full load is no harm: it counts only between samples
@@ -174,4 +174,6 @@ def _throttled(series: Series, bits: NDArray[np.float64], counter_ms: NDArray[np
     by_counter = np.minimum(np.where(again, counter_ms[1:], rises), steps)
     either = harmful[:-1] | harmful[1:]
     lost = np.where(np.isnan(by_counter), by_bits, np.where(either, by_counter, 0.0))
-    return Curve(at_ms=series.ts_ms, counted=np.concatenate(([0], np.cumsum(np.rint(lost).astype(np.int64)))))
+    return Ascent(
+        at_ms=series.ts_ms, counted=np.concatenate(([0], np.cumsum(np.rint(lost).astype(np.int64))))
+    )

@@ -1,4 +1,4 @@
-"""A curve is what a counter had counted, as a function of time that can be cut anywhere.
+"""An ascent is what a counter had counted, as a function of time that can be cut anywhere.
 
 Invariant: it never falls, and its differences over adjoining times add up exactly, whichever samples it was made from:
 it is read in whole thousandths (mJ, ms). Between two samples it rises evenly; before the first and after the last it
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
+class Ascent:
     """at_ms: shape (points,), rising. counted: shape (points,), never falling, in whole thousandths of the unit."""
 
     at_ms: NDArray[np.int64]
@@ -40,7 +40,7 @@ class Curve:
         return len(self.at_ms) > 1 and bool(self.at_ms[0] < until_ms and self.at_ms[-1] > from_ms)
 
 
-NOTHING = Curve(at_ms=np.empty(0, np.int64), counted=np.empty(0, np.int64))
+NOTHING = Ascent(at_ms=np.empty(0, np.int64), counted=np.empty(0, np.int64))
 
 
 def counted(
@@ -49,8 +49,8 @@ def counted(
     boots: NDArray[np.int32],
     *,
     rate_max: float = float("inf"),
-) -> Curve:
-    """The curve of a counter in its unit (J, s, ...), from samples in rising order.
+) -> Ascent:
+    """The ascent of a counter in its unit (J, s, ...), from samples in rising order.
 
     values: shape (samples,), NaN where it was not read; such a sample is passed over.
     boots: shape (samples,); another number than the sample before means that it began again at zero, as does a fall.
@@ -75,7 +75,7 @@ def rises_of(
 
 def integrated(
     at_ms: NDArray[np.int64], values: NDArray[np.float64], *, gap_max_ms: int
-) -> tuple[Curve, Curve]:
+) -> tuple[Ascent, Ascent]:
     """The integral of a gauge over time in unit × ms, and the ms over which it is known.
 
     Between two samples it is their mean; two samples further apart than `gap_max_ms` say nothing of the time between.
@@ -89,5 +89,5 @@ def integrated(
     return _summed(at_ms, area), _summed(at_ms, np.where(known, steps, 0))
 
 
-def _summed(at_ms: NDArray[np.int64], rises: NDArray[np.int64]) -> Curve:
-    return Curve(at_ms=at_ms, counted=np.concatenate((np.zeros(1, np.int64), np.cumsum(rises))))
+def _summed(at_ms: NDArray[np.int64], rises: NDArray[np.int64]) -> Ascent:
+    return Ascent(at_ms=at_ms, counted=np.concatenate((np.zeros(1, np.int64), np.cumsum(rises))))
