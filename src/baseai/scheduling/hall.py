@@ -200,7 +200,7 @@ class Hall:
         if shape in self._masks:
             return self._masks[shape]
         mask: Bools | None = None
-        if shape.models and shape.milli:
+        if shape.models:
             wanted = [number for number, name in enumerate(self.models) if name in shape.models]
             mask = np.isin(self.model, wanted)
         if shape.sites:

@@ -1,0 +1,209 @@
+"""Public traces as clusters and workloads in the neutral format, read from a folder that is not part of the project.
+
+Each function takes the folder of all traces and gives bays and submissions, or raises FileNotFoundError where the
+trace is not there. The protocols are those of the folder's own README and of the papers named at each function; what
+is drawn by chance is drawn from the seed. Nothing of a trace is kept here.
+"""
+
+import csv
+import gzip
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from baseai.scheduling.gang import WHOLE, Gang, Shape
+from baseai.scheduling.hall import Bay
+from baseai.twin.neutral import Submission
+
+OPENB_MIXES = (
+    "default", "gpushare40", "gpushare100", "multigpu20", "multigpu50", "gpuspec10", "gpuspec33", "cpu050", "cpu250",
+)  # fmt: skip
+MURI_SETS = {"trace3": "muri_trace3.csv.gz", "testbed400": "muri_testbed_400jobs.csv", "trace2": "muri_trace2.csv.gz"}
+ARRIVED_RATIO = 1.3  # of all accelerators, at which a packing draw ends
+
+
+class Case(NamedTuple):
+    """One cluster and one workload."""
+
+    name: str
+    bays: tuple[Bay, ...]
+    submissions: tuple[Submission, ...]
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    """A CSV with its header, packed or not."""
+    if file.suffix == ".gz":
+        with gzip.open(file, "rt", newline="") as packed:
+            return list(csv.DictReader(packed))
+    with file.open(newline="") as plain:
+        return list(csv.DictReader(plain))
+
+
+def submitted(gangs: Iterable[tuple[str, float, Shape, str, float | None, Mapping[str, float]]]) -> tuple[Submission, ...]:
+    """(run, submit_s, shape, group, duration_s, by_model) in any order → in the order of submission."""
+    kept: dict[Shape, Shape] = {}
+    found = sorted(enumerate(gangs), key=lambda each: (each[1][1], each[0]))
+    return tuple(
+        Submission(
+            gang=Gang(run_id=run_id, number=number, shape=kept.setdefault(shape, shape), submit_s=submit_s, group=group),
+            duration_s=duration_s,
+            by_model=by_model,
+        )
+        for number, (_, (run_id, submit_s, shape, group, duration_s, by_model)) in enumerate(found)
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- openb
+
+
+def openb_bays(traces: Path, *, every: int = 1) -> tuple[Bay, ...]:
+    """Each `every`-th node that has accelerators, in the order of the list."""
+    rows = rows_of(traces / "openb" / "openb_node_list_gpu_node.csv")
+    return tuple(
+        Bay(
+            node_id=row["sn"],
+            model=row["model"],
+            devices=int(row["gpu"]),
+            cpu_milli=int(row["cpu_milli"]),
+            memory_mib=int(row["memory_mib"]),
+        )
+        for row in rows[::every]
+    )
+
+
+def _openb_shape(row: Mapping[str, str]) -> Shape:
+    count = int(row["num_gpu"])
+    return Shape(
+        milli=0 if count == 0 else int(row["gpu_milli"]) if count == 1 else count * WHOLE,
+        cpu_milli=int(row["cpu_milli"]),
+        memory_mib=int(row["memory_mib"]),
+        models=tuple(sorted(part for part in (row.get("gpu_spec") or "").split("|") if part)) if count else (),
+    )
+
+
+def openb_packing(traces: Path, mix: str, seed: int) -> Case:
+    """Pods drawn with replacement until they ask for 130 % of all accelerators, shuffled; the protocol of FGD (ATC'23)."""
+    bays = openb_bays(traces)
+    pods = [_openb_shape(row) for row in rows_of(traces / "openb" / f"openb_pod_list_{mix}.csv.gz")]
+    rng = np.random.default_rng(seed)
+    wanted, asked, drawn = ARRIVED_RATIO * WHOLE * sum(bay.devices for bay in bays), 0, list[int]()
+    while asked < wanted:
+        drawn.append(int(rng.integers(len(pods))))
+        asked += pods[drawn[-1]].milli
+    order = rng.permutation(len(drawn)).tolist()
+    gangs = ((str(number), float(number), pods[drawn[which]], "", None, {}) for number, which in enumerate(order))
+    return Case(f"{mix} seed {seed}", bays, submitted(gangs))
+
+
+def openb_time(traces: Path, *, every: int = 150, mix: str = "default") -> Case:
+    """The pods at their own times, on each `every`-th node; those that no node of these can take are left out."""
+    bays = openb_bays(traces, every=every)
+    most = {
+        "devices": max(bay.devices for bay in bays),
+        "cpu": max(bay.cpu_milli or 0 for bay in bays),
+        "memory": max(bay.memory_mib or 0 for bay in bays),
+    }
+    gangs = []
+    for row in rows_of(traces / "openb" / f"openb_pod_list_{mix}.csv.gz"):
+        shape = _openb_shape(row)
+        if (
+            shape.devices > most["devices"]
+            or shape.cpu_milli > most["cpu"]
+            or shape.memory_mib > most["memory"]
+            or not row["scheduled_time"]
+            or not row["deletion_time"]
+        ):
+            continue
+        duration_s = float(row["deletion_time"]) - float(row["scheduled_time"])
+        gangs.append((row["name"], float(row["creation_time"]), shape, row["qos"], max(duration_s, 0.0), {}))
+    return Case(f"openb time, {len(bays)} nodes", bays, submitted(gangs))
+
+
+# --------------------------------------------------------------------------------------------------------- Philly
+
+
+def philly(traces: Path, name: str) -> Case:
+    """One virtual cluster on 8 nodes of 8; above 8 accelerators a gang of whole nodes (Muri, SIGCOMM'22)."""
+    bays = tuple(Bay(node_id=f"node-{number}", model="V100", devices=8) for number in range(8))
+    gangs = []
+    for row in rows_of(traces / "philly" / MURI_SETS[name]):
+        count = int(row["num_gpu"])
+        pods = math.ceil(count / 8) if count > 8 else 1
+        shape = Shape(pods=pods, milli=(8 if count > 8 else count) * WHOLE)
+        gangs.append((row["job_id"], int(row["submit_time"]) / 1000, shape, "", int(row["duration"]) / 1000, {}))
+    return Case(name, bays, submitted(gangs))
+
+
+# ---------------------------------------------------------------------------------------------------------- Gavel
+
+
+def gavel(traces: Path) -> Case:
+    """100 jobs at time 0, each as fast as its kind is on V100, P100 or K80 (Gavel, OSDI'20; its physical cluster)."""
+    bays = tuple(
+        Bay(node_id=f"{model}-{number}", model=model, devices=devices)
+        for model, nodes, devices in (("k80", 3, 8), ("p100", 4, 4), ("v100", 2, 4))
+        for number in range(nodes)
+    )
+    with gzip.open(traces / "gavel" / "simulation_throughputs.json.gz", "rt") as packed:
+        speeds = json.load(packed)
+    gangs = []
+    for row in rows_of(traces / "gavel" / "minimize_makespan_100jobs.csv"):
+        count = int(row["scale_factor"])
+        kind = f"('{row['job_type']}', {count})"
+        by_model = {
+            model: float(row["total_steps"]) / speed
+            for model in ("v100", "p100", "k80")
+            if (speed := _alone(speeds[model].get(kind))) > 0
+        }
+        fastest = tuple(sorted(by_model, key=lambda model: by_model[model]))
+        shape = Shape(milli=count * WHOLE, models=fastest, one_model=True)
+        gangs.append((row["job_id"], float(row["arrival_s"]), shape, row["job_type"], None, by_model))
+    return Case("gavel 100", bays, submitted(gangs))
+
+
+def _alone(speeds: Mapping[str, float | Sequence[float]] | None) -> float:
+    """Steps a second with the accelerators to itself; 0 where it was not measured."""
+    found = (speeds or {}).get("null", 0.0)
+    return float(found) if isinstance(found, (int, float)) else 0.0
+
+
+# -------------------------------------------------------------------------------------------------------- Lingjun
+
+
+def lingjun(traces: Path, *, load: float = 0.9, gangs: int = 3000, seed: int = 7, mean_h: float = 4.0) -> Case:
+    """Gangs of 1 to 64 whole nodes, exponential durations, Poisson arrivals at this load, on the switches of Lingjun."""
+    rows = rows_of(traces / "alibaba_lingjun2023" / "topo.csv")
+    bays = tuple(
+        Bay(
+            node_id=f"{number:04}",
+            model="",
+            devices=8,
+            leaf=f"{row['PSW']}/{row['ASW']}",
+            pod=row["PSW"],
+        )
+        for number, row in enumerate(rows)
+    )
+    rng = np.random.default_rng(seed)
+    sizes = rng.choice((1, 2, 4, 8, 16, 32, 64), size=gangs, p=(0.50, 0.15, 0.12, 0.11, 0.07, 0.04, 0.01))
+    durations_s = rng.exponential(mean_h * 3600, size=gangs)
+    mean_size = float(np.dot((1, 2, 4, 8, 16, 32, 64), (0.50, 0.15, 0.12, 0.11, 0.07, 0.04, 0.01)))
+    between_s = mean_size * mean_h * 3600 / (load * len(bays))
+    at_s = np.cumsum(rng.exponential(between_s, size=gangs))
+    return Case(
+        f"lingjun load {load:g}",
+        bays,
+        submitted(
+            (str(number), float(at_s[number]), Shape(pods=int(sizes[number]), milli=8 * WHOLE, apart=True), "",
+             float(durations_s[number]), {})
+            for number in range(gangs)
+        ),
+    )  # fmt: skip
+
+
+def folders_missing(traces: Path, names: Iterable[str]) -> Iterator[str]:
+    """Which of these folders are not there."""
+    return (name for name in names if not (traces / name).is_dir())
