@@ -256,7 +256,7 @@ class UseView(Wire):
     from_at: datetime
     until_at: datetime  # up to where it is counted
     accelerator_s: float  # over all its accelerators
-    held_s: float = 0.0  # of it, how much somebody had
+    held_s: float = 0.0  # of it, how much customers had: the platform's own tests are nobody's use
     seen_s: float  # how much of that samples cover: figures below speak of it alone
     util_pct: float | None = None  # mean over what is seen; None: nothing said it
     mem_used_max_b: float | None = None  # the most on one accelerator

@@ -319,27 +319,34 @@ WHERE accelerator_no = %(no)s AND hour = %(hour)s AND revision = %(seen)s
 SPANS = """
 SELECT d.accelerator_no, a.serial, a.node_id, a.round_id, l.lease_id, l.run_id, l.tenant_id, l.project_id,
   greatest(l.observed_from, l.granted_at) AS from_at,
-  least(l.observed_until, l.ends_at, l.released_at) AS until_at, l.state = 'released' AS released
+  least(l.observed_until, l.ends_at, l.released_at) AS until_at, l.state = 'released' AS released,
+  (SELECT house FROM tenants t WHERE t.tenant_id = l.tenant_id) AS house
 FROM lease_accelerators d JOIN leases l USING (lease_id) JOIN accelerators a USING (accelerator_no)
 WHERE l.observed_from IS NOT NULL
 """
 SUBJECTS: Mapping[str, str] = {
     "run": "coalesce(u.run_id, '')",
     "tenant": "coalesce(u.tenant_id, '')",
+    "lease": "coalesce(u.lease_id, '')",
     "round": "coalesce(u.round_id, '')",
     "node": "u.node_id",
     "accelerator": "a.accelerator_id",
 }
+OWNERS = ("run", "tenant", "lease")  # subjects that hold accelerators; the others are held
 LABELS: Mapping[str, str] = {
     "run": "SELECT run_id AS id, name AS label FROM runs WHERE run_id = ANY(%s)",
     "tenant": "SELECT tenant_id AS id, name AS label FROM tenants WHERE tenant_id = ANY(%s)",
+    "lease": "SELECT lease_id AS id, n.name AS label FROM leases JOIN nodes n USING (node_id)"
+    " WHERE lease_id = ANY(%s)",
     "round": "SELECT id, id AS label FROM unnest(%s::text[]) AS id",
     "node": "SELECT node_id AS id, name AS label FROM nodes WHERE node_id = ANY(%s)",
     "accelerator": "SELECT accelerator_id AS id, model || ' ' || serial AS label FROM accelerators"
     " WHERE accelerator_id = ANY(%s)",
 }
 CLOSED = """
-SELECT {subject} AS subject, sum(ms)::bigint AS ms, sum(ms) FILTER (WHERE u.lease_id IS NOT NULL)::bigint AS held_ms,
+SELECT {subject} AS subject, sum(ms)::bigint AS ms,
+  sum(ms) FILTER (WHERE u.lease_id IS NOT NULL AND u.tenant_id IS DISTINCT FROM
+    (SELECT tenant_id FROM tenants WHERE house))::bigint AS held_ms,
   sum(u.seen_ms)::bigint AS seen_ms, sum(u.seen_ms) FILTER (WHERE u.util_pct IS NOT NULL)::bigint AS util_seen_ms,
   sum(u.util_pct * u.seen_ms) AS util_pct_ms, max(u.mem_used_max_b) AS mem_used_max_b,
   sum(u.energy_mj)::bigint AS energy_mj, array_agg(DISTINCT u.energy_origin) AS origins,
@@ -499,17 +506,22 @@ class Uses:
     async def use_of_run(self, scope: Scope, run_id: str) -> Row:
         """All that a run had, the open hour with it. Raises NotFound."""
         async with self._truth.transaction(scope) as session:
-            run = await fetch_one(session, "SELECT name, submitted_at FROM runs WHERE run_id = %s", (run_id,))
+            run = await fetch_one(
+                session,
+                "SELECT name, least(submitted_at, (SELECT min(granted_at) FROM leases WHERE run_id = r.run_id)) AS since"
+                " FROM runs r WHERE run_id = %s",
+                (run_id,),
+            )
         if run is None:
             raise NotFound("run", run_id)
-        rows = await self.uses(scope, by="run", subject=run_id, from_at=run["submitted_at"])
-        return rows[0] if rows else _view(run_id, run["name"], _Sum(), run["submitted_at"], None)
+        rows = await self.uses(scope, by="run", subject=run_id, from_at=run["since"])
+        return rows[0] if rows else _view(run_id, run["name"], _Sum(), run["since"], None)
 
     async def uses(
         self, scope: Scope, *, by: str, subject: str | None = None, from_at: datetime | None = None,
         until_at: datetime | None = None,
     ) -> list[Row]:  # fmt: skip
-        """By run, tenant, round, node or accelerator, most energy first; without instants the last day.
+        """By run, tenant, lease, round, node or accelerator, most energy first; without instants the last day.
 
         Whole hours: the one that `from_at` falls into counts in full. Hours that are not closed are reckoned now. Time
         that nobody held is the subject "" where subjects are owners, and the platform's alone to see.
@@ -551,7 +563,7 @@ class Uses:
             devices = await self._open_devices(session, scope, spans, by=by, subject=subject)
         begins = {row["accelerator_no"]: max(row["closed_until"] or since, since) for row in devices}
         devices = [row for row in devices if begins[row["accelerator_no"]] < until]
-        if by in ("run", "tenant") and subject is not None:  # only what of it is theirs
+        if by in OWNERS and subject is not None:  # only what of it is theirs
             own = {
                 row["accelerator_no"] for row in spans
                 if row[f"{by}_id"] == subject and row["until_at"] > begins.get(row["accelerator_no"], until)
@@ -573,7 +585,10 @@ class Uses:
                 key = _subject(by, row, owners.get(use.owner or ""))
                 if (subject is None or key == subject) and (use.owner is not None or scope.tenant_id is None):
                     sums.setdefault(key, _Sum()).add(
-                        tally_of(use), _at(use.from_ms), _at(use.until_ms), is_open=True
+                        tally_of(use, held=_is_held(owners.get(use.owner or ""))),
+                        _at(use.from_ms),
+                        _at(use.until_ms),
+                        is_open=True,
                     )
         return missing
 
@@ -589,7 +604,7 @@ class Uses:
             " WHERE u.accelerator_no = a.accelerator_no AND u.revision > 0), a.installed_at) AS closed_until"
             " FROM accelerators a WHERE (a.state = 'in_service' OR a.accelerator_no = ANY(%(leased)s))"
             " AND (%(mine)s::bigint[] IS NULL OR a.accelerator_no = ANY(%(mine)s))"
-            " AND (%(subject)s::text IS NULL OR %(by)s IN ('run', 'tenant')"
+            " AND (%(subject)s::text IS NULL OR %(by)s IN ('run', 'tenant', 'lease')"
             " OR (%(by)s = 'node' AND a.node_id = %(subject)s)"
             " OR (%(by)s = 'round' AND coalesce(a.round_id, '') = %(subject)s)"
             " OR (%(by)s = 'accelerator' AND a.accelerator_id = %(subject)s))",
@@ -662,8 +677,13 @@ def _span(row: Row) -> Span | None:
     return Span(owner=row["lease_id"], from_ms=begin, until_ms=end) if begin < end else None
 
 
+def _is_held(lease: Row | None) -> bool:
+    """Whether somebody had it; the platform's own tests are nobody's use."""
+    return lease is not None and not lease["house"]
+
+
 def _subject(by: str, device: Row, lease: Row | None) -> str:
-    if by in ("run", "tenant"):
+    if by in OWNERS:
         return str(lease[f"{by}_id"]) if lease is not None else ""
     return str(device[{"round": "round_id", "node": "node_id", "accelerator": "accelerator_id"}[by]] or "")
 

@@ -20,7 +20,7 @@ class Tally:
     """Sums over uses of any number of accelerators."""
 
     ms: int = 0
-    held_ms: int = 0  # of it by somebody
+    held_ms: int = 0  # of it by customers: the platform's own tests are nobody's use
     seen_ms: int = 0
     util_seen_ms: int = 0  # over which utilisation is known
     util_pct_ms: float = 0.0  # utilisation × that time
@@ -53,12 +53,12 @@ class Tally:
         return None if self.energy_mj is None else self.energy_mj / MJ_A_WH
 
 
-def tally_of(use: Use) -> Tally:
-    """One use. Its utilisation counts for the time that samples cover."""
+def tally_of(use: Use, *, held: bool) -> Tally:
+    """One use; `held`: whether it counts as somebody's. Its utilisation counts for the time that samples cover."""
     ms = use.until_ms - use.from_ms
     return Tally(
         ms=ms,
-        held_ms=ms if use.owner is not None else 0,
+        held_ms=ms if held else 0,
         seen_ms=use.seen_ms,
         util_seen_ms=use.seen_ms if use.util_pct is not None else 0,
         util_pct_ms=use.util_pct * use.seen_ms if use.util_pct is not None else 0.0,
