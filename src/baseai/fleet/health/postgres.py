@@ -713,7 +713,7 @@ class PostgresHealth:
                 " OR (%s AND r.ended_at > now() - make_interval(days => %s)) ORDER BY r.opened_at, r.repair_id",
                 (everything, SHOWN_DAYS),
             )
-        return [dict(row) for row in rows]
+        return [_repair_view(row) for row in rows]
 
     async def settle_repair(self, repair_id: str, verb: str, *, actor: str, reason: str | None) -> Row:
         """A person's word about a repair. Raises NotFound, Conflict."""
@@ -743,7 +743,7 @@ class PostgresHealth:
                 (repair_id,),
             )
         assert after is not None
-        return dict(after)
+        return _repair_view(after)
 
     async def acknowledge(self, evidence_id: str, *, actor: str) -> Row:
         """A person sees to it: it asks for nothing by itself any more. Raises NotFound, Conflict."""
@@ -834,7 +834,7 @@ class PostgresHealth:
                     if subject.node_id == row["node_id"] and subject.serial is not None
                 ],
                 "evidence": [self._evidence_view(each) for each in by_node.get(row["node_id"], ())],
-                "repairs": [dict(each) for each in repairs if each["node_id"] == row["node_id"]],
+                "repairs": [_repair_view(each) for each in repairs if each["node_id"] == row["node_id"]],
             }
             for row in nodes
         ]
@@ -878,6 +878,10 @@ def _verdict_view(verdict: Verdict) -> Row:
         "since": worst.since if worst else None,
         "sentence": worst.sentence if worst else None,
     }
+
+
+def _repair_view(row: Mapping[str, Any]) -> Row:
+    return {**row, "rule": row["rule_id"]}
 
 
 def _evidence(row: Mapping[str, Any]) -> Evidence:
