@@ -162,7 +162,7 @@ async def test_runs_and_nobody_add_up_to_the_counter_over_closed_and_open_hours(
     assert {row["subject"]: round(row["energy_wh"], 6) for row in by_run} == {
         "run_a": 150.0, "run_b": 150.0, "": 50.0,
     }  # fmt: skip
-    for by in ("tenant", "round", "node", "accelerator"):
+    for by in ("tenant", "lease", "round", "node", "accelerator"):
         found = await yard.uses.uses(PLATFORM, by=by, from_at=begin)
         assert sum(row["energy_wh"] for row in found) == pytest.approx(350.0), by
     assert [row["open"] for row in by_run] == [False, True, True]
@@ -179,6 +179,18 @@ async def test_a_run_sees_what_it_used_while_it_runs(yard: Yard) -> None:
     assert view["accelerator_s"] == pytest.approx(600, abs=1)
     assert view["energy_wh"] == pytest.approx(100 / 6, rel=0.1)
     assert view["util_pct"] == pytest.approx(50)
+
+
+async def test_the_lease_of_a_run_that_goes_on_has_what_the_run_has(yard: Yard) -> None:
+    now = await yard.now()
+    await lease(yard.truth, "run_a", (now - 10 * MINUTE, now))
+    await yard.told(now - 20 * MINUTE, now)
+    run = await yard.uses.use_of_run(ONE, "run_a")
+    [row] = await yard.rows("SELECT lease_id FROM leases WHERE run_id = 'run_a'")
+    [own] = await yard.uses.uses(ONE, by="lease", subject=row["lease_id"], from_at=now - 10 * MINUTE)
+    assert (own["label"], own["util_pct"]) == ("n1", run["util_pct"])
+    assert own["energy_wh"] == pytest.approx(run["energy_wh"], rel=0.02)
+    assert await yard.uses.uses(ONE, by="lease", subject="lea_of_nobody", from_at=now - 10 * MINUTE) == []
 
 
 async def test_a_run_without_a_lease_used_nothing(yard: Yard) -> None:

@@ -239,8 +239,8 @@ class Platform:
             raise NotFound("use", run_id)
         return self.use
 
-    async def uses(self, scope: Scope, **_: Any) -> Sequence[Row]:
-        return []
+    async def uses(self, scope: Scope, *, by: str, subject: str | None = None, **_: Any) -> Sequence[Row]:
+        return [{**self.use, "subject": subject, "label": "node-a"}] if self.use and by == "lease" else []
 
     async def collectors(self, scope: Scope, node_id: str) -> Sequence[Row]:
         return self.collector_rows

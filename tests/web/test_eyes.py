@@ -101,7 +101,8 @@ async def test_a_run_shows_what_it_used_and_how_that_is_known() -> None:
     use = {
         "subject": RUN, "label": "train-gpt", "accelerator_s": 160.0, "seen_s": 120.0, "util_pct": 61.25,
         "mem_used_max_b": 1.5 * 2**30, "energy_wh": 0.42, "energy_origin": "estimated", "throttled_s": 12.0,
-        "methods": ["whole device"], "open": True,
+        "methods": ["whole device"], "open": True, "missing": None,
+        "from_at": datetime(2026, 11, 22, 15, tzinfo=UTC), "until_at": datetime(2026, 11, 22, 15, 2, 40, tzinfo=UTC),
     }  # fmt: skip
     async with browser(measured(use=use)) as client:
         text = (await client.get(f"/runs/{RUN}")).text
@@ -113,6 +114,7 @@ async def test_a_run_shows_what_it_used_and_how_that_is_known() -> None:
         "75.0 %",
         "whole device",
         "open hour",
+        "By lease",
         'data-plot="util_pct"',
     ):
         assert shown in text, shown

@@ -75,7 +75,7 @@ class Uses(Protocol):
         self, scope: Scope, *, by: str, subject: str | None = None, from_at: datetime | None = None,
         until_at: datetime | None = None,
     ) -> Sequence[Row]:  # fmt: skip
-        """By run, tenant, round, node or accelerator; without instants the last day."""
+        """By run, tenant, lease, round, node or accelerator; without instants the last day."""
 
     async def collectors(self, scope: Scope, node_id: str) -> Sequence[Row]:
         """How a node's collectors fare: rows with the fields of CollectorView."""

@@ -29,8 +29,9 @@ from baseai.web.visit import Visit
 
 Facts = dict[str, Any]
 Asked = Callable[[], Awaitable[Facts]]
-USE_KEPT_S = 5.0  # what a run used is not counted anew within this time
+USE_KEPT_S = 10.0  # what a run used is not counted anew within this time
 USES_KEPT = 256
+PARTS_MAX = 12  # leases of one run that are counted apart, the newest
 TABLES_EVERY_S = 5.0
 RUN_EVERY_S = 10.0  # charts of a run are drawn anew no more often
 
@@ -240,21 +241,32 @@ class Eyes:
 
     # ---- a run
 
-    async def use_of_run(self, visit: Visit, run_id: str) -> Row | None:
-        """What a run had of its accelerators; None where nobody counts, or the samples cannot be asked now."""
+    async def use_of_run(self, visit: Visit, run_id: str, leases: Sequence[Row]) -> Row | None:
+        """What a run had of its accelerators, and `parts` by lease; None where nobody counts or can tell it now."""
         if self._doors.uses is None:
             return None
         key = (visit.scope.tenant_id, run_id)
         kept = self._uses.get(key)
         if kept is None or time.monotonic() - kept[0] > USE_KEPT_S:
-            try:
-                kept = (time.monotonic(), await self._doors.uses.use_of_run(visit.scope, run_id))
-            except (StoreAway, NotFound):
-                kept = (time.monotonic(), None)
             if len(self._uses) >= USES_KEPT:
                 self._uses.clear()
-            self._uses[key] = kept
+            kept = self._uses[key] = (time.monotonic(), await self._counted(visit, run_id, leases))
         return kept[1]
+
+    async def _counted(self, visit: Visit, run_id: str, leases: Sequence[Row]) -> Row | None:
+        assert self._doors.uses is not None
+        try:
+            total = await self._doors.uses.use_of_run(visit.scope, run_id)
+            parts = [
+                (await self._doors.uses.uses(
+                    visit.scope, by="lease", subject=lease["lease_id"], from_at=lease["granted_at"],
+                    until_at=lease["released_at"],
+                ), lease)
+                for lease in leases[-PARTS_MAX:]
+            ]  # fmt: skip
+        except (StoreAway, NotFound):
+            return None
+        return {**total, "parts": [{**row, "lease": lease} for rows, lease in parts for row in rows]}
 
     async def run_series(self, visit: Visit, run_id: str) -> Facts:
         """Raises NotFound, also for another tenant's; StoreAway."""

@@ -253,7 +253,7 @@ class Pages:
             "run": run, "leases": detail["leases"], "events": detail["events"], "checkpoints": detail["checkpoints"],
             "money": money, "curve": curve, "progress": progress, "result": run["result"] or {},
             "remaining_s": story.remaining_s(run, points), "ended": run["state"] in story.LIVE_ENDS,
-            "use": await self.eyes.use_of_run(visit, run_id), "measures": self.doors.eyes is not None,
+            "use": await self.eyes.use_of_run(visit, run_id, detail["leases"]), "measures": self.doors.eyes is not None,
         }  # fmt: skip
 
     async def books(self, visit: Visit) -> Facts:

@@ -288,10 +288,17 @@ class Panels:
                     **_axes(plot),
                     "ts": ts,
                     "lines": [
-                        {"name": name, "label": words[name], "values": values, "gaps": []}
+                        {
+                            "name": name,
+                            "label": words[name],
+                            "values": values,
+                            "gaps": [],
+                            "edge": name != "mean",
+                        }
                         for name, values in lines.items()
                     ],
                     "bands": [],
+                    "area": [3, 2],  # filled between the highest and the lowest, counted from 1
                     "origins": origins.get(plot.name, []),
                 }
         first = min((each.from_ms for each in held), default=now_ms)

@@ -60,7 +60,7 @@
 
   // ---- where cells stand
 
-  const MOST_HEIGHT = () => Math.max(240, Math.min(660, window.innerHeight - 300));
+  const heightMost = () => Math.max(240, Math.min(660, window.innerHeight - (canvas.getBoundingClientRect().top + window.scrollY) - 56));
   const lay = (size, width) => {
     const gap = size > 12 ? 2 : 1, pitch = size + gap, between = Math.max(3, Math.round(size * 0.6));
     const x = new Float32Array(plan.serials.length), y = new Float32Array(plan.serials.length);
@@ -97,10 +97,11 @@
   const arrange = () => {
     const width = box.clientWidth - 2;
     // The largest cells with which the whole fleet stands on one screen.
+    const most = heightMost();
     let low = 3, high = plan.serials.length <= 32 ? 64 : 34;
     while (low < high) {
       const middle = Math.ceil((low + high) / 2);
-      if (lay(middle, width).height <= MOST_HEIGHT()) low = middle; else high = middle - 1;
+      if (lay(middle, width).height <= most) low = middle; else high = middle - 1;
     }
     place = lay(low, width);
     canvas.width = Math.round(width * scale());

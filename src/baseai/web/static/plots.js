@@ -18,15 +18,17 @@
   const readTheme = () => {
     paint = {
       soft: token("soft"), rule: token("rule"), ink: token("ink"), bad: token("bad"), warn: token("warn"), plain: token("soft"),
-      badBg: token("bad-bg"), warnBg: token("warn-bg"), lines: [1, 2, 3, 4, 5, 6, 7, 8].map((each) => token(`s${each}`)),
+      badBg: token("bad-bg"), area: token("good-bg"), warnBg: token("warn-bg"), lines: [1, 2, 3, 4, 5, 6, 7, 8].map((each) => token(`s${each}`)),
     };
   };
   const number = (value) => {
     const size = Math.abs(value);
-    return new Intl.NumberFormat(words.lang, { maximumFractionDigits: size >= 100 ? 0 : size >= 1 ? 1 : 3 }).format(value);
+    const digits = size >= 1 || size === 0 ? { maximumFractionDigits: size >= 100 ? 0 : 1 } : { maximumSignificantDigits: 2 };
+    return new Intl.NumberFormat(words.lang, digits).format(value);
   };
   const clock = (options) => new Intl.DateTimeFormat(words.lang, { timeZone: words.zone, hour12: false, ...options });
   const hours = clock({ hour: "2-digit", minute: "2-digit" });
+  const shortly = clock({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
   const seconds = clock({ day: "2-digit", month: "2-digit", hour: "2-digit", minute: "2-digit", second: "2-digit" });
   const days = clock({ day: "2-digit", month: "2-digit", hour: "2-digit", minute: "2-digit" });
   const at = (format, ts) => format.format(new Date(ts * 1000));
@@ -80,9 +82,9 @@
   const make = (name, told, host) => {
     const series = told.lines.map((line, order) => ({
       label: line.label,
-      stroke: paint.lines[order % paint.lines.length],
-      width: 1.8,
-      dash: DASHES[Math.floor(order / paint.lines.length) % 4] || [],
+      stroke: line.edge ? paint.soft : paint.lines[order % paint.lines.length],
+      width: line.edge ? 1 : 1.8,
+      dash: line.edge ? [3, 3] : DASHES[Math.floor(order / paint.lines.length) % 4] || [],
       points: { show: false },
       spanGaps: false,
       value: (chart, value, number_, index) => {
@@ -92,15 +94,16 @@
       },
     }));
     const axis = { stroke: paint.soft, grid: { stroke: paint.rule, width: 1 }, ticks: { stroke: paint.rule, width: 1, size: 5 }, font: "11px system-ui, sans-serif" };
-    const wide = frame.until - frame.from > 86400 * 1.5;
+    const labels = () => (frame.until - frame.from > 86400 * 1.5 ? days : frame.until - frame.from < 600 ? shortly : hours);
     const chart = new uPlot({
       width: Math.max(200, host.clientWidth), height: HEIGHT, cursor: { sync: { key: "time" }, drag: { x: true, y: false, setScale: true }, points: { size: 6 } },
       scales: { x: { time: true, range: (own, low, high) => (zoomed ? [low, high] : [frame.from, frame.until]) }, y: { range: range(told) } },
       axes: [
-        { ...axis, space: 70, size: 30, values: (own, splits) => splits.map((ts) => (wide ? at(days, ts).replace(",", "") : at(hours, ts))) },
+        { ...axis, space: 70, size: 30, values: (own, splits) => splits.map((ts) => at(labels(), ts).replace(",", "")) },
         { ...axis, size: 52, values: (own, splits) => splits.map(number) },
       ],
       series: [{ label: words.time, value: (own, ts) => (ts === null ? at(seconds, frame.until) : at(seconds, ts)) }, ...series],
+      bands: told.area ? [{ series: told.area, fill: paint.area }] : undefined,
       hooks: {
         init: [(own) => { own.root.dataset.name = name; }],
         drawClear: [behind],
