@@ -1,5 +1,6 @@
 """The pages over the real views: rows of a real PostgreSQL have what every page reads."""
 
+import json
 from dataclasses import replace
 
 import httpx
@@ -95,10 +96,13 @@ async def test_every_page_reads_real_rows(truth: Truth) -> None:
             f"/runs/{RUN}",
             "/runs/run_waiting",
             "/offers",
+            "/accelerators/slot-0",
+            "/fleet/plan",
         ):
             answer = await client.get(path)
             assert answer.status_code == 200, (path, answer.text)
             shown[path] = answer.text
+        assert (await client.get("/accelerators/slot-9")).status_code == 404
         platform.holder = holder(Role.CUSTOMER, "ten_b")
         assert (await client.get(f"/runs/{RUN}")).status_code == 404
         assert "hello" not in (await client.get("/runs")).text
@@ -106,5 +110,10 @@ async def test_every_page_reads_real_rows(truth: Truth) -> None:
     assert "<b>1</b> / 2" in shown["/fleet"]
     assert "slot-1" in shown["/nodes/node-a"]
     assert "without the model: 1" in shown["/queue"]
+    assert f'<a href="/runs/{RUN}">hello</a>' in shown["/accelerators/slot-0"]
+    plan = json.loads(shown["/fleet/plan"])
+    assert (plan["serials"], plan["holder"]) == (["slot-0", "slot-1"], [2, 0])
+    assert plan["holders"] == [[RUN, "hello", "acme"]]
+    assert plan["blocks"] == [["local", "node-a", False, [["node-a", 2]]]]
     for part in ("slot-0", '<svg class="chart"', "step-25", "began to run", "its processes started"):
         assert part in shown[f"/runs/{RUN}"], part
