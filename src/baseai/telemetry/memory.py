@@ -172,19 +172,18 @@ class MemoryStore:
         """Nothing to do: every question is worked out from rows."""
 
     def expire(self, *, now_ms: int, retention: Retention) -> int:
-        """The hours that no tier keeps any longer go; until then rows stand in for their rollups."""
-        for tier, floor in floors(now_ms, retention).items():
-            self._held_from[tier] = max(self._held_from[tier], floor)
+        """How many tiers begin later now. Rows stand in for their rollups and go when no tier needs them."""
+        reached = {
+            tier: floor for tier, floor in floors(now_ms, retention).items() if floor > self._held_from[tier]
+        }
+        self._held_from |= reached
         gone = min(self._held_from.values())
-        forgotten = 0
         for of_family in self._rows.values():
             for of_key in of_family.values():
                 newest = max(of_key)
-                old = [at for at in of_key if at < gone and at != newest]
-                forgotten += len(old)
-                for at in old:
+                for at in [at for at in of_key if at < gone and at != newest]:
                     del of_key[at]
-        return forgotten
+        return len(reached)
 
     def close(self) -> None:
         """Nothing to let go."""

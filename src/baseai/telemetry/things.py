@@ -13,7 +13,7 @@ from baseai.telemetry.field import Family, State
 from baseai.telemetry.ring import Ring
 from baseai.telemetry.rollup import Cells, codes_of
 from baseai.telemetry.rows import Rows
-from baseai.telemetry.store import Place
+from baseai.telemetry.store import By, Place
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,6 +37,7 @@ class Things:
     open_rows: dict[int, int] = field(default_factory=dict)  # hour → rows that no sealed file has
     changed: set[int] = field(default_factory=set)  # things to be written again
     patterns_kept: int = 0
+    grouped: dict[By, tuple[list[str], NDArray[np.int32]]] = field(default_factory=dict)
 
     def number(self, key: str) -> int:
         thing = self.numbers.get(key)
@@ -48,11 +49,34 @@ class Things:
             self.sources.append({})
             self.sender.append(-1)
             self.born_ms.append(2**62)
-            self.changed.add(thing)
+            self.moved(thing)
         return thing
 
     def place(self, thing: int) -> Place:
         return self.told[thing] or self.seen[thing] or Place(node_id="", site="")
+
+    def groups(self, by: By) -> tuple[list[str], NDArray[np.int32]]:
+        """The names of all groups, sorted, and by thing the place of its group's name. Remembered until things move."""
+        found = self.grouped.get(by)
+        if found is None:
+            of_thing = [self._group(thing, by) for thing in range(len(self.keys))]
+            names = sorted(set(of_thing))
+            place = {name: number for number, name in enumerate(names)}
+            found = self.grouped[by] = names, np.array([place[name] for name in of_thing], dtype=np.int32)
+        return found
+
+    def _group(self, thing: int, by: By) -> str:
+        if by is By.FLEET:
+            return "fleet"
+        if by is By.KEY:
+            return self.keys[thing]
+        place = self.place(thing)
+        return place.site if by is By.SITE else place.model if by is By.MODEL else place.node_id
+
+    def moved(self, thing: int) -> None:
+        """Note that something was learned of a thing that has to be written down."""
+        self.changed.add(thing)
+        self.grouped.clear()
 
     def pattern(self, codes: bytes) -> int:
         number = self.patterns.get(codes)

@@ -25,6 +25,7 @@ class Journal:
         self._lasts: dict[Path, int] = {}  # closed and open files → their last number
         self._path = folder
         folder.mkdir(exist_ok=True)
+        self._files = max((int(path.stem) for path in folder.glob("*.log")), default=0)
 
     def entries(self) -> Iterator[tuple[int, Batch | Told]]:
         """All that was acknowledged, in order."""
@@ -44,7 +45,7 @@ class Journal:
     def write(self, data: bytes, last: int) -> None:
         """Append and wait for the disk. Raises OSError with nothing of it left behind."""
         if self._file < 0:
-            self._open(last)
+            self._open()
         try:
             written = 0
             while written < len(data):
@@ -56,8 +57,9 @@ class Journal:
         self._end += len(data)
         self._lasts[self._path] = last
 
-    def _open(self, number: int) -> None:
-        self._path = self._folder / f"{number:020d}.log"
+    def _open(self) -> None:
+        self._files += 1
+        self._path = self._folder / f"{self._files:012d}.log"
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         self._end = 0
         sync_folder(self._folder)

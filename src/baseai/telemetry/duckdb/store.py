@@ -365,14 +365,14 @@ class DuckStore:
                 things.sender[thing] = mark
                 things.seen[thing] = place
                 things.sources[thing] = things.sources[thing] | dict(batch.sources)
-                things.changed.add(thing)
+                things.moved(thing)
 
     def _take_in_places(self, told: Told) -> None:
         things = self._of(FAMILIES[told.family])
         for key, place in told.places.items():
             thing = things.number(key)
             things.told[thing] = place
-            things.changed.add(thing)
+            things.moved(thing)
         things.ring.reach(len(things.keys))
 
     # ---- into the database
@@ -717,17 +717,17 @@ class DuckStore:
         column, kind = family.index[field], family[field].kind
         asked = buckets_of(from_ms, until_ms, points_max, self._held_from)
         with self._lock:
-            wanted = (
-                things.numbers.values()
-                if keys is None
-                else {things.numbers[key] for key in keys if key in things.numbers}
-            )
-            numbers = np.array(sorted(wanted), dtype=np.int32)
-            names = [_group(things, thing, by) for thing in numbers.tolist()]
+            groups, of_thing = things.groups(by)
             everything = len(things.keys)
-        groups = sorted(set(names))
-        place = {name: number for number, name in enumerate(groups)}
-        group_of = np.array([place[name] for name in names], dtype=np.int32)
+            if keys is None:
+                numbers = np.arange(everything, dtype=np.int32)
+            else:
+                asked_for = {things.numbers[key] for key in keys if key in things.numbers}
+                numbers = np.array(sorted(asked_for), dtype=np.int32)
+        group_of = of_thing[numbers]
+        if keys is not None:  # then few of the groups
+            places, inverse = np.unique(group_of, return_inverse=True)
+            groups, group_of = [groups[place] for place in places.tolist()], inverse.astype(np.int32)
         line_of = np.full(max(1, everything), -1, dtype=np.int32)
         line_of[numbers] = np.arange(len(numbers), dtype=np.int32)
 
@@ -1028,15 +1028,6 @@ def _held(folder: Path) -> int:
         os.close(handle)
         raise StoreHeld(str(folder)) from why
     return handle
-
-
-def _group(things: Things, thing: int, by: By) -> str:
-    if by is By.FLEET:
-        return "fleet"
-    if by is By.KEY:
-        return things.keys[thing]
-    place = things.place(thing)
-    return place.site if by is By.SITE else place.model if by is By.MODEL else place.node_id
 
 
 def _name(things: NDArray[np.int32], at_ms: NDArray[np.int64]) -> NDArray[np.int64]:
