@@ -2,16 +2,21 @@
 
 import numpy as np
 
-from baseai.scheduling.gang import Gang
-from baseai.scheduling.hall import Hall, Spots
+from baseai.scheduling.gang import WHOLE, Gang
+from baseai.scheduling.hall import Hall, Spot, Spots
 from baseai.scheduling.policy.ranking import ranked
 
 
 class Random:
-    """Rows in an order drawn for each gang; a share goes to any accelerator that holds it, not to the tightest."""
+    """Rows in an order drawn for each gang; a share of a gang of one goes to any accelerator that holds it."""
 
     def __init__(self, hall: Hall, rng: np.random.Generator) -> None:
         self._rng = rng
 
     def place(self, gang: Gang, hall: Hall) -> Spots | None:
-        return ranked(hall, gang.shape, self._rng.permutation)
+        shape = gang.shape
+        spots = ranked(hall, shape, self._rng.permutation)
+        if spots is not None and shape.pods == 1 and 0 < shape.milli < WHOLE:
+            row = spots[0].row
+            return (Spot(row, (int(self._rng.choice((hall.free[row] >= shape.milli).nonzero()[0])),)),)
+        return spots
