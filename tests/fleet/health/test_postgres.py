@@ -329,6 +329,25 @@ async def test_a_node_that_went_down_under_many_is_one_incident(yard: Yard) -> N
     assert await yard.state(node_id) == "ready"
 
 
+async def test_a_failed_test_is_evidence_and_its_repair_is_opened(yard: Yard) -> None:
+    node_id = await yard.join("gpu-07")
+    await yard.fleet.steer("gpu-07", NodeEvent.DRAIN, actor="ana", reason=None)
+    await yard.fleet.steer("gpu-07", NodeEvent.REPAIR, actor="ana", reason=None)
+    await yard.judge()
+    assert await yard.health.repairs(OPERATOR) == [], "what an operator repairs by hand is hers"
+    await yard.write(
+        "INSERT INTO events (subject_kind, subject_id, event, actor, sentence) VALUES ('node', %s, 'burn_in_failed',"
+        " 'platform', 'gemm bf16 of acc_1: 3 products came out wrong')", node_id,
+    )  # fmt: skip
+    await yard.judge()
+    [repair] = await yard.health.repairs(OPERATOR)
+    assert (repair["rule"], repair["step"]) == ("test_wrong", "rma")
+    assert (await yard.judge()).new == 0
+    await yard.health.settle_repair(repair["repair_id"], "done", actor="ana", reason="replaced")
+    await yard.judge()
+    assert await yard.state(node_id) == "verifying"
+
+
 async def test_a_device_that_its_node_no_longer_finds(yard: Yard) -> None:
     node_id = await yard.join("gpu-07")
     await yard.fleet.learn(node_id, machine("gpu-07", 7))
@@ -404,6 +423,7 @@ async def test_a_controller_that_starts_anew_goes_on_where_the_other_died(yard: 
 
 async def test_two_that_judge_at_once_open_one_repair(yard: Yard) -> None:
     node_id = await yard.join("gpu-07")
+    await yard.lease(node_id, "gpu-07/0")
     await yard.say(node_id, "xid", "gpu-07/0", code=95)
     other = PostgresHealth(yard.truth, POLICY)
     await asyncio.gather(yard.judge(), other.judge(None))

@@ -35,7 +35,7 @@ from baseai.fleet.health.repair import (
 )
 from baseai.fleet.health.repair import moved as repair_moved
 from baseai.fleet.health.rule import Policy
-from baseai.fleet.health.scan import Memory, scan
+from baseai.fleet.health.scan import Memory, Scanned, scan
 from baseai.fleet.health.verdict import Sign, Verdict, node_verdict, verdicts_of, weigh
 from baseai.fleet.node import Health, NodeEvent, NodeState, moved
 from baseai.ground.fault import Conflict, NotFound
@@ -49,6 +49,7 @@ from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
 log = logging.getLogger(__name__)
 
 ACTOR = "health"
+JUDGE_LOCK = 0x6A756467  # "judg"
 HEALTH = Scope(tenant_id=None, actor=ACTOR)
 SHOWN_DAYS = 30
 WITNESSES_A_TICK = 5_000
@@ -119,39 +120,49 @@ class PostgresHealth:
     async def judge(self, store: AskedStore | None) -> Judged:
         """One tick: read, find, weigh, decide, do. Doing it twice is the same as once."""
         latest, unjudged = await _newest(store)
+        # One judges at a time, from the evidence to the last move: what another did meanwhile is then known.
+        async with self._truth.transaction(HEALTH) as alone:
+            await alone.execute("SELECT pg_advisory_xact_lock(%s)", (JUDGE_LOCK,))
+            return await self._judge(latest, unjudged)
+
+    async def _judge(self, latest: Mapping[str, Latest], unjudged: str | None) -> Judged:
         now = await self._now()
         known = await self._evidence(now)
-        scans = {}
-        found: list[Finding] = []
-        ceased: list[tuple[str, str]] = []
-        if latest:
-            groups = await self._groups()
-            standing: dict[str, set[str]] = {}
-            for each in known:
-                if each.ended_at is None:
-                    standing.setdefault(each.rule_id, set()).add(each.subject.key)
-            for name, rows in latest.items():
-                scans[name] = scan(
-                    self._policy,
-                    self._memory.get(name, Memory()),
-                    rows,
-                    standing=standing,
-                    groups=groups,
-                    now_ms=int(now.timestamp() * 1000),
-                )
-                found += scans[name].found
-                ceased += scans[name].ceased
+        scans = await self._scan(latest, known, now)
+        found = [each for scanned in scans.values() for each in scanned.found]
+        ceased = [each for scanned in scans.values() for each in scanned.ceased]
         known, new = await self._write_down(now, known, found, ceased, unjudged)
         self._memory.update({name: scanned.memory for name, scanned in scans.items()})
-        self._latest = latest or self._latest
-        signs = weigh(self._policy, known, now)
-        verdicts = verdicts_of(signs)
+        self._latest.update(latest)
+        verdicts = verdicts_of(weigh(self._policy, known, now))
         await self._tell_verdicts(verdicts, now)
         moves = course(*await self._cases(verdicts, now), limits=self._policy.limits, now=now)
         done = [move for move in moves if await self._do(move)]
         await self._tell_held({move.node_id: move.why for move in moves if isinstance(move, Hold)})
         await self._read_after(now)
         return Judged(new=new, moves=tuple(done), unjudged=unjudged)
+
+    async def _scan(
+        self, latest: Mapping[str, Latest], known: Sequence[Evidence], now: datetime
+    ) -> dict[str, Scanned]:
+        if not latest:
+            return {}
+        groups = await self._groups()
+        standing: dict[str, set[str]] = {}
+        for each in known:
+            if each.ended_at is None:
+                standing.setdefault(each.rule_id, set()).add(each.subject.key)
+        return {
+            name: scan(
+                self._policy,
+                self._memory.get(name, Memory()),
+                rows,
+                standing=standing,
+                groups=groups,
+                now_ms=int(now.timestamp() * 1000),
+            )
+            for name, rows in latest.items()
+        }
 
     async def _now(self) -> datetime:
         async with self._truth.transaction(HEALTH) as session:
@@ -199,13 +210,16 @@ class PostgresHealth:
         """New evidence, what it grew by, and what ended: in one transaction with the witnesses it was made of."""
         async with self._truth.transaction(HEALTH) as session:
             state = await fetch_one(
-                session, "SELECT deaths_until FROM judgements WHERE name = 'health' FOR UPDATE"
+                session,
+                "SELECT deaths_until, tests_until FROM judgements WHERE name = 'health' FOR UPDATE",
             )
             assert state is not None
             found = await self._in_service(session, found)
             found += await self._heard(session)
             found += await self._missing(session, now)
             deaths, until = await self._deaths(session, state["deaths_until"])
+            tested, last_test = await self._tested(session, state["tests_until"])
+            found += tested
             gathered = gather(self._policy, [*found, *deaths], known)
             for each in gathered.new:
                 await self._insert(session, each)
@@ -231,8 +245,8 @@ class PostgresHealth:
                 )
             await session.execute(
                 "UPDATE judgements SET judged_at = CASE WHEN %(why)s::text IS NULL THEN now() ELSE judged_at END,"
-                " unjudged = %(why)s, deaths_until = %(until)s WHERE name = 'health'",
-                {"why": unjudged, "until": until},
+                " unjudged = %(why)s, deaths_until = %(until)s, tests_until = %(tests)s WHERE name = 'health'",
+                {"why": unjudged, "until": until, "tests": last_test},
             )
         return list(by_id.values()), len(gathered.new)
 
@@ -330,6 +344,25 @@ class PostgresHealth:
             )
             for row in rows
         ], last
+
+    async def _tested(self, session: Session, since: int) -> tuple[list[Finding], int]:
+        """Tests of nodes that failed since, as history tells of them, and up to which event it is read."""
+        rows = await fetch_all(
+            session,
+            "SELECT event_no, subject_id, at, sentence FROM events WHERE event_no > %s AND subject_kind = 'node'"
+            " AND event = 'burn_in_failed' ORDER BY event_no",
+            (since,),
+        )
+        found = []
+        for row in rows:
+            witness = Witness(
+                event_id=f"burn-in-{row['event_no']}", at=row["at"], kind="test", key=None, code=None,
+                severity="warning", sentence=row["sentence"] or "a burn-in failed", payload={"source": "burn-in"},
+            )  # fmt: skip
+            finding = finding_of(self._policy, witness, NodeId(row["subject_id"]))
+            if finding is not None:
+                found.append(finding)
+        return found, max([since, *(row["event_no"] for row in rows)])
 
     async def _insert(self, session: Session, each: Evidence) -> None:
         fresh = await fetch_one(

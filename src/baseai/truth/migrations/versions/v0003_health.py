@@ -65,7 +65,8 @@ CREATE TABLE node_health (
   node_id text PRIMARY KEY REFERENCES nodes, since timestamptz NOT NULL DEFAULT now(), sentence text, held text);
 
 CREATE TABLE judgements (
-  name text PRIMARY KEY, judged_at timestamptz, unjudged text, deaths_until timestamptz NOT NULL DEFAULT now());
+  name text PRIMARY KEY, judged_at timestamptz, unjudged text, deaths_until timestamptz NOT NULL DEFAULT now(),
+  tests_until bigint NOT NULL DEFAULT 0); -- the number of the last event about a failed test that was read
 INSERT INTO judgements (name) VALUES ('health');
 
 CREATE TRIGGER repair_moves BEFORE UPDATE OF state ON repairs FOR EACH ROW EXECUTE FUNCTION guard_move('repair');
