@@ -56,6 +56,16 @@ def test_the_curve_and_its_marks_stand_out(theme: str) -> None:
     assert min(contrast(tokens[name], tokens["sheet"]) for name in ("line", "bad", "busy", "soft")) >= 3
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_lines_of_charts_stand_out_and_scales_of_the_map_only_rise(theme: str) -> None:
+    tokens = colours(theme)
+    assert min(contrast(tokens[f"s{number}"], tokens["sheet"]) for number in range(1, 9)) >= 3
+    for scale in ("ramp", "heat"):
+        steps = [contrast(tokens[f"{scale}-{number}"], tokens["sheet"]) for number in range(5)]
+        assert steps == sorted(steps), scale  # more is always further from the ground
+        assert steps[0] > 1.05  # an idle cell is still a cell
+
+
 def test_no_colour_is_written_outside_the_tokens() -> None:
     rules = re.sub(r":root \{.*?\}", "", CSS, flags=re.DOTALL)
     assert re.findall(r"#[0-9a-f]{3,8}\b|rgba?\(", rules) == []
