@@ -120,6 +120,14 @@ async def test_a_node_hears_of_its_repairs_and_says_what_it_may_do(ill: Platform
     assert (repair["state"], repair["outcome"]) == ("done", "the node started anew")
 
 
+async def test_what_stands_is_told_to_a_prometheus(ill: Platform) -> None:
+    answer = await ill.client.get("/metrics", headers={"Authorization": f"Bearer {ill.keys['operator']}"})
+    assert (
+        'baseai_evidence{node="one",serial="",rule="kernel.disk",severity="critical",action="inspect"} 1'
+        in answer.text
+    )
+
+
 def _facts(steps: list[str]) -> dict[str, Any]:
     from tests.api.platform import facts
 

@@ -87,6 +87,17 @@ async def _exposed(doors: Doors, scope: Scope, counted: Mapping[str, int]) -> Ex
     nodes = await doors.views.nodes(scope)
     counts = await doors.views.run_counts(scope)
     collectors = await doors.uses.all_collectors(scope)
+    judged = await doors.fleet_health.nodes_health(scope) if doors.fleet_health is not None else ()
+    evidence = [
+        {"node": node, "serial": serial, "rule": rule, "severity": severity, "action": action}
+        for node, serial, rule, severity, action in sorted(
+            {
+                (row["node"], each["serial"] or "", each["rule"], each["severity"], each["action"])
+                for row in judged
+                for each in row["evidence"]
+            }
+        )
+    ]
     devices = {
         row["serial"]: {
             "serial": row["serial"], "model": row["model"], "node": row["node"], "site": row["site"],
@@ -131,6 +142,11 @@ async def _exposed(doors: Doors, scope: Scope, counted: Mapping[str, int]) -> Ex
                         Counter((r["model"], r["site"], str(bool(r["run_id"])).lower()) for r in installed).items()
                     )
                 ],
+            ),
+            Gauge(
+                name="baseai_evidence",
+                meaning="1 for each rule of health that evidence against a node or accelerator falls under",
+                values=[(labels, 1.0) for labels in evidence],
             ),
             Gauge(
                 name="baseai_collector_ok",
