@@ -508,8 +508,8 @@ class Uses:
         async with self._truth.transaction(scope) as session:
             run = await fetch_one(
                 session,
-                "SELECT name, least(submitted_at, (SELECT min(granted_at) FROM leases WHERE run_id = r.run_id)) AS since"
-                " FROM runs r WHERE run_id = %s",
+                "SELECT name, least(submitted_at, (SELECT min(granted_at) FROM leases l WHERE l.run_id = r.run_id))"
+                " AS since FROM runs r WHERE run_id = %s",
                 (run_id,),
             )
         if run is None:
