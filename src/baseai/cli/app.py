@@ -23,6 +23,7 @@ from baseai.cli.screen import this_screen
 from baseai.cli.status import add_status
 from baseai.cli.telemetry import add_telemetry
 from baseai.cli.tenancy import add_tenancy
+from baseai.cli.twin import add_twin
 
 if TYPE_CHECKING:
     from baseai.catalog.catalog import Catalog
@@ -96,6 +97,7 @@ def build_app(
     if catalog is not None:
         add_catalogue(app, environ, catalog)
     add_telemetry(app, environ)
+    add_twin(app, environ)
     add_status(app, environ)
     return app
 

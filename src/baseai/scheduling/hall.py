@@ -80,7 +80,7 @@ class Hall:
     """Columns over rows; see the head of this file. `hall_of` builds one, `copy` gives one to try things on."""
 
     __slots__ = (
-        "_cpu", "_disk", "_free", "_held", "_largest", "_masks", "_memory", "_ready", "_siblings", "_spare",
+        "_cpu", "_disk", "_emptied", "_free", "_held", "_largest", "_masks", "_memory", "_ready", "_siblings", "_spare",
         "_watchers", "_watts", "_whole", "all_ready", "bays", "countries", "cpu_milli", "devices", "disk_mib",
         "free", "largest", "leaf", "leaves", "memory_mib", "model", "models", "node", "node_ids", "pod", "pods",
         "ready", "site", "sites", "spare", "watts", "whole",
@@ -149,6 +149,7 @@ class Hall:
                 family = (*self._siblings.get(row - 1, (row - 1,)), row)
                 self._siblings.update(dict.fromkeys(family, family))
         self._held: dict[str, Held] = {}
+        self._emptied: Hall | None = None  # the same bays with nothing on them, once somebody has asked
         self._masks: dict[Shape, Bools | None] = {}
         self._watchers: list[set[int]] = []
         for fixed in (self.node, self.model, self.leaf, self.pod, self.site, self.devices):
@@ -178,6 +179,10 @@ class Hall:
     def milli_installed(self) -> int:
         return int(self.devices.sum()) * WHOLE
 
+    @property
+    def size_text(self) -> str:
+        return f"{len(set(self.node_ids)):,} nodes, {int(self.devices.sum()):,} accelerators"
+
     def copy(self) -> "Hall":
         """A hall of its own that stands as this one does. Nobody watches it. O(rows + gangs)."""
         twin = Hall.__new__(Hall)
@@ -189,7 +194,7 @@ class Hall:
         for name in ("_free", "_largest", "_whole", "_spare", "_cpu", "_memory", "_disk", "_watts", "_ready"):
             setattr(twin, name, getattr(self, name).copy())
         twin._held = self._held.copy()
-        twin._watchers = []
+        twin._watchers, twin._emptied = [], self._emptied
         twin._show()
         return twin
 
@@ -304,7 +309,9 @@ class Hall:
 
     def could_ever(self, shape: Shape) -> str:
         """Empty where the gang fits into this hall when nothing is on it, else what there is too little of."""
-        empty = Hall(self.bays) if self._held or not self.all_ready else self
+        empty = self
+        if self._held or not self.all_ready:
+            self._emptied = empty = self._emptied or Hall(self.bays)
         mask = self.permitted(shape)
         fit = np.ones(len(self), dtype=np.bool_) if mask is None else mask.copy()
         if not fit.any():

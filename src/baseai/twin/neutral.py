@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from baseai.ground.fault import Fault
+from baseai.ground.fault import Fault, Refused
 from baseai.scheduling.gang import WHOLE, Gang, Shape
 from baseai.scheduling.hall import Bay, Hall, Spot
 
@@ -35,18 +35,16 @@ WORKLOAD_NEEDS = frozenset({"job_id", "submit_s", "gpu_milli"})
 AMOUNT_MOST = 1 << 53  # beyond it a float no longer counts
 
 
-class BadRow(Fault):
+class BadRow(Refused):
     """A row of a file that cannot be meant."""
 
     def __init__(self, file: str, line: int, field: str, why: str) -> None:
-        super().__init__(file, line, field, why)
+        Fault.__init__(self, file, line, field, why)
         self.file = file
         self.line = line
         self.field = field
         self.why = why
-
-    def __str__(self) -> str:
-        return f"{self.file}, line {self.line}, {self.field}: {self.why}"
+        self.sentence = f"{file}, line {line}, {field}: {why}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
