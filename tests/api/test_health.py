@@ -33,7 +33,7 @@ async def ill(truth: Truth, tmp_path: Path) -> AsyncIterator[Platform]:
             sentence=sentence,
         )
         await platform.rooms.health.witness(platform.node_id, [seen])
-    await platform.rooms.health.judge(None)
+    await platform.rooms.judge.tick(None)
     yield platform
     await platform.close()
 
@@ -79,7 +79,7 @@ async def test_evidence_is_acknowledged_or_cleared(ill: Platform) -> None:
     assert await asked(ill, "POST", "/nodes/one/health/clear", json={"evidence_id": psu}) == {"cleared": 1}
     assert (await ill.ask("POST", f"/evidence/{psu}/acknowledge")).status_code == 409
     assert await asked(ill, "POST", "/nodes/one/health/clear", json={"reason": "all well"}) == {"cleared": 1}
-    await ill.rooms.health.judge(None)
+    await ill.rooms.judge.tick(None)
     assert (await asked(ill, "GET", "/nodes/one/health"))["health"] == "healthy"
 
 

@@ -1,6 +1,8 @@
 """Draining on a real platform: a run is asked for a checkpoint and goes on later, and the node moves on by itself."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 
 from baseai.ground.clock import now_utc
-from tests.scenarios.platform import TINY_GPT, Platform, platform
+from tests.scenarios.platform import ENVIRONMENT, TINY_GPT, Platform, platform
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 EVERY = 100_000  # no checkpoint comes by itself: the only one is the one that was asked for
@@ -86,13 +88,31 @@ def test_a_fault_drains_repairs_and_tests_the_node_by_itself(home: Platform) -> 
     assert (repair["step"], repair["state"], repair["by_agent"]) == ("inspect", "approved", False)
     assert "EDAC MC0: 1 UE" in repair["instructions"]
     assert home.run(run_id)["run"]["state"] == "queued"
-    home.ask("POST", f"/repairs/{repair['repair_id']}/done", {"reason": "module replaced"})
+    shown = terminal(home, "node", "health", "one")
+    assert "kernel.mce" in shown
+    assert repair["instructions"] in shown.replace("\n", " ")
+    assert repair["repair_id"] in terminal(home, "node", "repairs")
+    assert "is done" in terminal(home, "node", "done", repair["repair_id"], "--reason", "module replaced")
     until(lambda: state(home) in ("verifying", "ready"), "its tests begin", home)
     until(lambda: state(home) == "ready", "it is tested and ready again", home, 150)
     check_resumed(home, run_id)
     told = home.ask("GET", "/nodes/one/health")
     assert (told["health"], told["evidence"][0]["ended_by"]) == ("healthy", "repaired")
     home.check_books()
+
+
+def terminal(home: Platform, *words: str) -> str:
+    """What the command prints, typed by the operator of this machine."""
+    environ = {**ENVIRONMENT, "BASEAI_DATA": str(home.data), "COLUMNS": "10000"}
+    done = subprocess.run(
+        [sys.executable, "-m", "baseai", *words],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return done.stdout
 
 
 def witness(home: Platform, line: str) -> None:

@@ -101,7 +101,7 @@ async def _judge(rooms: Rooms) -> None:
     while True:
         began = time.monotonic()
         try:
-            judged = await rooms.health.judge(rooms.metrics)
+            judged = await rooms.judge.tick(rooms.metrics)
             if (judged.unjudged or "") != unjudged:
                 log.warning("no samples are judged: %s", judged.unjudged or "over, they are again")
             unjudged = judged.unjudged or ""

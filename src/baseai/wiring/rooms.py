@@ -14,7 +14,8 @@ from baseai.engine.postgres import Engine, Places
 from baseai.finance.cost import By
 from baseai.finance.postgres import Meter, PostgresBooks, costs_in, load_transfers
 from baseai.finance.rate import HourlyCostRate, HourlyPrice
-from baseai.fleet.health.postgres import PostgresHealth
+from baseai.fleet.health.desk.postgres import HealthDesk
+from baseai.fleet.health.postgres import PostgresJudge
 from baseai.fleet.health.rule import Policy, shipped_policy
 from baseai.fleet.postgres import Fleet
 from baseai.ground.clock import now_utc
@@ -340,7 +341,9 @@ class Rooms:
         self.meter = Meter(truth, self.rates)
         self.money = Money(truth, self.catalog, self.rates)
         self.fleet = Fleet(truth, self.tenancy, self._unplaceable)
-        self.health = PostgresHealth(truth, health_policy(household))
+        policy = health_policy(household)
+        self.health = HealthDesk(truth, policy)
+        self.judge = PostgresJudge(truth, policy)
         self.runs = Runs(truth)
         self.queue = PostgresQueue(truth, self.catalog.models_matching, self._country_of)
         self.admission = Admission(self.catalog, self.queue)

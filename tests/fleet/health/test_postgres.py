@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from baseai.fleet.health.desk.postgres import HealthDesk
 from baseai.fleet.health.playbook import Begin, Steer, Tell
-from baseai.fleet.health.postgres import Judged, PostgresHealth
+from baseai.fleet.health.postgres import Judged, PostgresJudge
 from baseai.fleet.machine import DeviceFacts, MachineFacts
 from baseai.fleet.node import NodeEvent
 from baseai.fleet.postgres import Fleet
@@ -40,7 +41,8 @@ class Yard:
         self.asked = asked
         self.tenancy = Tenancy(truth, pepper=b"p" * 32, master=b"m" * 32)
         self.fleet = Fleet(truth, self.tenancy, lambda model: None)
-        self.health = PostgresHealth(truth, POLICY)
+        self.health = HealthDesk(truth, POLICY)
+        self.judging = PostgresJudge(truth, POLICY)
 
     async def join(self, name: str, count: int = 8) -> NodeId:
         token, _ = await self.tenancy.make_join_token("local", actor="test")
@@ -62,7 +64,7 @@ class Yard:
         self.store.append(batch(NODE, node_id, [node_id], at_ms, changed or {}))
 
     async def judge(self, store: RemoteStore | None = None) -> Judged:
-        return await self.health.judge(store or self.asked)
+        return await self.judging.tick(store or self.asked)
 
     async def say(self, node_id: NodeId, kind: str, key: str | None, **told: Any) -> str:
         event_id = told.pop("event_id", mint("wit"))
@@ -413,7 +415,7 @@ async def test_a_controller_that_starts_anew_goes_on_where_the_other_died(yard: 
     await yard.say(node_id, "xid", "gpu-07/0", code=95)
     await yard.judge()
     assert await yard.state(node_id) == "draining"
-    yard.health = PostgresHealth(yard.truth, POLICY)
+    yard.judging = PostgresJudge(yard.truth, POLICY)
     yard.read(node_id, "gpu-07", {"gpu-07/0": {"ecc_ue": 3, "fault_code": 95}})
     judged = await yard.judge()
     assert judged.new == 0, "what was there before it came is no news"
@@ -425,8 +427,8 @@ async def test_two_that_judge_at_once_open_one_repair(yard: Yard) -> None:
     node_id = await yard.join("gpu-07")
     await yard.lease(node_id, "gpu-07/0")
     await yard.say(node_id, "xid", "gpu-07/0", code=95)
-    other = PostgresHealth(yard.truth, POLICY)
-    await asyncio.gather(yard.judge(), other.judge(None))
+    other = PostgresJudge(yard.truth, POLICY)
+    await asyncio.gather(yard.judge(), other.tick(None))
     assert await yard.state(node_id) == "draining"
     assert len(await yard.health.repairs(OPERATOR)) == 1
     assert len(await yard.rows("SELECT FROM evidence")) == 1

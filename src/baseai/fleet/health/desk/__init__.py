@@ -1,0 +1,1 @@
+"""The desk of health: events handed in, and a person's word."""

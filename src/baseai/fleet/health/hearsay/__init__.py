@@ -1,0 +1,1 @@
+"""What is told of nodes otherwise than by samples."""
