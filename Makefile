@@ -14,7 +14,7 @@ stamp := $(VENV)/ready-$(place)-$(subst $(comma),-,$(EXTRAS))
 dev_stamp := $(VENV)/ready-$(place)-train-dev
 inputs := pyproject.toml constraints.txt tools/setup.sh src/baseai/__init__.py
 
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup demo test check format bench bench-scheduling lock clean
 
 help:
 	@echo 'make demo    set up, then train a real model on this machine, from lease to ledger to page'
@@ -23,6 +23,7 @@ help:
 	@echo 'make check   format, lint, types and house rules, as continuous integration checks them'
 	@echo 'make format  put code and settings page into the form that check wants'
 	@echo 'make bench   measure the figures, each beside its peer'
+	@echo 'make bench-scheduling TRACES=folder   every policy on public traces, as a judge sees it (QUICK=1: 3 minutes)'
 	@echo 'make lock    write constraints.txt anew (ARGS=--upgrade takes newer versions)'
 	@echo 'make clean   remove .venv and what was built; your data folder stays'
 
@@ -53,6 +54,10 @@ format: $(dev_stamp)
 	@'$(VENV)/bin/ruff' format .
 	@'$(VENV)/bin/ruff' check --fix .
 	@'$(VENV)/bin/python' tools/settings_page.py
+
+bench-scheduling: $(dev_stamp)
+	@test -n '$(TRACES)' || { echo 'make bench-scheduling TRACES=folder: where are the traces?'; exit 2; }
+	@PYTHONPATH=src:. '$(VENV)/bin/python' bench/scheduling/policies.py --traces '$(TRACES)' $(if $(QUICK),--quick) $(ARGS)
 
 bench: $(dev_stamp)
 	@'$(VENV)/bin/python' bench/run.py $(ARGS)

@@ -16,13 +16,17 @@ from typing import NamedTuple
 import numpy as np
 
 from baseai.scheduling.gang import WHOLE, Gang, Shape
-from baseai.scheduling.hall import Bay
+from baseai.scheduling.hall import Bay, Hall
 from baseai.twin.neutral import Submission
 
 OPENB_MIXES = (
     "default", "gpushare40", "gpushare100", "multigpu20", "multigpu50", "gpuspec10", "gpuspec33", "cpu050", "cpu250",
 )  # fmt: skip
-MURI_SETS = {"trace3": "muri_trace3.csv.gz", "testbed400": "muri_testbed_400jobs.csv", "trace2": "muri_trace2.csv.gz"}
+MURI_SETS = {
+    "trace3": "muri_trace3.csv.gz",
+    "testbed400": "muri_testbed_400jobs.csv",
+    "trace2": "muri_trace2.csv.gz",
+}
 ARRIVED_RATIO = 1.3  # of all accelerators, at which a packing draw ends
 
 
@@ -43,13 +47,21 @@ def rows_of(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(plain))
 
 
-def submitted(gangs: Iterable[tuple[str, float, Shape, str, float | None, Mapping[str, float]]]) -> tuple[Submission, ...]:
+def submitted(
+    gangs: Iterable[tuple[str, float, Shape, str, float | None, Mapping[str, float]]],
+) -> tuple[Submission, ...]:
     """(run, submit_s, shape, group, duration_s, by_model) in any order → in the order of submission."""
     kept: dict[Shape, Shape] = {}
     found = sorted(enumerate(gangs), key=lambda each: (each[1][1], each[0]))
     return tuple(
         Submission(
-            gang=Gang(run_id=run_id, number=number, shape=kept.setdefault(shape, shape), submit_s=submit_s, group=group),
+            gang=Gang(
+                run_id=run_id,
+                number=number,
+                shape=kept.setdefault(shape, shape),
+                submit_s=submit_s,
+                group=group,
+            ),
             duration_s=duration_s,
             by_model=by_model,
         )
@@ -81,7 +93,9 @@ def _openb_shape(row: Mapping[str, str]) -> Shape:
         milli=0 if count == 0 else int(row["gpu_milli"]) if count == 1 else count * WHOLE,
         cpu_milli=int(row["cpu_milli"]),
         memory_mib=int(row["memory_mib"]),
-        models=tuple(sorted(part for part in (row.get("gpu_spec") or "").split("|") if part)) if count else (),
+        models=tuple(sorted(part for part in (row.get("gpu_spec") or "").split("|") if part))
+        if count
+        else (),
     )
 
 
@@ -95,32 +109,21 @@ def openb_packing(traces: Path, mix: str, seed: int) -> Case:
         drawn.append(int(rng.integers(len(pods))))
         asked += pods[drawn[-1]].milli
     order = rng.permutation(len(drawn)).tolist()
-    gangs = ((str(number), float(number), pods[drawn[which]], "", None, {}) for number, which in enumerate(order))
+    gangs = (
+        (str(number), float(number), pods[drawn[which]], "", None, {}) for number, which in enumerate(order)
+    )
     return Case(f"{mix} seed {seed}", bays, submitted(gangs))
 
 
 def openb_time(traces: Path, *, every: int = 150, mix: str = "default") -> Case:
-    """The pods at their own times, on each `every`-th node; those that no node of these can take are left out."""
-    bays = openb_bays(traces, every=every)
-    most = {
-        "devices": max(bay.devices for bay in bays),
-        "cpu": max(bay.cpu_milli or 0 for bay in bays),
-        "memory": max(bay.memory_mib or 0 for bay in bays),
-    }
-    gangs = []
+    """The pods from creation to deletion, on each `every`-th node; those that none of these can take are left out."""
+    hall, gangs = Hall(openb_bays(traces, every=every)), []
     for row in rows_of(traces / "openb" / f"openb_pod_list_{mix}.csv.gz"):
         shape = _openb_shape(row)
-        if (
-            shape.devices > most["devices"]
-            or shape.cpu_milli > most["cpu"]
-            or shape.memory_mib > most["memory"]
-            or not row["scheduled_time"]
-            or not row["deletion_time"]
-        ):
-            continue
-        duration_s = float(row["deletion_time"]) - float(row["scheduled_time"])
-        gangs.append((row["name"], float(row["creation_time"]), shape, row["qos"], max(duration_s, 0.0), {}))
-    return Case(f"openb time, {len(bays)} nodes", bays, submitted(gangs))
+        duration_s = float(row["deletion_time"]) - float(row["creation_time"])
+        if duration_s > 0 and not hall.could_ever(shape):
+            gangs.append((row["name"], float(row["creation_time"]), shape, row["qos"], duration_s, {}))
+    return Case(f"openb time, {len(hall)} nodes", hall.bays, submitted(gangs))
 
 
 # --------------------------------------------------------------------------------------------------------- Philly
@@ -134,7 +137,9 @@ def philly(traces: Path, name: str) -> Case:
         count = int(row["num_gpu"])
         pods = math.ceil(count / 8) if count > 8 else 1
         shape = Shape(pods=pods, milli=(8 if count > 8 else count) * WHOLE)
-        gangs.append((row["job_id"], int(row["submit_time"]) / 1000, shape, "", int(row["duration"]) / 1000, {}))
+        gangs.append(
+            (row["job_id"], int(row["submit_time"]) / 1000, shape, "", int(row["duration"]) / 1000, {})
+        )
     return Case(name, bays, submitted(gangs))
 
 
@@ -174,7 +179,9 @@ def _alone(speeds: Mapping[str, float | Sequence[float]] | None) -> float:
 # -------------------------------------------------------------------------------------------------------- Lingjun
 
 
-def lingjun(traces: Path, *, load: float = 0.9, gangs: int = 3000, seed: int = 7, mean_h: float = 4.0) -> Case:
+def lingjun(
+    traces: Path, *, load: float = 0.9, gangs: int = 3000, seed: int = 7, mean_h: float = 4.0
+) -> Case:
     """Gangs of 1 to 64 whole nodes, exponential durations, Poisson arrivals at this load, on the switches of Lingjun."""
     rows = rows_of(traces / "alibaba_lingjun2023" / "topo.csv")
     bays = tuple(
@@ -190,9 +197,10 @@ def lingjun(traces: Path, *, load: float = 0.9, gangs: int = 3000, seed: int = 7
     rng = np.random.default_rng(seed)
     sizes = rng.choice((1, 2, 4, 8, 16, 32, 64), size=gangs, p=(0.50, 0.15, 0.12, 0.11, 0.07, 0.04, 0.01))
     durations_s = rng.exponential(mean_h * 3600, size=gangs)
-    mean_size = float(np.dot((1, 2, 4, 8, 16, 32, 64), (0.50, 0.15, 0.12, 0.11, 0.07, 0.04, 0.01)))
-    between_s = mean_size * mean_h * 3600 / (load * len(bays))
-    at_s = np.cumsum(rng.exponential(between_s, size=gangs))
+    at_s = np.cumsum(rng.exponential(1.0, size=gangs))
+    at_s *= float((sizes * durations_s).sum()) / (
+        load * len(bays) * at_s[-1]
+    )  # what is asked for is that load exactly
     return Case(
         f"lingjun load {load:g}",
         bays,

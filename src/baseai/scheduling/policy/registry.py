@@ -14,6 +14,7 @@ PACKING: Mapping[str, str] = {
     "random": "Random",
     "first_fit": "FirstFit",
     "best_fit": "BestFit",
+    "leaf_best_fit": "LeafBestFit",
     "fgd": "Fgd",
 }
 TIMING: Mapping[str, str] = {

@@ -1,0 +1,56 @@
+"""Who takes part in which bench of scheduling: the baselines, and ours beside them.
+
+To enter a policy, add its line. `role` names the target it is held to (`bench/scheduling/targets.py`); baselines have none.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """One policy as it takes part."""
+
+    name: str  # in the table
+    policy: str  # of the registry, or module:Class
+    packing: str = "best_fit"  # in time, who finds the nodes
+    restart_s: float = 0.0
+    durations_known: bool = True
+    role: str = ""
+
+
+def _packings(*names: str) -> tuple[Contender, ...]:
+    return tuple(Contender(name=name, policy=name) for name in names)
+
+
+LIST_SCHEDULING = "bench.scheduling.baselines:ListScheduling"
+
+CONTENDERS: Mapping[str, Sequence[Contender]] = {
+    "B1": (*_packings("random", "first_fit", "best_fit", "fgd"),),
+    "B2": (
+        Contender(name="fifo", policy="fifo"),
+        Contender(name="easy", policy="easy"),
+        Contender(name="sjf", policy="sjf"),
+        Contender(name="srtf", policy="srtf"),
+        Contender(name="srsf", policy="srsf"),
+        Contender(name="srtf 300 s", policy="srtf", restart_s=300.0),
+        Contender(name="srsf 300 s", policy="srsf", restart_s=300.0),
+    ),
+    "B3": (
+        Contender(name="fifo", policy="fifo"),
+        Contender(name="easy", policy="easy"),
+        Contender(name="sjf", policy="sjf"),
+        Contender(name="easy, first fit", policy="easy", packing="first_fit"),
+        Contender(name="sjf, first fit", policy="sjf", packing="first_fit"),
+    ),
+    "B4": (
+        Contender(name="fifo, fastest free", policy="fifo", packing="first_fit"),
+        Contender(name="list scheduling", policy=LIST_SCHEDULING),
+    ),
+    "B5": (
+        Contender(name="random", policy="fifo", packing="random"),
+        Contender(name="first_fit", policy="fifo", packing="first_fit"),
+        Contender(name="leaf_best_fit", policy="fifo", packing="leaf_best_fit"),
+    ),
+    "B8": (*_packings("first_fit", "best_fit", "fgd"),),
+}
