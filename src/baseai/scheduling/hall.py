@@ -266,6 +266,20 @@ class Hall:
                 np.minimum(most, column // amount, out=most)
         return most
 
+    def holds(self, row: int, shape: Shape) -> bool:
+        """Whether this row can take one pod of the shape now. O(1)."""
+        mask = self.permitted(shape)
+        return bool(
+            (mask is None or mask[row])
+            and self._ready[row]
+            and (shape.milli >= WHOLE or self._largest[row] >= shape.milli)
+            and (shape.milli < WHOLE or self._whole[row] >= shape.devices)
+            and self._cpu[row] >= shape.cpu_milli
+            and self._memory[row] >= shape.memory_mib
+            and self._disk[row] >= shape.disk_mib
+            and self._watts[row] >= shape.watts
+        )
+
     def devices_for(self, row: int, shape: Shape) -> tuple[int, ...]:
         """The accelerators one pod takes on a row that fits: whole ones lowest first, a share where it is tightest."""
         if shape.milli == 0:
@@ -283,7 +297,8 @@ class Hall:
         """
         if shape.pods == 1:
             for row in rows:
-                return (self.spot(row, shape),)
+                if self.holds(row, shape):
+                    return (self.spot(row, shape),)
             return None
         room, nodes = self.room(shape), set[int]()
         chosen: list[Spot] = []
