@@ -236,6 +236,7 @@ BENCHES = (
         quick=("--rounds", "1", "--every", "5"),
     ),
     Bench(name="kills", script="platform/kills.py", quick=("--kills", "2")),
+    Bench(name="store", script="telemetry/store.py", quick=("--quick",)),
 )
 
 

@@ -17,7 +17,10 @@ from baseai.telemetry.tier import HOUR_MS, Buckets
 
 
 class Grid:
-    """line_of: by a store's number of a thing its line here, −1 where not asked for. group_of: shape (lines,)."""
+    """line_of: by a store's number of a thing its line here, −1 where not asked for; its last stands for all beyond.
+
+    group_of: shape (lines,), the place of each line's group.
+    """
 
     def __init__(
         self,
@@ -60,7 +63,7 @@ class Grid:
         ):
             piece = of_rollup(piece, buckets.step_ms)
             columns = (piece.at_ms - buckets.from_ms) // buckets.step_ms
-        lines = self._line_of[piece.things]
+        lines = np.take(self._line_of, piece.things, mode="clip")
         wanted = (piece.count > 0) & (lines >= 0) & (columns >= 0) & (columns < buckets.count)
         pick: slice | NDArray[np.intp] = slice(None) if bool(wanted.all()) else np.flatnonzero(wanted)
         lines, columns = lines[pick], columns[pick]
@@ -150,7 +153,7 @@ class Grid:
         self, things: NDArray[np.int32], values: NDArray[np.float64], boots: NDArray[np.int32]
     ) -> None:
         """Say what counters stood at before the range begins, once all pieces are in."""
-        lines = self._line_of[things]
+        lines = np.take(self._line_of, things, mode="clip")
         told = np.flatnonzero(lines >= 0)
         told = told[self._first_cell[lines[told]] >= 0]
         lines = lines[told]

@@ -18,6 +18,7 @@ from baseai.telemetry.rolled import Rolled
 from baseai.telemetry.rollup import Rollup, picked
 from baseai.telemetry.rows import Rows
 from baseai.telemetry.shelf import Piece
+from baseai.telemetry.tier import HOUR_MS
 
 STAMP = ("thing", "at_ms", "boot", "pattern")
 STAMP_COLUMNS = "thing INTEGER, at_ms BIGINT, boot INTEGER, pattern INTEGER"
@@ -93,17 +94,24 @@ def in_time(rollup: Rollup) -> Iterator[Rollup]:
         yield picked(rollup, slice(start, stop))
 
 
-def within(piece: Piece) -> str:
-    return f"at_ms >= {piece.from_ms} AND at_ms < {piece.until_ms}"
-
-
-def among(things: NDArray[np.int32]) -> str:
-    """A condition that lets these things through, and perhaps others where they are many."""
+def condition(from_ms: int, until_ms: int, things: NDArray[np.int32] | None = None) -> str:
+    """Which rows: of a time, and of these things, and perhaps others where they are many."""
+    time = f"at_ms >= {from_ms} AND at_ms < {until_ms}"
+    if things is None:
+        return time
     if not len(things):
         return "false"
     if len(things) <= FEW:
-        return f"thing IN ({', '.join(map(str, things.tolist()))})"
-    return f"thing BETWEEN {things.min()} AND {things.max()}"
+        return f"{time} AND thing IN ({', '.join(map(str, things.tolist()))})"
+    return f"{time} AND thing BETWEEN {things.min()} AND {things.max()}"
+
+
+def condition_of(piece: Piece, things: NDArray[np.int32] | None) -> str:
+    """The same for sealed files, where no question about time is asked that they answer as a whole."""
+    is_whole = all(
+        file.hours[0] * HOUR_MS >= piece.from_ms and file.until_ms <= piece.until_ms for file in piece.files
+    )
+    return "true" if is_whole and things is None else condition(piece.from_ms, piece.until_ms, things)
 
 
 def quoted(text: str) -> str:

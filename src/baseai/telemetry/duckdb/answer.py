@@ -47,12 +47,13 @@ def fill(
     """Put everything that is on disk or pending into the grid."""
     family, kind = things.family, things.family.fields[column].kind
     step_ms = STEP_MS[asked.tier] or asked.step_ms
+    only = None if len(numbers) == len(things.keys) else numbers
     for piece in view.shelf.pieces(family.name, asked):
         if piece.files:
-            for rollup in in_time(rollup_in(view.rolled(piece, family, [column], numbers), family, column)):
+            for rollup in in_time(rollup_in(view.rolled(piece, family, [column], only), family, column)):
                 grid.put(rollup)
         else:
-            rows = view.raw(family, [piece.hour], [column], piece.from_ms, piece.until_ms, things=numbers)
+            rows = view.raw(family, [piece.hour], [column], piece.from_ms, piece.until_ms, things=only)
             grid.put(chain(kind, step_ms, rows.things, rows.at_ms, rows.values[0], rows.boots))
 
 

@@ -25,6 +25,7 @@ from baseai.telemetry.tier import HOUR_MS, ROLLED
 SLICE_ROWS = 400_000  # rows rolled up at a time: 80 MB of an accelerator's fields
 PART_CELLS = 200_000  # rolled rows of one part of a file: 220 MB of an accelerator's
 ROW_GROUP = 122_880
+DICTIONARY = 4_000  # of more distinct numbers in a row group there is none: it would be longer than they are
 
 _serial = count(1)
 
@@ -157,7 +158,7 @@ class Seal:
         try:
             ((rows,),) = cursor.execute(
                 f"COPY ({select}) TO {quoted(str(half))}"
-                f" (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
+                f" (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP}, DICTIONARY_SIZE_LIMIT {DICTIONARY})"
             ).fetchall()
             sync_file(half)
             half.rename(path)

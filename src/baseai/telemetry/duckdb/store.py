@@ -564,7 +564,7 @@ class DuckStore:
         ]
         self._seen_from = max(hours, default=0) - 1
         found = columns_from(
-            self._db, "SELECT hour, head, tail FROM batches WHERE hour >= ?", [self._seen_from]
+            self._db, f"SELECT hour, head, tail FROM batches WHERE hour >= {self._seen_from}"
         )
         halves = np.column_stack((found["head"], found["tail"])).astype("<u8")
         for hour, digest in zip(found["hour"].tolist(), halves, strict=True):
@@ -728,7 +728,7 @@ class DuckStore:
         if keys is not None:  # then few of the groups
             places, inverse = np.unique(group_of, return_inverse=True)
             groups, group_of = [groups[place] for place in places.tolist()], inverse.astype(np.int32)
-        line_of = np.full(max(1, everything), -1, dtype=np.int32)
+        line_of = np.full(everything + 1, -1, dtype=np.int32)
         line_of[numbers] = np.arange(len(numbers), dtype=np.int32)
 
         def empty() -> Grid:

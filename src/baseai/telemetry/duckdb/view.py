@@ -4,33 +4,67 @@ Invariant: a row that was acknowledged when the view was opened is in exactly on
 its pending rows.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import nanoarrow
 import numpy as np
 from numpy.typing import NDArray
 
 from baseai.telemetry.field import Family
-from baseai.telemetry.layout import STAMP, among, parts_of, quoted, rows_in, within
+from baseai.telemetry.layout import STAMP, condition, condition_of, parts_of, quoted, rows_in
 from baseai.telemetry.rows import Rows, all_of, no_rows
 from baseai.telemetry.shelf import File, Piece, Shelf
 from baseai.telemetry.store import Tier
 
-
-def columns_from(
-    cursor: duckdb.DuckDBPyConnection, sql: str, values: Sequence[object] = ()
-) -> dict[str, NDArray[Any]]:
-    """The answer to a query, NULL as NaN, or 0 where the column holds whole numbers."""
-    return {name: _filled(column) for name, column in cursor.execute(sql, list(values)).fetchnumpy().items()}
+MANY_FILES = 8
+NUMBERS: Mapping[str, type[np.generic]] = {"i": np.int32, "l": np.int64, "L": np.uint64, "g": np.float64}
 
 
-def _filled(column: Any) -> NDArray[Any]:
-    if not isinstance(column, np.ma.MaskedArray):
-        return np.asarray(column)
-    return np.asarray(column.filled(np.nan if column.dtype.kind == "f" else 0))
+def columns_from(cursor: duckdb.DuckDBPyConnection, *queries: str) -> dict[str, NDArray[Any]]:
+    """The answers to like queries behind one another: numbers, NULL as NaN, or as 0 in whole ones.
+
+    By way of Arrow, in half the time of `fetchnumpy`. Each answer is handed over by one thread; so of several queries
+    each gets a thread and a cursor of its own, outside the transaction: they may read sealed files only.
+    """
+    if len(queries) == 1:
+        return _joined([_answer(cursor, queries[0])])
+    with contextlib.ExitStack() as opened:
+        cursors = [opened.enter_context(contextlib.closing(cursor.cursor())) for _ in queries]
+        with ThreadPoolExecutor(len(queries), "read") as threads:
+            return _joined(list(threads.map(_answer, cursors, queries)))
+
+
+def _answer(cursor: duckdb.DuckDBPyConnection, query: str) -> tuple[list[str], list[str], list[Any]]:
+    """Names, Arrow's formats, batches."""
+    answer = cursor.sql(query)
+    with nanoarrow.c_array_stream(answer) as stream:
+        return answer.columns, [column.format for column in stream.get_schema().children], list(stream)
+
+
+def _joined(answers: Sequence[tuple[list[str], list[str], list[Any]]]) -> dict[str, NDArray[Any]]:
+    names, formats, _ = answers[0]
+    batches = [batch for _, _, of_answer in answers for batch in of_answer]
+    columns = {}
+    for place, (name, form) in enumerate(zip(names, formats, strict=True)):
+        parts = [_numbers(batch.child(place).view(), NUMBERS[form]) for batch in batches]
+        columns[name] = np.concatenate(parts) if parts else np.zeros(0, dtype=NUMBERS[form])
+    return columns
+
+
+def _numbers(column: Any, form: type[np.generic]) -> NDArray[Any]:
+    end = column.offset + column.length
+    numbers = np.frombuffer(column.buffer(1), dtype=form)[column.offset : end]
+    if not column.null_count:
+        return numbers
+    known = np.unpackbits(np.frombuffer(column.buffer(0), dtype=np.uint8), count=end, bitorder="little")
+    unknown = np.nan if form is np.float64 else 0
+    return np.where(known[column.offset :] == 1, numbers, form(unknown))
 
 
 def parquet(folder: Path, files: Iterable[File]) -> str:
@@ -60,7 +94,7 @@ class View:
         piece: Piece,
         family: Family,
         columns: Sequence[int],
-        things: NDArray[np.int32],
+        things: NDArray[np.int32] | None,
         *,
         whole: bool = False,
     ) -> dict[str, NDArray[Any]]:
@@ -70,8 +104,13 @@ class View:
         for column in columns:
             for name, kind in parts_of(family, column):
                 parts.append(name if column < known else f"NULL::{kind} AS {name}")
-        lot = self.parquet(piece.files)
-        return self.columns(f"SELECT {', '.join(parts)} FROM {lot} WHERE {within(piece)} AND {among(things)}")
+        where = condition_of(piece, things)
+        middle = len(piece.files) // 2 if len(piece.files) >= MANY_FILES else 0
+        halves = [piece.files[:middle], piece.files[middle:]] if middle else [piece.files]
+        return columns_from(
+            self.cursor,
+            *(f"SELECT {', '.join(parts)} FROM {self.parquet(files)} WHERE {where}" for files in halves),
+        )
 
     def raw(
         self,
@@ -84,9 +123,7 @@ class View:
         things: NDArray[np.int32] | None = None,
     ) -> Rows:
         """Rows of some hours and fields, in order, wherever they are."""
-        where = f"at_ms >= {from_ms} AND at_ms < {until_ms}"
-        if things is not None:
-            where += f" AND {among(things)}"
+        where = condition(from_ms, until_ms, things)
         parts = [no_rows(len(columns))]
         files = [file for hour in hours if (file := self.shelf.file(Tier.RAW, family.name, hour))]
         for fields in sorted({file.fields for file in files}):
