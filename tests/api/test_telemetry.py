@@ -255,7 +255,10 @@ async def test_use_is_told_by_whom_it_concerns(measured: Platform) -> None:
     assert (await measured.ask("GET", "/telemetry/use", key="viewer")).status_code == 403
     assert await asked(measured, "/telemetry/use", who="viewer", by="node")
     answer = await measured.ask("GET", "/telemetry/use", params={"by": "colour"})
-    assert "use is told by run, tenant, round, node, accelerator" in answer.json()["detail"]
+    assert (
+        "use is told by run, tenant, lease, round, node, accelerator, not by colour"
+        in answer.json()["detail"]
+    )
 
 
 async def test_collectors_say_how_they_fare(measured: Platform) -> None:
