@@ -1,6 +1,7 @@
 """Who takes part in which bench of scheduling: the baselines, and ours beside them.
 
-To enter a policy, add its line. `role` names the target it is held to (`bench/scheduling/targets.py`); baselines have none.
+To enter a policy, add its line. `role` names the target it is held to (`targets.py`, in this folder); baselines have
+none.
 """
 
 from collections.abc import Mapping, Sequence

@@ -100,7 +100,7 @@ def _openb_shape(row: Mapping[str, str]) -> Shape:
 
 
 def openb_packing(traces: Path, mix: str, seed: int) -> Case:
-    """Pods drawn with replacement until they ask for 130 % of all accelerators, shuffled; the protocol of FGD (ATC'23)."""
+    """Pods drawn with replacement until they ask for 130 % of all accelerators, shuffled, as FGD did (ATC'23)."""
     bays = openb_bays(traces)
     pods = [_openb_shape(row) for row in rows_of(traces / "openb" / f"openb_pod_list_{mix}.csv.gz")]
     rng = np.random.default_rng(seed)
@@ -182,7 +182,7 @@ def _alone(speeds: Mapping[str, float | Sequence[float]] | None) -> float:
 def lingjun(
     traces: Path, *, load: float = 0.9, gangs: int = 3000, seed: int = 7, mean_h: float = 4.0
 ) -> Case:
-    """Gangs of 1 to 64 whole nodes, exponential durations, Poisson arrivals at this load, on the switches of Lingjun."""
+    """Gangs of 1 to 64 whole nodes, exponential durations, Poisson arrivals at this load, on Lingjun's switches."""
     rows = rows_of(traces / "alibaba_lingjun2023" / "topo.csv")
     bays = tuple(
         Bay(

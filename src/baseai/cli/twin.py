@@ -155,6 +155,11 @@ def add_twin(app: typer.Typer, environ: Mapping[str, str]) -> None:
                 segments = one.run()
                 events, preemptions, lost_s = one.events, one.preemptions, one.work_lost_s
         spent_s = time.process_time() - began_s
+        in_time = {
+            "durations": "not known to the policy" if durations_unknown else "known to the policy",
+            "a restart costs": f"{restart_s:g} s",
+            "checkpoints": f"{checkpoint_s:g} s of work apart",
+        }
         _finish(
             call,
             hall,
@@ -168,8 +173,7 @@ def add_twin(app: typer.Typer, environ: Mapping[str, str]) -> None:
                 "cluster": f"{cluster.name}: {hall.size_text}",
                 "workload": f"{workload.name}: {len(submissions):,} gangs",
                 "seed": str(seed),
-                "durations": "not known to the policy" if durations_unknown else "known to the policy",
-                "a restart costs": f"{restart_s:g} s",
+                **({} if mode == "packing" else in_time),
             },
             spent={
                 "events": events,
@@ -255,12 +259,13 @@ class _Progress:
         self._screen = screen
         self._told_s = time.monotonic()
 
-    def __call__(self, done: int, of: int, at_s: float) -> None:
+    def __call__(self, done: int, of: int, at_s: float | None) -> None:
         if time.monotonic() - self._told_s >= TOLD_EVERY_S:
             from baseai.twin.report import span_text
 
             self._told_s = time.monotonic()
-            self._screen.note(f"{100 * done // max(1, of)} %: {done:,} of {of:,} gangs, at {span_text(at_s)}")
+            where = "" if at_s is None else f", at {span_text(at_s)}"
+            self._screen.note(f"{100 * done // max(1, of)} %: {done:,} of {of:,} gangs{where}")
 
 
 # ------------------------------------------------------------------------------------------------------- policies

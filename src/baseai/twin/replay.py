@@ -19,8 +19,8 @@ from baseai.scheduling.hall import Hall, Misplaced, Spot
 from baseai.scheduling.policy.seam import Move, Packing, Running, Start, Stop, Timing, Wake
 from baseai.twin.neutral import Outage, Segment, Submission
 
-Tell = Callable[[int, int, float], None]
-"""Told now and then: submissions that are done with, all of them, the virtual instant."""
+Tell = Callable[[int, int, float | None], None]
+"""Told now and then: submissions that are done with, all of them, the virtual instant (None while packing)."""
 
 TOLD_EVERY = 4096  # events
 
@@ -81,7 +81,7 @@ def pack(
             hall.place(gang.run_id, gang.shape, spots)
             placed.append(Segment(gang.run_id, gang.submit_s, math.inf, tuple(spots)))
         if tell is not None and done % TOLD_EVERY == 0:
-            tell(done, len(submissions), gang.submit_s)
+            tell(done, len(submissions), None)
     return placed
 
 
@@ -300,6 +300,7 @@ class Replay:
         self._hall.remove(run_id)
         life.served_s += end_s - life.since_s
         life.base = 1.0
+        life.end_s = math.nan  # stopped and started again in one instant, it stands among the ends twice
         self.segments.append(Segment(run_id, life.since_s, end_s, life.spots))
         self._ended.append(life.gang)
         self.events += 1

@@ -9,6 +9,7 @@ from html import escape
 
 from baseai.twin.outcome import Curve, Outcome, PackingOutcome
 
+SHOWN_FROM = 80  # % arrived: before that nearly everything finds room
 WIDTH, HEIGHT, LEFT, BOTTOM = 720, 180, 56, 22
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#66707c;--line:#d5dae0;--mark:#0b6bcb;--bound:#b4451f;--paper:#fff}
@@ -101,8 +102,13 @@ def _packing(outcome: PackingOutcome) -> Iterator[str]:
             ("gangs", f"{outcome.gangs:,}", "–"),
             ("turned away", f"{outcome.refused:,}", "≥ 0"),
             *(
-                (f"allocated when {mark} % have arrived", f"{100 * ratio:.2f} %", f"≤ {min(mark, 100)} %")
+                (
+                    f"allocated when {mark} % have arrived",
+                    f"{100 * ratio:.2f} %",
+                    "≤ 100 %" if mark >= 100 else "–",
+                )
                 for mark, ratio in outcome.allocated_at_ratio
+                if mark >= SHOWN_FROM
             ),
         ),
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from baseai.scheduling.gang import Gang, Shape
 from baseai.scheduling.hall import Hall, Misplaced, Spots
-from baseai.scheduling.policy.knowledge import ends_s, known
+from baseai.scheduling.policy.knowledge import ends_s, known, shortest_left_s
 from baseai.scheduling.policy.line import Line
 from baseai.scheduling.policy.seam import Moment, Move, Packing, Start
 
@@ -40,6 +40,9 @@ class Easy:
         then: Hall | None = None
         late: set[Shape] = set()  # shapes that do not fit beside the head
         for _, gang in self._line.but(hopeless):
+            # Where it would end too late even on its fastest model, asking for nodes is in vain.
+            if gang.shape in late and moment.now_s + shortest_left_s(moment, gang) > shadow_s:
+                continue
             spots = self._packing.place(gang, moment.hall)
             if spots is None:
                 hopeless.add(gang.shape)
@@ -47,7 +50,7 @@ class Easy:
             if then is None:
                 shadow_s, then = self._reserved(head, moment)
             model = moment.hall.models[moment.hall.model[spots[0].row]]
-            is_late = moment.now_s + known(moment.work_s(gang, model)) > shadow_s
+            is_late = moment.now_s + known(moment.left_s(gang, model)) > shadow_s
             if is_late and (gang.shape in late or not _beside(then, gang, spots)):
                 late.add(gang.shape)
                 continue
