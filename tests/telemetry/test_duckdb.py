@@ -236,6 +236,32 @@ def test_harmed_rows_are_set_aside_and_the_rest_is_answered(folder: Path, sealed
     again.close()
 
 
+@pytest.mark.parametrize("now_ms", [T0 + 3 * HOUR, SEALED], ids=["hour by hour", "days joined"])
+def test_a_harmed_database_is_made_again_from_sealed_files(folder: Path, now_ms: int) -> None:
+    store = DuckStore(folder)
+    for boot in ("boot-1", "boot-2"):
+        from_s = 3_000 * int(boot[-1])
+        store.append(
+            batch(
+                *(("a", from_s + at, {"power_w": at, "energy_j": at}) for at in range(0, 900, 10)), boot=boot
+            )
+        )
+    store.append(batch(("silent", 10, {"power_w": 1})))
+    store.rollup(now_ms=now_ms)
+    asked = {"from_ms": T0, "until_ms": T0 + 3 * HOUR, "by": By.KEY}
+    before = store.aggregate(ACCELERATOR, "energy_j", **asked), store.latest(ACCELERATOR)  # type: ignore[arg-type]
+    store.close()
+    (folder / "open.duckdb").write_bytes(b"what a bad sector left" * 1_000)
+    store = DuckStore(folder)
+    assert "could not be read and was set aside" in store.troubles[0]
+    after = store.aggregate(ACCELERATOR, "energy_j", **asked), store.latest(ACCELERATOR)  # type: ignore[arg-type]
+    assert after[0].groups == before[0].groups
+    np.testing.assert_array_equal(after[0].delta, before[0].delta)
+    np.testing.assert_array_equal(after[1].values, before[1].values)
+    assert store.append(batch(("silent", 10, {"power_w": 1}), ("a", 3_000, {}))).rows == 0
+    store.close()
+
+
 def test_a_file_that_vanished_is_told_at_the_start(folder: Path, sealed: DuckStore) -> None:
     sealed.close()
     min(folder.glob("hour/accelerator/*/*.parquet")).unlink()

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baseai.telemetry.duckdb.answer import fill, rolled_of, settle, settle_from_disk, waiting
-from baseai.telemetry.duckdb.database import connected, insert
+from baseai.telemetry.duckdb.database import FILE, connected, insert
 from baseai.telemetry.duckdb.journal import Journal
+from baseai.telemetry.duckdb.rebuild import rebuilt
 from baseai.telemetry.duckdb.seal import Seal, write_names
 from baseai.telemetry.duckdb.view import View, columns_from, parquet
 from baseai.telemetry.field import FAMILIES, Family, Kind
@@ -117,7 +118,7 @@ class DuckStore:
         self._held = _held(folder)
         try:
             self._open = partial(connected, folder, memory_mib=memory_mib, threads=threads)
-            self._db = self._open()
+            self._db = self._opened()
             self._load()
             self._journal = Journal(folder / "journal")
             self._replay()
@@ -475,6 +476,18 @@ class DuckStore:
             raise
 
     # ---- opened
+
+    def _opened(self) -> duckdb.DuckDBPyConnection:
+        try:
+            return self._open()
+        except duckdb.Error as why:
+            log.warning("the database of the metric store cannot be read: %s", why)
+            db = rebuilt(self._folder, self._open)
+            self._trouble(
+                f"{FILE} could not be read and was set aside: sealed hours are whole, of open hours only what the"
+                " journal still had"
+            )
+            return db
 
     def _of(self, family: Family) -> Things:
         things = self._things.get(family.name)
