@@ -12,6 +12,7 @@ import pytest
 
 from baseai.scheduling.capture import captured
 from baseai.scheduling.hall import Bay, Hall
+from baseai.scheduling.policy.registry import PACKING, TIMING
 from tests.cli.conftest import Baseai, Ended
 
 NOWHERE: dict[str, str] = {}
@@ -151,6 +152,11 @@ def test_a_policy_that_is_wrong_is_told_and_nothing_is_written(
     assert "this is a bug" not in ended.err
 
 
+def test_the_page_names_every_policy_that_comes_along() -> None:
+    page = POLICIES.read_text()
+    assert [name for name in [*PACKING, *TIMING] if f"`{name}`" not in page] == []
+
+
 def test_the_examples_of_the_page_run_as_they_stand(baseai: Baseai, folder: Path) -> None:
     packing, timing = re.findall(r"```python\n(.+?)```", POLICIES.read_text(), re.DOTALL)
     (folder / "own.py").write_text(packing + timing)
@@ -178,6 +184,13 @@ def test_a_request_that_cannot_be_meant_is_refused(
     ended = replay(baseai, folder, *words)
     assert (ended.status, ended.out, written(folder)) == (2, "", set())
     assert sentence in ended.err
+
+
+def test_no_file_takes_the_place_of_another(baseai: Baseai, folder: Path) -> None:
+    for words in (["--report", str(folder / "d.csv")], ["--out", str(folder / "w.csv")]):
+        ended = replay(baseai, folder, *words)
+        assert (ended.status, "cannot be written: it is read, or written already" in ended.err) == (2, True)
+    assert (folder / "w.csv").read_text() == WORKLOAD
 
 
 def test_files_that_are_no_files_are_told(baseai: Baseai, folder: Path) -> None:

@@ -102,8 +102,7 @@ def add_twin(app: typer.Typer, environ: Mapping[str, str]) -> None:
     ) -> None:
         """Replay a workload on a cluster through a policy, and say what came of it.
 
-        Policies in time: fifo, easy, sjf, srtf, srsf. In packing: random, first_fit, best_fit, fgd.
-        Formats are those of docs/policies.md; with --json the figures are one document.
+        Policies and formats stand in docs/policies.md; with --json the figures are one document.
         """
         import numpy as np
 
@@ -112,8 +111,7 @@ def add_twin(app: typer.Typer, environ: Mapping[str, str]) -> None:
 
         if mode not in MODES:
             raise Refused(f"--mode {mode}: one of {', '.join(MODES)}")
-        for file in (out, report):
-            _check_folder(file)
+        _check_places(out, report, inputs=(cluster, workload, failures))
         if cluster.suffix == ".npz":
             hall = _captured(cluster)
         else:
@@ -352,12 +350,18 @@ def _captured(file: Path) -> "Hall":
         raise Refused(f"{file}: {wrong}") from wrong
 
 
-def _check_folder(file: Path | None) -> None:
-    """Say before the work that its fruit would have no place."""
-    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-        raise Refused(
-            f"{file} cannot be written: " + ("it is a folder" if file.is_dir() else "its folder is not there")
-        )
+def _check_places(out: Path, report: Path | None, *, inputs: Iterable[Path | None]) -> None:
+    """Say before the work that its fruit would have no place, or would take another file's."""
+    taken = {file.resolve() for file in inputs if file is not None}
+    for file in (out, report):
+        if file is None:
+            continue
+        if file.is_dir() or not file.absolute().parent.is_dir():
+            why = "it is a folder" if file.is_dir() else "its folder is not there"
+            raise Refused(f"{file} cannot be written: {why}")
+        if file.resolve() in taken:
+            raise Refused(f"{file} cannot be written: it is read, or written already")
+        taken.add(file.resolve())
 
 
 def _write(files: Mapping[Path, bytes]) -> None:

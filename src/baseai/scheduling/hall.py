@@ -150,7 +150,7 @@ class Hall:
                 self._siblings.update(dict.fromkeys(family, family))
         self._held: dict[str, Held] = {}
         self._emptied: Hall | None = None  # the same bays with nothing on them, once somebody has asked
-        self._masks: dict[Shape, Bools | None] = {}
+        self._masks: dict[object, Bools | None] = {}  # by shape, and by what of a shape decides it
         self._watchers: list[set[int]] = []
         for fixed in (self.node, self.model, self.leaf, self.pod, self.site, self.devices):
             fixed.setflags(write=False)
@@ -204,6 +204,10 @@ class Hall:
         """Rows whose model, site and country the shape allows; None for all. The same array each time."""
         if shape in self._masks:
             return self._masks[shape]
+        where = (shape.models, shape.sites, shape.residency)  # many shapes share one
+        if where in self._masks:
+            self._masks[shape] = self._masks[where]
+            return self._masks[shape]
         mask: Bools | None = None
         if shape.models:
             wanted = [number for number, name in enumerate(self.models) if name in shape.models]
@@ -222,7 +226,7 @@ class Hall:
             mask = here if mask is None else mask & here
         if mask is not None:
             mask.setflags(write=False)
-        self._masks[shape] = mask
+        self._masks[shape] = self._masks[where] = mask
         return mask
 
     def fits(self, shape: Shape) -> Bools:
