@@ -2,25 +2,24 @@
 
 import hashlib
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baseai.scheduling.gang import WHOLE, Gang, Shape
+from baseai.scheduling.gang import Gang, Shape
 from baseai.scheduling.hall import Hall, Misplaced, Spot
 from baseai.scheduling.policy.registry import PACKING, TIMING, packing_named, timing_named
 from baseai.scheduling.policy.seam import Moment, Move, Packing, Start, Stop, Wake
 from baseai.twin.bound import jct_bound_s, makespan_bound_s
-from baseai.twin.neutral import Outage, Segment, Submission, decision_lines
+from baseai.twin.neutral import Outage, Submission, decision_lines
 from baseai.twin.outcome import outcome_of
 from baseai.twin.replay import BadMove, Costs, Replay, Stranded, pack
 from tests.scheduling.halls import assert_adds_up, bay, gang, hall
 from tests.scheduling.test_hall import shapes
+from tests.twin.counted import assert_feasible
 
 
 def submission(each: Gang, seconds: float | None = 10.0, **by_model: float) -> Submission:
@@ -206,39 +205,6 @@ def cases(draw: st.DrawFn) -> tuple[Hall, list[Submission]]:
         each = Gang(run_id=f"r{number}", number=len(found), shape=shape, submit_s=at_s)
         found.append(submission(each, draw(st.sampled_from([0.0, 0.25, 1.0, 7.5, 40.0]))))
     return one, found
-
-
-def assert_feasible(
-    one: Hall, jobs: Sequence[Submission], segments: Sequence[Segment], restart_s: float
-) -> None:
-    """Counted anew from the segments alone: gangs whole, nobody early, work done, nothing given twice."""
-    of = {each.gang.run_id: each for each in jobs}
-    ran: dict[str, list[Segment]] = defaultdict(list)
-    changes: list[tuple[float, int, Segment]] = []
-    for segment in segments:
-        ran[segment.run_id].append(segment)
-        changes += [(segment.start_s, 1, segment), (segment.end_s, 0, segment)]
-        assert len(segment.spots) == of[segment.run_id].gang.shape.pods
-        assert segment.start_s >= of[segment.run_id].gang.submit_s
-    assert ran.keys() == of.keys()
-    for run_id, stretches in ran.items():
-        stretches.sort(key=lambda segment: segment.start_s)
-        assert all(a.end_s <= b.start_s for a, b in pairwise(stretches))
-        worked = sum(
-            max(0.0, segment.end_s - segment.start_s - (restart_s if number else 0.0))
-            for number, segment in enumerate(stretches)
-        )
-        assert worked == pytest.approx(of[run_id].duration_s, abs=1e-6)
-    devices, cpu = np.zeros(one.free.shape), np.zeros(len(one))
-    for _, starts, segment in sorted(changes, key=lambda change: (change[0], change[1])):
-        if segment.end_s == segment.start_s:
-            continue  # it takes no time, so it takes nothing
-        shape, sign = of[segment.run_id].gang.shape, 1 if starts else -1
-        for spot in segment.spots:
-            cpu[spot.row] += sign * shape.cpu_milli
-            devices[spot.row, list(spot.devices)] += sign * shape.share
-        assert devices.max(initial=0) <= WHOLE
-        assert (cpu <= [each.cpu_milli for each in one.bays]).all()
 
 
 @settings(max_examples=200, deadline=None)
