@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from baseai.agent.facts import amd_devices, cpu_slots, model_of, nvidia_devices, observe_facts
+from baseai.agent.facts import amd_devices, cpu_slots, model_of, nvidia_devices, observe_facts, told_apart
 from baseai.catalog import load_catalog
 
 
@@ -35,6 +35,23 @@ def test_nvidia_devices_are_read_and_unknown_ones_left_out() -> None:
     assert found == [(0, "1654922012345", "H100-SXM", 81559), (1, "GPU-bb", "L40S", 46068)]
     names = [(each.uuid, each.pci) for each in nvidia_devices(table)]
     assert names == [("GPU-aa", "0000:9b:00.0"), ("GPU-bb", None)]
+
+
+def test_devices_that_share_a_serial_go_by_a_name_of_their_own() -> None:
+    """A board with two accelerators may have one serial for both."""
+    table = (
+        "0, 1653925000001, GPU-a, NVIDIA H200, 143771, 00000008:06:00.0\n"
+        "1, 1653925000001, GPU-b, NVIDIA H200, 143771, 00000009:06:00.0\n"
+        "2, 1653925000002, GPU-c, NVIDIA H200, 143771, 00000018:06:00.0\n"
+    )
+    found = told_apart(nvidia_devices(table))
+    assert [each.serial for each in found] == ["GPU-a", "GPU-b", "1653925000002"]
+    nameless = [each.model_copy(update={"uuid": None}) for each in nvidia_devices(table)]
+    assert [each.serial for each in told_apart(nameless)] == [
+        "1653925000001/0008:06:00.0",
+        "1653925000001/0009:06:00.0",
+        "1653925000002",
+    ]
 
 
 def test_amd_devices_are_read() -> None:

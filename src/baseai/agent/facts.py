@@ -15,6 +15,7 @@ import platform
 import shutil
 import socket
 import subprocess
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -111,9 +112,32 @@ def amd_devices(text: str) -> list[Device]:
 def observe_devices() -> list[Device]:
     """The accelerators the drivers of this machine know; empty where there is no driver's program."""
     query = ["--query-gpu=index,serial,uuid,name,memory.total,pci.bus_id", "--format=csv,noheader,nounits"]
+    return told_apart(
+        [
+            *nvidia_devices(_said_by("nvidia-smi", *query)),
+            *amd_devices(_said_by("amd-smi", "static", "--asic", "--bus", "--vram", "--json")),
+        ]
+    )
+
+
+def told_apart(devices: Sequence[Device]) -> list[Device]:
+    """The devices, each by a serial of its own: those that share one (two on a board that has one) go by their UUID.
+
+    Where that does not tell them apart either, their place on the bus or their index is added.
+    """
+    counts = Counter(device.serial for device in devices)
+    renamed = [
+        device
+        if counts[device.serial] == 1
+        else device.model_copy(update={"serial": device.uuid or device.serial})
+        for device in devices
+    ]
+    counts = Counter(device.serial for device in renamed)
     return [
-        *nvidia_devices(_said_by("nvidia-smi", *query)),
-        *amd_devices(_said_by("amd-smi", "static", "--asic", "--bus", "--vram", "--json")),
+        device
+        if counts[device.serial] == 1
+        else device.model_copy(update={"serial": f"{device.serial}/{device.pci or device.index}"})
+        for device in renamed
     ]
 
 
