@@ -1,5 +1,6 @@
 """What nodes measure goes in by the agents' door and comes out by the fleet's, each for whom it concerns."""
 
+import asyncio
 import gzip
 import json
 import zlib
@@ -278,3 +279,67 @@ async def test_collectors_say_how_they_fare(measured: Platform) -> None:
 async def test_without_the_store_questions_are_a_moment_too_early(platform: Platform) -> None:
     answer = await platform.ask("GET", "/telemetry/latest")
     assert (answer.status_code, answer.json()["title"]) == (503, "For a moment not available")
+
+
+async def test_odd_events_neither_fail_the_message_nor_hold_up_what_comes_with_them(
+    measured: Platform,
+) -> None:
+    def seen(event_id: str, **differing: Any) -> dict[str, Any]:
+        return {"event_id": event_id, "at": now_utc().isoformat(), "kind": "kernel"} | differing
+
+    batch = samples(["one/0"], {"temp_c": [40.0]})
+    odd = [
+        seen("evt_nul", sentence="a\x00b", payload={"x": "\x00"}),
+        seen("evt_code", code=2**70),
+        seen("evt_late", at="9999-12-31T23:59:59Z"),
+        seen("evt_who", key="GPU-of-nobody", sentence="it fell"),
+        seen("", sentence="nameless"),
+    ]
+    answer = await measured.ask("POST", "/agent/telemetry", key="node", json=said(batch, witnesses=odd))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["accepted"] == ["evt_nul", "evt_code", "evt_late", "evt_who", batch["batch_id"]]
+    assert answer.json()["refused"][""].startswith("event_id")
+    [row] = await measured.rows("SELECT serial, sentence FROM witnesses WHERE event_id = 'evt_who'")
+    assert row == {
+        "serial": None,
+        "sentence": "it fell (of GPU-of-nobody, which is no accelerator of this node)",
+    }
+    nan = json.dumps(said(witnesses=[seen("evt_nan", payload={"x": float("nan")})]))
+    answer = await measured.ask("POST", "/agent/telemetry", key="node", content=nan)
+    assert answer.json() == {"accepted": ["evt_nan"], "refused": {}}
+
+
+async def test_what_was_wrong_with_a_batch_stays_to_be_seen(measured: Platform) -> None:
+    """The next message, a few seconds later, has nothing wrong with it: a person would never see the last one."""
+    await send(measured, samples(["one/0", "stranger"], {"temp_c": [900.0, 40.0]}))
+    for _ in range(2):
+        await send(measured, samples(["one/0"], {"temp_c": [40.0]}))
+    [intake] = (await asked(measured, "/telemetry/collectors", node="one"))["items"]
+    assert intake["state"] == "failing"
+    assert intake["troubles"] == [
+        "stranger: which device? no accelerator of this node has that serial",
+        "one/0 temp_c: 900 °C cannot be",
+    ]
+
+
+async def test_two_messages_of_one_node_may_be_here_at_once(measured: Platform) -> None:
+    batches = [samples(["one/0"], {"temp_c": [40.0 + n]}) for n in range(6)]
+    answers = await asyncio.gather(
+        *(
+            measured.ask(
+                "POST",
+                "/agent/telemetry",
+                key="node",
+                content=json.dumps(
+                    said(
+                        batch,
+                        collectors=[
+                            {"name": f"c{n}", "state": "ok", "interval_s": float("inf"), "failures": 2**40}
+                        ],
+                    )
+                ),
+            )
+            for n, batch in enumerate(batches)
+        )
+    )
+    assert [answer.status_code for answer in answers] == [200] * 6, [answer.text for answer in answers]

@@ -14,7 +14,7 @@ from baseai.ground.clock import now_utc
 from baseai.ground.fault import Refused
 from baseai.ground.identity import NodeId
 from baseai.telemetry.intake import CollectorState, Measurement, Sent, clock_shift_ms
-from baseai.telemetry.witness import Witness
+from baseai.telemetry.witness import Witness, judged
 
 UNPACKED_BYTES_MAX = 128 * 1024**2
 BIG_BYTES = 256 * 1024  # a body of so many is read beside the loop
@@ -57,9 +57,17 @@ def unpacked(body: bytes) -> bytes:
 async def kept(doors: Doors, node_id: NodeId, measured: wire.Measured) -> wire.Kept:
     """Hand it on: events to health, batches to telemetry. Raises StoreAway; the events are safe even then."""
     accepted: list[str] = []
+    refused: dict[str, str] = {}
     if measured.witnesses and doors.fleet_health is not None:
-        shift = timedelta(milliseconds=clock_shift_ms(measured.sent_at, now_utc()))
-        seen = [Witness(**{**one.model_dump(), "at": one.at + shift}) for one in measured.witnesses]
+        now = now_utc()
+        shift = timedelta(milliseconds=clock_shift_ms(measured.sent_at, now))
+        seen: list[Witness] = []
+        for one in measured.witnesses:
+            found = judged(Witness(**one.model_dump()), shift=shift, now=now)
+            if isinstance(found, Witness):
+                seen.append(found)
+            else:
+                refused[one.event_id] = found
         accepted += await doors.fleet_health.witness(node_id, seen)
     received = await doors.telemetry.take(
         node_id,
@@ -81,4 +89,4 @@ async def kept(doors: Doors, node_id: NodeId, measured: wire.Measured) -> wire.K
             collectors=[CollectorState(**one.model_dump()) for one in measured.collectors],
         ),
     )
-    return wire.Kept(accepted=[*accepted, *received.accepted], refused=dict(received.refused))
+    return wire.Kept(accepted=[*accepted, *received.accepted], refused={**refused, **received.refused})

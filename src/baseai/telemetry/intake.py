@@ -93,9 +93,9 @@ def clock_sentence(shift_ms: int) -> str | None:
     return f"clock is {abs(shift_ms) / 1000:.0f} s {'behind' if shift_ms > 0 else 'ahead'}: its instants are moved"
 
 
-def plain(text: str) -> str:
+def plain(text: str, most: int = TEXT_MAX) -> str:
     """Text of others as it may be kept anywhere: bounded, on one line, without what no store can hold."""
-    return "".join(char if char.isprintable() else " " for char in text[:TEXT_MAX])
+    return "".join(char if char.isprintable() else " " for char in text[:most])
 
 
 def taken_in(

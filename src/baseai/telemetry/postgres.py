@@ -51,6 +51,8 @@ COLLECTORS_TOLD_S = 60.0  # nor its collectors written down, while nothing about
 INTAKE = "intake"  # the collector by whose name the server says what it thinks of a node's batches
 STRANGERS_TOLD = 20
 COLLECTORS_MAX = 64  # of one node
+TROUBLE_SHOWN_S = 600.0  # what was wrong with a batch stays to be seen for so long
+COUNT_MAX = 2**31 - 1  # of an integer column
 BIG_ROWS = 2_000  # a batch of so many is judged beside the loop
 
 LATE_MS = 60_000  # a sample of an hour that ended longer ago may find it closed
@@ -84,6 +86,16 @@ class _Told:
 
     states: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     at_s: float = 0.0
+    troubles: dict[str, float] = field(default_factory=dict)  # of its batches → when last so, newest last
+
+    def remember(self, troubles: Sequence[str], now_s: float) -> tuple[str, ...]:
+        """What was wrong of late, newest first and bounded, with what is wrong now."""
+        for trouble in troubles:
+            self.troubles.pop(trouble, None)
+            self.troubles[trouble] = now_s
+        recent = [each for each, at_s in self.troubles.items() if now_s - at_s < TROUBLE_SHOWN_S]
+        self.troubles = {each: self.troubles[each] for each in recent[-TROUBLES_MAX:]}
+        return tuple(reversed(self.troubles))
 
 
 class Intake:
@@ -105,7 +117,8 @@ class Intake:
         shift_ms = clock_shift_ms(measurement.sent_at, now)
         accepted: list[str] = []
         refused: dict[str, str] = {}
-        troubles: list[str] = [clock] if (clock := clock_sentence(shift_ms)) else []
+        clock = clock_sentence(shift_ms)
+        troubles: list[str] = []
         for sent in measurement.batches:
             taken = await self._judged(node_id, sent, shift_ms=shift_ms, now=now)
             troubles += [f"{one.key or 'batch'} {one.field}: {one.sentence}" for one in taken.troubles]
@@ -117,16 +130,19 @@ class Intake:
                 await self.keep(taken.batch, now=now)
             except Refused as wrong:
                 refused[sent.batch_id] = str(wrong)
+                troubles.append(str(wrong))
                 continue
             accepted.append(sent.batch_id)
             refused |= {f"{sent.batch_id}/{key}": why for key, why in taken.rows_refused.items()}
             troubles += [f"{key}: {why}" for key, why in taken.rows_refused.items()]
+        recent = self._told.setdefault(node_id, _Told()).remember(troubles, time.monotonic())
+        shown = ((clock,) if clock else ()) + recent  # a clock that is off says so itself, with every message
         word = CollectorState(
             name=INTAKE,
-            state="failing" if troubles else "ok",
+            state="failing" if shown else "ok",
             interval_s=0.0,
-            sentence=troubles[0] if troubles else None,
-            troubles=tuple(dict.fromkeys(troubles))[:20],
+            sentence=shown[0] if shown else None,
+            troubles=shown[:TROUBLES_MAX],
         )
         await self._note_collectors(node_id, (*measurement.collectors, word), shift_ms)
         return Received(accepted=accepted, refused=refused)
@@ -267,18 +283,19 @@ class Intake:
         told = self._told.setdefault(node_id, _Told())
         if told.states == states and time.monotonic() - told.at_s < COLLECTORS_TOLD_S:
             return
-        shift = timedelta(milliseconds=shift_ms)
         async with self._truth.transaction() as session:
+            # Two messages of one node may be here at once, when an agent has given up waiting for the first.
+            await session.execute("SELECT FROM nodes WHERE node_id = %s FOR NO KEY UPDATE", (node_id,))
             await session.execute("DELETE FROM collectors WHERE node_id = %s", (node_id,))
             for one in {one.name: one for one in collectors}.values():
                 await session.execute(
                     "INSERT INTO collectors (node_id, name, state, interval_s, last_ok_at, took_ms, failures, sentence,"
                     " troubles) VALUES (%s, %s, %s, %s, coalesce(%s::timestamptz, CASE WHEN %s THEN now() END), %s, %s,"
                     " %s, %s)",
-                    (node_id, one.name, one.state, one.interval_s, one.last_ok_at and one.last_ok_at + shift,
-                     one.name == INTAKE, one.took_ms, one.failures, one.sentence, Jsonb(list(one.troubles))),
+                    (node_id, one.name, one.state, one.interval_s, _moved(one.last_ok_at, shift_ms), one.name == INTAKE,
+                     one.took_ms, one.failures, one.sentence, Jsonb(list(one.troubles))),
                 )  # fmt: skip
-        self._told[node_id] = _Told(states, time.monotonic())
+        told.states, told.at_s = states, time.monotonic()
 
 
 # ---- uses -----------------------------------------------------------------------------------------------------
@@ -646,11 +663,22 @@ def _with(done: Attributed, hour: Row, what: str) -> Attributed:
     )
 
 
+def _moved(at: datetime | None, shift_ms: int) -> datetime | None:
+    """An instant of a node by the server's clock; None for one beyond all time."""
+    try:
+        return at and at + timedelta(milliseconds=shift_ms)
+    except OverflowError:
+        return None
+
+
 def _plain(one: CollectorState) -> CollectorState:
-    """The same with text that PostgreSQL can hold, and not too much of it."""
+    """The same with text and numbers that PostgreSQL can hold, and not too much of it."""
     return replace(
         one,
         name=plain(one.name),
+        interval_s=one.interval_s if 0 <= one.interval_s < COUNT_MAX else 0.0,
+        took_ms=one.took_ms if one.took_ms is not None and 0 <= one.took_ms < COUNT_MAX else None,
+        failures=min(max(0, one.failures), COUNT_MAX),
         sentence=None if one.sentence is None else plain(one.sentence),
         troubles=tuple(plain(trouble) for trouble in list(one.troubles)[:TROUBLES_MAX]),
     )

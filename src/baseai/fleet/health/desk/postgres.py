@@ -40,9 +40,13 @@ class HealthDesk:
             for each in witnesses:
                 await session.execute(
                     "INSERT INTO witnesses (event_id, node_id, serial, at, kind, code, severity, sentence, payload)"
-                    " VALUES (%(id)s, %(node)s, (SELECT serial FROM accelerators WHERE node_id = %(node)s"
-                    " AND (serial = %(key)s OR uuid = %(key)s OR lower(pci) = lower(%(key)s)) LIMIT 1),"
-                    " %(at)s, %(kind)s, %(code)s, %(severity)s, %(sentence)s, %(payload)s) ON CONFLICT DO NOTHING",
+                    " SELECT %(id)s, %(node)s, a.serial, %(at)s, %(kind)s, %(code)s, %(severity)s,"
+                    # A device that nobody knows here: the event is kept, as the node's, and says which it named.
+                    " %(sentence)s || CASE WHEN a.serial IS NULL AND %(key)s::text IS NOT NULL"
+                    " THEN ' (of ' || %(key)s || ', which is no accelerator of this node)' ELSE '' END, %(payload)s"
+                    " FROM (SELECT) AS one LEFT JOIN LATERAL (SELECT serial FROM accelerators WHERE node_id = %(node)s"
+                    " AND (serial = %(key)s OR uuid = %(key)s OR lower(pci) = lower(%(key)s)) LIMIT 1) AS a ON true"
+                    " ON CONFLICT DO NOTHING",
                     {"id": each.event_id, "node": node_id, "key": each.key, "at": each.at, "kind": each.kind,
                      "code": each.code, "severity": each.severity, "sentence": each.sentence,
                      "payload": Jsonb(dict(each.payload))},
