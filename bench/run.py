@@ -194,7 +194,10 @@ BENCHES = (
     Bench(name="decide", script="scheduling/decide.py", quick=("--rounds", "1"), read=decide_figures),
     Bench(name="ledger", script="finance/ledger.py", quick=("--lines", "10000"), read=ledger_figures),
     Bench(
-        name="parse", script="telemetry/parse.py", full=("--seconds", "1"), quick=("--rounds", "1", "--seconds", "0.5")
+        name="parse",
+        script="telemetry/parse.py",
+        full=("--seconds", "1"),
+        quick=("--rounds", "1", "--seconds", "0.5"),
     ),
     Bench(name="fault-drill", script="health/drill.py", quick=("--faults", "60")),
     Bench(name="redfish", script="telemetry/redfish.py", quick=("--rounds", "1", "--answer-ms", "20")),

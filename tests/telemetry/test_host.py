@@ -13,7 +13,7 @@ import pytest
 
 from baseai.telemetry.collector import Collected
 from baseai.telemetry.field import FAMILIES, Origin
-from baseai.telemetry.host import ThisNode, Slots
+from baseai.telemetry.host import Slots, ThisNode
 from baseai.telemetry.sample import Reading
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc and /sys are Linux's")

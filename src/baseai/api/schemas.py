@@ -49,7 +49,9 @@ class NodeFacts(Wire):
     boot_id: str
     version: str = ""
     protocol: int = PROTOCOL
-    repair_steps: list[str] = Field(default_factory=list)  # what its agent may carry out: fabric, reset, reboot
+    repair_steps: list[str] = Field(
+        default_factory=list
+    )  # what its agent may carry out: fabric, reset, reboot
 
 
 class Join(Wire):

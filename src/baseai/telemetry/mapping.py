@@ -93,7 +93,9 @@ class MappingRow:
     bit: Throttle | None = None  # of FLAG
     label: str = ""  # of RISEN: the label that holds the code
 
-    source: str = dataclasses.field(init=False, compare=False)  # where the value comes from, for a person to follow
+    source: str = dataclasses.field(
+        init=False, compare=False
+    )  # where the value comes from, for a person to follow
 
     def __post_init__(self) -> None:
         names = " + ".join(term.text for term in self.terms)

@@ -144,7 +144,9 @@ def run_platform(settings: PlatformSettings) -> int:
 
     household = Household(data=settings.data)
     household.make()
-    health_policy(household)  # what is wrong in it is told here, and not by a child that starts again and again
+    health_policy(
+        household
+    )  # what is wrong in it is told here, and not by a child that starts again and again
     with household.hold():
         supervisor = Supervisor(settings, household, runtime_folder(settings.data, os.environ), say)
         began = time.monotonic()

@@ -31,7 +31,9 @@ class Reason(StrEnum):
     PEER_FAILED = "peer_failed"
     DISK_FULL = "disk_full"
     PREEMPTED = "preempted"
-    DRAINED = "drained"  # its node is taken out of service: it was asked for a checkpoint and goes on elsewhere
+    DRAINED = (
+        "drained"  # its node is taken out of service: it was asked for a checkpoint and goes on elsewhere
+    )
     GRANT_STALE = "grant_stale"
     RECOVERED = "recovered"
 
