@@ -46,9 +46,8 @@ class PlatformSettings:
     redfish_credentials: Path | None = None  # file with one line, user:password, that only its owner can read
     redfish_ca_file: Path | None = None  # certificate that signs the controllers'
     redfish_insecure: bool = False  # do not verify it: whoever stands between can read the password
-    allow_repairs: bool = (
-        False  # its agent may reset accelerators, restart the fabric manager, reboot; needs root
-    )
+    # Its agent may reset accelerators, restart the fabric manager, reboot; needs root.
+    allow_repairs: bool = False
     demo: bool = False  # label every page as a demonstration
     durable: bool = True  # off only in tests: PostgreSQL then trades safety against a power cut for speed
 

@@ -56,9 +56,8 @@ class AgentSettings:
     redfish_ca_file: Path | None = None  # certificate that signs the controllers'
     redfish_insecure: bool = False  # do not verify it: whoever stands between can read the password
     redfish_every_s: float = 30.0  # how often a controller is asked; they are slow
-    allow_repairs: bool = (
-        False  # reset accelerators, restart the fabric manager, reboot, when ordered; needs root
-    )
+    # Reset accelerators, restart the fabric manager, reboot, when ordered; needs root.
+    allow_repairs: bool = False
     sample_spool_bytes: int = LIMIT_BYTES  # what was measured and not delivered takes so much disk at most
 
 
