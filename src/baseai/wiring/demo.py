@@ -178,7 +178,8 @@ def _show(supervisor: "Supervisor", run: "RunView", console: "Console", took_s: 
         time.sleep(0.25)
         detail = supervisor.ask("GET", f"/api/v1/runs/{run.run_id}")
     console.rule()
-    for line in _summary(detail, took_s):
+    use = supervisor.ask("GET", f"/api/v1/runs/{run.run_id}/use")
+    for line in (*_summary(detail, took_s), *_use(use)):
         console.print(line, markup=False)
     books = supervisor.ask("GET", "/api/v1/books/trial-balance")
     console.print(f"  books            debits less credits: {Decimal(books['difference']):f}")
@@ -214,6 +215,18 @@ def _summary(detail: dict[str, Any], took_s: float) -> list[str]:
         f"  cost             {mark}US$ {figures['cost']:f} (estimated: {money['basis']})",
         f"  contribution     {mark}US$ {figures['contribution']:f}",
     ]
+
+
+def _use(use: dict[str, Any]) -> list[str]:
+    """What the devices themselves said of it; nothing where no sample speaks of the run."""
+    parts = []
+    if use["util_pct"] is not None:
+        parts.append(f"{use['util_pct']:.0f} % busy (measured)")
+    if use["energy_wh"] is not None:
+        parts.append(f"{use['energy_wh']:.2f} Wh ({use['energy_origin']})")
+    if use["mem_used_max_b"] is not None:
+        parts.append(f"at most {use['mem_used_max_b'] / 2**30:.2f} GiB on one slot (measured)")
+    return [f"  devices          {', '.join(parts)}"] if parts else []
 
 
 def _free(port: int) -> int:
