@@ -72,18 +72,19 @@ def submitted(
 # ---------------------------------------------------------------------------------------------------------- openb
 
 
-def openb_bays(traces: Path, *, every: int = 1) -> tuple[Bay, ...]:
-    """Each `every`-th node that has accelerators, in the order of the list."""
+def openb_bays(traces: Path, *, every: int = 1, copies: int = 1) -> tuple[Bay, ...]:
+    """Each `every`-th node that has accelerators, in the order of the list, so many times."""
     rows = rows_of(traces / "openb" / "openb_node_list_gpu_node.csv")
     return tuple(
         Bay(
-            node_id=row["sn"],
+            node_id=row["sn"] if copies == 1 else f"{row['sn']}-{copy}",
             model=row["model"],
             devices=int(row["gpu"]),
             cpu_milli=int(row["cpu_milli"]),
             memory_mib=int(row["memory_mib"]),
         )
         for row in rows[::every]
+        for copy in range(copies)
     )
 
 
@@ -99,9 +100,9 @@ def _openb_shape(row: Mapping[str, str]) -> Shape:
     )
 
 
-def openb_packing(traces: Path, mix: str, seed: int) -> Case:
+def openb_packing(traces: Path, mix: str, seed: int, *, copies: int = 1) -> Case:
     """Pods drawn with replacement until they ask for 130 % of all accelerators, shuffled, as FGD did (ATC'23)."""
-    bays = openb_bays(traces)
+    bays = openb_bays(traces, copies=copies)
     pods = [_openb_shape(row) for row in rows_of(traces / "openb" / f"openb_pod_list_{mix}.csv.gz")]
     rng = np.random.default_rng(seed)
     wanted, asked, drawn = ARRIVED_RATIO * WHOLE * sum(bay.devices for bay in bays), 0, list[int]()
