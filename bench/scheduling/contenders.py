@@ -27,7 +27,10 @@ def _packings(*names: str) -> tuple[Contender, ...]:
 LIST_SCHEDULING = "bench.scheduling.baselines:ListScheduling"
 
 CONTENDERS: Mapping[str, Sequence[Contender]] = {
-    "B1": (*_packings("random", "first_fit", "best_fit", "fgd"),),
+    "B1": (
+        *_packings("random", "first_fit", "best_fit", "fgd"),
+        Contender(name="lookahead", policy="lookahead", role="packing"),
+    ),
     "B2": (
         Contender(name="fifo", policy="fifo"),
         Contender(name="easy", policy="easy"),
@@ -53,5 +56,8 @@ CONTENDERS: Mapping[str, Sequence[Contender]] = {
         Contender(name="first_fit", policy="fifo", packing="first_fit"),
         Contender(name="leaf_best_fit", policy="fifo", packing="leaf_best_fit"),
     ),
-    "B8": (*_packings("first_fit", "best_fit", "fgd"),),
+    "B8": (
+        *_packings("first_fit", "best_fit", "fgd"),
+        Contender(name="lookahead", policy="lookahead", role="speed"),
+    ),
 }

@@ -229,26 +229,27 @@ class Hall:
         self._masks[shape] = self._masks[where] = mask
         return mask
 
-    def fits(self, shape: Shape) -> Bools:
-        """Rows that can take one pod of the shape now. A new array; O(rows)."""
+    def fits(self, shape: Shape, rows: Ints | None = None) -> Bools:
+        """Which of these rows, of all where None, can take one pod of the shape now. A new array; O(rows)."""
+        at = slice(None) if rows is None else rows
         milli = shape.milli
         if milli == 0:
-            fit: Bools = self._cpu >= shape.cpu_milli
+            fit: Bools = self._cpu[at] >= shape.cpu_milli
         else:
-            fit = self._largest >= milli if milli < WHOLE else self._whole >= milli // WHOLE
+            fit = self._largest[at] >= milli if milli < WHOLE else self._whole[at] >= milli // WHOLE
             if shape.cpu_milli:
-                fit &= self._cpu >= shape.cpu_milli
+                fit &= self._cpu[at] >= shape.cpu_milli
         if shape.memory_mib:
-            fit &= self._memory >= shape.memory_mib
+            fit &= self._memory[at] >= shape.memory_mib
         if shape.disk_mib:
-            fit &= self._disk >= shape.disk_mib
+            fit &= self._disk[at] >= shape.disk_mib
         if shape.watts:
-            fit &= self._watts >= shape.watts
+            fit &= self._watts[at] >= shape.watts
         mask = self.permitted(shape)
         if mask is not None:
-            fit &= mask
+            fit &= mask[at]
         if not self.all_ready:
-            fit &= self._ready
+            fit &= self._ready[at]
         return fit
 
     def room(self, shape: Shape) -> Ints:

@@ -16,6 +16,7 @@ PACKING: Mapping[str, str] = {
     "best_fit": "BestFit",
     "leaf_best_fit": "LeafBestFit",
     "fgd": "Fgd",
+    "lookahead": "Lookahead",
 }
 TIMING: Mapping[str, str] = {
     "fifo": "Fifo",

@@ -1,0 +1,86 @@
+"""Scarcity says how much of what is free will be needed by those who can go nowhere else.
+
+Invariant: reckoned from a mix that has come and from what is free now. The horizon is all that is free: as much is
+taken to come, in the proportions of the mix, as would fill the hall. 0 is no need, 1 all of it; above 1 there is more
+need than room.
+"""
+
+import numpy as np
+
+from baseai.scheduling.gang import WHOLE
+from baseai.scheduling.hall import Bools, Hall, Ints
+from baseai.scheduling.policy.mix import Floats, Learned
+
+SCARCITY_MOST = 1.5  # beyond, it no longer matters by how much
+
+
+class Kinds:
+    """Rows that no shape tells apart by model, site or country are of one kind."""
+
+    def __init__(self, hall: Hall) -> None:
+        number_of: dict[tuple[int, int, str], int] = {}
+        found = [
+            number_of.setdefault(key, len(number_of))
+            for key in zip(hall.model.tolist(), hall.site.tolist(), hall.countries, strict=True)
+        ]
+        self.of_row: Ints = np.array(found, dtype=np.int64)
+        self.count = len(number_of)
+        self._first = np.array([found.index(kind) for kind in range(self.count)], dtype=np.int64)
+
+    def allowed(self, hall: Hall, learned: Learned) -> Bools:
+        """Which kinds each shape may be on: (shapes, kinds)."""
+        found = np.ones((len(learned.shapes), self.count), dtype=np.bool_)
+        for number, shape in enumerate(learned.shapes):
+            mask = hall.permitted(shape)
+            if mask is not None:
+                found[number] = mask[self._first]
+        return found
+
+
+def of_kinds(hall: Hall, kinds: Kinds, learned: Learned, allowed: Bools) -> Floats:
+    """Of each kind of row, the need of those who may not be everywhere, over what is free there.
+
+    Who may be on the least goes first, and spreads in proportion to what the ones before it have left. O(rows +
+    shapes × kinds).
+    """
+    free = np.bincount(kinds.of_row, weights=hall.spare, minlength=kinds.count).astype(np.float64)
+    volume = learned.volume
+    total = volume.sum()
+    need = np.zeros(kinds.count)
+    if total <= 0:
+        return need
+    sets, inverse = np.unique(allowed, axis=0, return_inverse=True)
+    asked = np.bincount(inverse.ravel(), weights=volume, minlength=len(sets)) / total * free.sum()
+    for number in np.argsort(sets @ free, kind="stable").tolist():
+        among = sets[number]
+        if asked[number] <= 0 or among.all() or not among.any():
+            continue
+        room = np.maximum(free - need, 0.0) * among
+        need += asked[number] * (room / room.sum() if room.sum() > 0 else among / among.sum())
+    return np.minimum(need / np.maximum(free, 1.0), SCARCITY_MOST)
+
+
+def of_wholes(hall: Hall, kinds: Kinds, learned: Learned, allowed: Bools) -> Floats:
+    """Of each shape that takes several whole accelerators of one node, its part in how scarce room for it is; else 0.
+
+    Need counts all shapes that ask for as much in everything: they can go nowhere that this one cannot. The square
+    keeps it near nothing while there is plenty. O(several² + several × rows).
+    """
+    found = np.zeros(len(learned.shapes))
+    several = np.flatnonzero(learned.milli > WHOLE)
+    total = learned.volume.sum()
+    if not len(several):
+        return found
+    horizon = float(hall.spare.sum())
+    asked = learned.volume[several] / total * horizon
+    wider, narrower = allowed[several][np.newaxis], allowed[several][:, np.newaxis]
+    as_much: Bools = np.all(wider | ~narrower, axis=2)
+    for amount in (learned.milli, learned.cpu_milli, learned.memory_mib):
+        as_much &= amount[several][:, np.newaxis] >= amount[several][np.newaxis, :]
+    need = asked @ as_much
+    for place, number in enumerate(several.tolist()):
+        fits = hall.fits(learned.shapes[number])
+        room = WHOLE * float((hall.whole * fits).sum())
+        scarcity = min(1.0, need[place] / max(room, 1.0)) ** 2
+        found[number] = scarcity * asked[place] / max(need[place], 1.0)
+    return found
