@@ -100,6 +100,33 @@ async def test_an_hour_is_closed_once_its_samples_are_in(yard: Yard) -> None:
     assert await yard.attribute(end + 4 * MINUTE) == Attributed(), "closing twice is the same as once"
 
 
+async def test_a_closed_hour_is_held_against_the_store_s_own_sum(yard: Yard) -> None:
+    """Which is made another way, of buckets, and gives a difference to the later of its two samples."""
+    begin, end = yard.start, yard.start + HOUR
+    await lease(yard.truth, "run_a", (begin + 10 * MINUTE, begin + 30 * MINUTE), ended="finished")
+    await yard.told(begin, end + MINUTE)
+    assert (await yard.attribute(end + 2 * MINUTE)).apart == ()
+    [hour] = await yard.rows("SELECT * FROM use_hours WHERE revision > 0")
+    assert hour["counter_mj"] == hour["attributed_mj"] == 360_000_000
+    assert hour["store_mj"] == 354_000_000, "the last minute belongs to the sample that begins the next hour"
+    said = await yard.uses.reckoning(PLATFORM)
+    assert said == {"hours": 1, "checked": 1, "astray": 0, "apart": 0, "serials": []}
+
+
+async def test_a_store_whose_sum_contradicts_the_samples_is_told(yard: Yard) -> None:
+    """A counter leaps further than any accelerator can draw: samples tell nothing of that time, the sum counts it."""
+    begin, end = yard.start, yard.start + HOUR
+    sent = ticks(
+        "s1", begin, end + MINUTE, {"energy_j": lambda second: second if second < 1800 else second + 1e9}
+    )
+    await yard.intake.take(NODE_1, Measurement(sent_at=await yard.now(), batches=[sent]))
+    done = await yard.attribute(end + 2 * MINUTE)
+    assert done.apart == (f"s1 {begin.isoformat()}",)
+    assert done.astray == ()
+    said = await yard.uses.reckoning(PLATFORM)
+    assert (said["apart"], said["serials"]) == (1, ["s1"])
+
+
 async def test_an_hour_without_samples_is_closed_late_and_says_that_nothing_is_known(yard: Yard) -> None:
     end = yard.start + HOUR
     assert (await yard.attribute(end + 14 * MINUTE)).closed == 0

@@ -164,6 +164,9 @@ class UsesDoor(Protocol):
     async def spans_of_run(self, scope: Scope, run_id: str) -> Sequence[Row]:
         """Which accelerators a run had from when to when: serial, node_id, from_at, until_at."""
 
+    async def reckoning(self, scope: Scope) -> Row:
+        """Whether uses of the last 7 days add up to the accelerators' counters, with the fields of Reckoning."""
+
     async def all_collectors(self, scope: Scope) -> Sequence[Row]:
         """How collectors fare: rows with the fields of CollectorView, node and node_id."""
 

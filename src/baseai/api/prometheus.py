@@ -87,6 +87,7 @@ async def _exposed(doors: Doors, scope: Scope, counted: Mapping[str, int]) -> Ex
     nodes = await doors.views.nodes(scope)
     counts = await doors.views.run_counts(scope)
     collectors = await doors.uses.all_collectors(scope)
+    reckoning = await doors.uses.reckoning(scope)
     judged = await doors.fleet_health.nodes_health(scope) if doors.fleet_health is not None else ()
     evidence = [
         {"node": node, "serial": serial, "rule": rule, "severity": severity, "action": action}
@@ -155,6 +156,14 @@ async def _exposed(doors: Doors, scope: Scope, counted: Mapping[str, int]) -> Ex
                     ({"node": row["node"], "collector": row["name"]}, float(row["state"] == "ok"))
                     for row in collectors
                     if row["state"] != "off"
+                ],
+            ),
+            Gauge(
+                name="baseai_use_hours",
+                meaning="hours of accelerators closed within 7 days: all, those checked against the store's own sums,"
+                " and those that do not add up (astray, apart)",
+                values=[
+                    ({"which": which}, float(reckoning[which])) for which in ("hours", "checked", "astray", "apart")
                 ],
             ),
             Gauge(

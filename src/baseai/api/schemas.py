@@ -250,6 +250,16 @@ class Kept(Wire):
     refused: dict[str, str] = Field(default_factory=dict)  # id → why it will never be taken
 
 
+class Reckoning(Wire):
+    """Whether the uses of all hours that were closed within 7 days add up to the accelerators' own counters."""
+
+    hours: int  # hours of accelerators
+    checked: int  # of them those that the metric store's own sums tell of as well, which are made another way
+    astray: int  # uses and counter differ: a bug
+    apart: int  # the store's sum contradicts the samples: a damaged store
+    serials: list[str] = Field(default_factory=list)  # of the accelerators that are astray or apart
+
+
 class UseView(Wire):
     """What one subject (a run, tenant, round, node or accelerator) had of accelerators over a time."""
 

@@ -150,8 +150,11 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
         subject: str | None = None,
         from_: From = None,
         until: str | None = None,
-    ) -> dict[str, list[wire.UseView]]:
-        """What accelerators gave to whom. A tenant's key sees its own; time that nobody held is the subject ""."""
+    ) -> dict[str, Any]:
+        """What accelerators gave to whom: `items` of UseView, and `reckoning`, whether they add up.
+
+        A tenant's key sees its own and no reckoning; time that nobody held is the subject "".
+        """
         whose = Deed.SEE_RUNS if by in ("run", "tenant") else Deed.SEE_FLEET
         if not (may(holder.role, whose) or may(holder.role, Deed.SEE_RUNS)):
             raise NotAllowed(holder.role.value, whose.value)
@@ -166,7 +169,10 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
             from_at=when.from_at if when else None,
             until_at=when.until_at if when else None,
         )
-        return {"items": [wire.UseView(**row) for row in rows]}
+        told: dict[str, Any] = {"items": [wire.UseView(**row) for row in rows]}
+        if scope.tenant_id is None:
+            told["reckoning"] = wire.Reckoning(**await doors.uses.reckoning(scope))
+        return told
 
     @router.get("/runs/{name}/use")
     async def use_of_run(name: str, holder: Holder = gate.allowed(Deed.SEE_RUNS)) -> wire.UseView:

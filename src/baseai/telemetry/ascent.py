@@ -35,6 +35,13 @@ class Ascent:
         """Counted within [from_ms, until_ms)."""
         return self.at(until_ms) - self.at(from_ms)
 
+    def around(self, ms: int) -> int:
+        """Counted between the samples on both sides of `ms`: what a border there divides."""
+        right = int(np.searchsorted(self.at_ms, ms, side="left"))
+        if right in (0, len(self.at_ms)):
+            return 0
+        return int(self.counted[right] - self.counted[right - 1])
+
     def tells_of(self, from_ms: int, until_ms: int) -> bool:
         """Whether two samples stand on both sides of some part of that time."""
         return len(self.at_ms) > 1 and bool(self.at_ms[0] < until_ms and self.at_ms[-1] > from_ms)

@@ -109,6 +109,22 @@ def counter_mj(course: Course, from_ms: int, until_ms: int) -> int:
     return course.energy.over(from_ms, until_ms) if course.energy else 0
 
 
+APART_RATIO = 0.001  # of the counter: the store adds differences as floats, an ascent reads whole millijoules
+
+
+def is_apart(course: Course, store_mj: int | None, from_ms: int, until_ms: int) -> bool:
+    """Whether the store's own sum of the counter's differences contradicts the course that was made of its samples.
+
+    The store gives a difference to the later of its two samples, a course cuts it at the border: they may differ by
+    what was counted across both borders, and by rounding. None: the store knows of no counter, and contradicts nothing.
+    """
+    if store_mj is None or course.energy is None:
+        return False
+    counter = counter_mj(course, from_ms, until_ms)
+    leeway = course.energy.around(from_ms) + course.energy.around(until_ms) + APART_RATIO * counter + 1000
+    return abs(store_mj - counter) > leeway
+
+
 def _use(accel: str, course: Course, from_ms: int, until_ms: int, span: Span | None, energy_mj: int) -> Use:
     known_ms = course.util[1].over(from_ms, until_ms)
     util_pct = course.util[0].over(from_ms, until_ms) / known_ms if known_ms > 0 else None

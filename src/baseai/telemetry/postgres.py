@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 from baseai.ground.clock import hour_of, now_utc
 from baseai.ground.fault import NotFound, Refused
 from baseai.ground.identity import derived
-from baseai.telemetry.attribution import FIELDS, UNSEEN, Course, counter_mj, course_of, uses_of
+from baseai.telemetry.attribution import FIELDS, UNSEEN, Course, counter_mj, course_of, is_apart, uses_of
 from baseai.telemetry.exposition import Scrape
 from baseai.telemetry.field import ACCELERATOR, Origin
 from baseai.telemetry.intake import (
@@ -38,7 +38,7 @@ from baseai.telemetry.remote_write import Ticks, Written, sent_of
 from baseai.telemetry.sample import Batch
 from baseai.telemetry.sample import Row as SampleRow
 from baseai.telemetry.span import Span
-from baseai.telemetry.store import AskedStore, FedStore, Place, StoreAway
+from baseai.telemetry.store import AskedStore, By, FedStore, Place, StoreAway
 from baseai.telemetry.tally import Tally, tally_of
 from baseai.telemetry.use import Use
 from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
@@ -46,6 +46,7 @@ from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
 Row = dict[str, Any]
 
 HOUR = timedelta(hours=1)
+_HOUR_MS = 3_600_000
 DEVICES_KNOWN_S = 30.0  # for so long a node's devices are not asked for again
 COLLECTORS_TOLD_S = 60.0  # nor its collectors written down, while nothing about them changes
 INTAKE = "intake"  # the collector by whose name the server says what it thinks of a node's batches
@@ -327,7 +328,7 @@ WHERE accelerator_no = %(no)s AND hour = %(hour)s AND revision = %(seen)s
 """
 CLOSE = """
 UPDATE use_hours SET revision = %(revision)s, final = %(final)s, content = %(content)s, counter_mj = %(counter)s,
-  attributed_mj = %(attributed)s, closed_at = %(now)s,
+  attributed_mj = %(attributed)s, store_mj = %(store)s, apart = %(apart)s, closed_at = %(now)s,
   -- Samples that came while the store was asked are another reason to look.
   look_at = CASE WHEN late > %(late)s THEN %(now)s + interval '1 minute' ELSE %(look_at)s END
 WHERE accelerator_no = %(no)s AND hour = %(hour)s AND revision = %(seen)s
@@ -340,6 +341,13 @@ SELECT d.accelerator_no, a.serial, a.node_id, a.round_id, l.lease_id, l.run_id, 
   (SELECT house FROM tenants t WHERE t.tenant_id = l.tenant_id) AS house
 FROM lease_accelerators d JOIN leases l USING (lease_id) JOIN accelerators a USING (accelerator_no)
 WHERE l.observed_from IS NOT NULL
+"""
+RECKONING = """
+SELECT count(*) AS hours, count(u.store_mj) AS checked,
+  count(*) FILTER (WHERE u.attributed_mj <> u.counter_mj) AS astray, count(*) FILTER (WHERE u.apart) AS apart,
+  coalesce(array_agg(DISTINCT a.serial) FILTER (WHERE u.apart OR u.attributed_mj <> u.counter_mj), '{}') AS serials
+FROM use_hours u JOIN accelerators a USING (accelerator_no)
+WHERE u.revision > 0 AND u.hour >= now() - interval '7 days'
 """
 SUBJECTS: Mapping[str, str] = {
     "run": "coalesce(u.run_id, '')",
@@ -384,9 +392,10 @@ class Attributed:
     closed: int = 0  # hours that got their first revision
     corrected: int = 0  # hours that got another
     waiting: int = 0  # hours whose samples are not in yet
-    astray: tuple[
+    astray: tuple[str, ...] = ()  # `serial hour` whose uses do not add up to the counter: a bug
+    apart: tuple[
         str, ...
-    ] = ()  # `serial hour` whose uses do not add up to the counter: a bug, or a damaged store
+    ] = ()  # `serial hour` of which the store's own sum says something else: a damaged store
 
 
 @dataclass(slots=True)
@@ -429,16 +438,44 @@ class Uses:
             courses = await self._courses(
                 [(row["serial"], row["hour"], row["hour"] + HOUR) for row in due], now
             )
+            sums = await self._sums(due)
             async with self._truth.transaction() as session:
                 for row, course in zip(due, courses, strict=True):
-                    done = _with(done, row, await self._close(session, row, course, spans, now))
+                    own = sums.get((row["serial"], row["hour"]))
+                    done = _with(done, row, *await self._close(session, row, course, own, spans, now))
             if len(due) < HOURS_AT_ONCE:
                 return done
 
+    async def _sums(self, hours: Sequence[Row]) -> dict[tuple[str, datetime], int]:
+        """What the store's own sums say that counters gained: (serial, hour) → mJ. It adds up rows in another way."""
+        found: dict[tuple[str, datetime], int] = {}
+        for hour in sorted({row["hour"] for row in hours}):
+            told = await self._store.aggregate(
+                ACCELERATOR,
+                "energy_j",
+                from_ms=_ms(hour),
+                until_ms=_ms(hour + HOUR),
+                by=By.KEY,
+                keys=sorted(row["serial"] for row in hours if row["hour"] == hour),
+                points_max=1,
+            )
+            if told.ts_ms.tolist() != [_ms(hour)] or told.step_ms != _HOUR_MS:
+                continue
+            for group, gained in zip(told.groups, told.delta[:, 0].tolist(), strict=True):
+                if gained == gained:  # not NaN
+                    found[group, hour] = round(gained * 1000)
+        return found
+
     async def _close(
-        self, session: Session, hour: Row, course: Course, spans: Sequence[Row], now: datetime
-    ) -> str:
-        """Write one hour, if its samples and leases are in or it is too late to wait; what was done."""
+        self,
+        session: Session,
+        hour: Row,
+        course: Course,
+        store_mj: int | None,
+        spans: Sequence[Row],
+        now: datetime,
+    ) -> tuple[str, bool]:
+        """Write one hour, if its samples and leases are in or it is too late to wait; what was done, and `is_apart`."""
         begin, end = hour["hour"], hour["hour"] + HOUR
         own = [
             row for row in spans
@@ -449,7 +486,7 @@ class Uses:
         known = {"no": hour["accelerator_no"], "hour": begin, "seen": hour["revision"], "now": now}
         if not final and hour["revision"] == 0 and now < end + ABSENT_AFTER:
             await session.execute(LOOK_LATER, known | {"look_at": now + WAIT_FOR_SAMPLES})
-            return "waits"
+            return "waits", False
         held = [span for row in own if (span := _span(row)) is not None]
         uses = uses_of(hour["serial"], course, held, from_ms=_ms(begin), until_ms=_ms(end))
         content = derived("cnt", *(_told(use) for use in uses))
@@ -458,6 +495,7 @@ class Uses:
             counter_mj(course, _ms(begin), _ms(end)),
             sum(use.energy_mj or 0 for use in uses),
         )
+        apart = is_apart(course, store_mj, _ms(begin), _ms(end))
         written = await session.execute(
             CLOSE,
             known
@@ -467,18 +505,20 @@ class Uses:
                 "content": content,
                 "counter": counter,
                 "attributed": attributed,
+                "store": store_mj,
+                "apart": apart,
                 "late": hour["late"],
                 "look_at": None if final or begin < now - RAW_KEPT else now + LOOK_AGAIN,
             },
         )
         if written.rowcount == 0 or revision == hour["revision"]:
-            return "same"
+            return "same", False
         leases = {row["lease_id"]: row for row in own}
         for use in uses:
             await _insert(session, hour, revision, use, leases.get(use.owner or ""))
         if attributed != counter:
-            return "astray"
-        return "closed" if hour["revision"] == 0 else "corrected"
+            return "astray", apart
+        return "closed" if hour["revision"] == 0 else "corrected", apart
 
     async def _spans_of(self, session: Session, hours: Sequence[Row]) -> list[Row]:
         if not hours:
@@ -638,6 +678,13 @@ class Uses:
                 (run_id,),
             )
 
+    async def reckoning(self, scope: Scope) -> Row:
+        """Whether uses add up, of the hours of the last 7 days: hours, checked, astray and apart, serials of those."""
+        async with self._truth.transaction(scope) as session:
+            row = await fetch_one(session, RECKONING)
+        assert row is not None
+        return dict(row)
+
     async def collectors(self, scope: Scope, node_id: str) -> list[Row]:
         """How a node's collectors fare: rows with the fields of CollectorView."""
         return [row for row in await self.all_collectors(scope) if row["node_id"] == node_id]
@@ -651,15 +698,14 @@ class Uses:
             )
 
 
-def _with(done: Attributed, hour: Row, what: str) -> Attributed:
-    astray = done.astray
-    if what == "astray":
-        astray = (*astray, f"{hour['serial']} {hour['hour'].isoformat()}")
+def _with(done: Attributed, hour: Row, what: str, is_apart: bool) -> Attributed:
+    name = f"{hour['serial']} {hour['hour'].isoformat()}"
     return Attributed(
         closed=done.closed + (what in ("closed", "astray") and hour["revision"] == 0),
         corrected=done.corrected + (what in ("corrected", "astray") and hour["revision"] > 0),
         waiting=done.waiting + (what == "waits"),
-        astray=astray,
+        astray=(*done.astray, name) if what == "astray" else done.astray,
+        apart=(*done.apart, name) if is_apart else done.apart,
     )
 
 

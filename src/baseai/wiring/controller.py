@@ -138,6 +138,8 @@ async def _attribute(rooms: Rooms) -> None:
                 log.info("hours of use closed %d, corrected %d", done.closed, done.corrected)
             for hour in done.astray:
                 log.error("the uses of %s do not add up to its counter", hour)
+            for hour in done.apart:
+                log.error("the store's own sum of %s contradicts its samples", hour)
         except (StoreAway, TruthUnavailable) as wrong:
             if str(wrong) != away:
                 log.warning("use is not attributed: %s", wrong)

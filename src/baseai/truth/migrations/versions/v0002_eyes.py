@@ -1,7 +1,8 @@
 """What nodes measure: their collectors' health, how devices are known, and what each lease used.
 
 `uses` is append-only: a closed hour that must be counted anew gets rows of a higher revision, and `use_hours` names
-the revision that holds and what the accelerator's own counters said beside it.
+the revision that holds and what the accelerator's own counters said beside it: as the samples tell (`counter_mj`), and
+as the store's own sum of differences (`store_mj`), which is made another way; `apart` where the two contradict.
 """
 
 from alembic import op
@@ -29,6 +30,7 @@ CREATE TABLE use_hours (
   revision integer NOT NULL DEFAULT 0, final boolean NOT NULL DEFAULT false, late integer NOT NULL DEFAULT 0,
   look_at timestamptz DEFAULT now(), content text NOT NULL DEFAULT '',
   counter_mj bigint NOT NULL DEFAULT 0, attributed_mj bigint NOT NULL DEFAULT 0, closed_at timestamptz,
+  store_mj bigint, apart boolean NOT NULL DEFAULT false,
   PRIMARY KEY (accelerator_no, hour),
   CHECK (hour = date_trunc('hour', hour, 'UTC')), CHECK ((revision = 0) = (closed_at IS NULL)));
 CREATE INDEX use_hours_due ON use_hours (look_at) WHERE look_at IS NOT NULL;
