@@ -23,6 +23,7 @@ from baseai.api.schemas import (
     Balance,
     BurnInView,
     CheckpointView,
+    CollectorView,
     CostView,
     EventView,
     FigureView,
@@ -34,6 +35,7 @@ from baseai.api.schemas import (
     Offer,
     Page,
     Problem,
+    Reckoning,
     RunDetail,
     RunView,
     SecretView,
@@ -42,6 +44,7 @@ from baseai.api.schemas import (
     TenantView,
     TransferView,
     TrialBalance,
+    UseView,
     WaitView,
 )
 
@@ -233,6 +236,41 @@ def application(state: State) -> FastAPI:
     @app.get("/api/v1/nodes")
     async def nodes() -> Response:
         return page([_node(state)])
+
+    @app.get("/api/v1/telemetry/collectors")
+    async def collectors() -> Response:
+        view = {
+            "name": "nvml",
+            "state": "failing",
+            "interval_s": 10.0,
+            "last_ok_at": LONG_AGO,
+            "took_ms": 5000.0,
+            "failures": 3,
+            "sentence": "no answer in 5 s",
+            "troubles": ["GPU-1 temp_c: 900 °C cannot be"],
+        }
+        told = CollectorView.model_validate(view).model_dump(mode="json")
+        return shaped(Page(items=[{"node": "big", "node_id": "nod_1"} | told]))
+
+    @app.get("/api/v1/telemetry/use")
+    async def use() -> Response:
+        used = UseView(
+            subject="run_1", label="hello", from_at=LONG_AGO, until_at=LONG_AGO, accelerator_s=60.0, held_s=60.0,
+            seen_s=57.0, util_pct=81.5, mem_used_max_b=2.0**30, energy_wh=1.25, energy_origin="measured",
+            throttled_s=None, methods=["whole device"], open=False,
+        )  # fmt: skip
+        said = Reckoning(hours=24, checked=23, astray=0, apart=0)
+        return JSONResponse(
+            {"items": [used.model_dump(mode="json")], "reckoning": said.model_dump(mode="json")}
+        )
+
+    @app.get("/api/v1/fleet/health")
+    async def fleet_health() -> Response:
+        return page([])
+
+    @app.get("/api/v1/repairs")
+    async def repairs() -> Response:
+        return page([])
 
     @app.get("/api/v1/nodes/{name}")
     async def node(name: str) -> Response:

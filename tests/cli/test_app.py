@@ -23,6 +23,28 @@ SPEC = "type: task\nname: hello\ncommands:\n  - echo hi\n"
 
 
 @pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("node health", "nothing stands against any node"),
+        ("node repairs", "no repair is open"),
+    ],
+)
+def test_where_there_is_nothing_a_sentence_says_so_and_no_head_of_a_table(
+    words: str, sentence: str, platform: Loopback, baseai: Baseai
+) -> None:
+    ended = baseai(*words.split())
+    assert (ended.status, ended.out, ended.err) == (0, "", sentence + "\n")
+
+
+def test_uses_are_shown_with_whether_they_add_up(platform: Loopback, baseai: Baseai) -> None:
+    ended = baseai("telemetry", "use")
+    assert re.search(r"hello +1 min 00 s +95 +81\.5 +1 GiB +1\.25 +measured +- ", ended.out), ended.out
+    assert ended.err == (
+        "24 closed hours add up to the accelerators' counters; the store's own sums say so of 23\n"
+    )
+
+
+@pytest.mark.parametrize(
     ("words", "path", "shown"),
     [
         pytest.param(
@@ -42,6 +64,12 @@ SPEC = "type: task\nname: hello\ncommands:\n  - echo hi\n"
             r"\nH100-SXM 0 +gemm bf16 +560,000 +GFLOP/s +57% +81% +80% +80% of its own median over 4 tests(?s:.*)"
             r"\nH100-SXM 0 +heat temp_c +- +°C +- +- +- +this device has no such sensor",
             id="figures",
+        ),
+        pytest.param(
+            "telemetry collectors",
+            "/telemetry/collectors",
+            r"big +nvml +failing +10 s +\S+ +5,000 ms +3 +no answer in 5 s\nbig nvml: GPU-1 temp_c: 900 °C cannot be",
+            id="collectors",
         ),
         pytest.param("tenant list", "/tenants?limit=100", r"acme +default", id="tenants"),
         pytest.param("key list", "/keys?limit=100", r"ID +NAME", id="keys"),

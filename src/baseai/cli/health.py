@@ -51,6 +51,9 @@ def add_health(node: typer.Typer, environ: Mapping[str, str]) -> None:
         nodes = listed(call, "/fleet/health", NodeHealth, everything="true" if everything else None)
         if nodes is None:
             return
+        if not nodes:
+            call.screen.note("nothing stands against any node")
+            return
         now = now_utc()
         call.screen.table(
             [Column(head=head) for head in ("NODE", "STATE", "HEALTH", "SINCE", "WHY", "REPAIR")],
@@ -66,8 +69,6 @@ def add_health(node: typer.Typer, environ: Mapping[str, str]) -> None:
                 for one in nodes
             ],
         )
-        if not nodes:
-            call.screen.note("nothing stands against any node")
         _say_unjudged(call, nodes)
 
     @command(node, "repairs", example="baseai node repairs", environ=environ)
@@ -83,8 +84,9 @@ def add_health(node: typer.Typer, environ: Mapping[str, str]) -> None:
         found = listed(call, "/repairs", RepairView, everything="true" if everything else None)
         if found is None:
             return
-        _repairs(call, found)
-        if not found:
+        if found:
+            _repairs(call, found)
+        else:
             call.screen.note("no repair is open")
 
     for verb, (meaning, path) in VERBS.items():

@@ -1,4 +1,4 @@
-"""The commands that ask a platform what was measured and who used it: telemetry query, telemetry use.
+"""The commands that ask a platform what was measured, by whom, and who used it: telemetry query, collectors, use.
 
 Invariant: what is unknown is shown as such, never as 0; a counter is shown by what it counted in each stretch.
 """
@@ -6,13 +6,17 @@ Invariant: what is unknown is shown as such, never as 0; a counter is shown by w
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from baseai.cli.call import BAD_INPUT, Call, command, segment
-from baseai.cli.column import ABSENT, Column, bytes_text, figure, instant_text, plain
+from baseai.cli.column import ABSENT, Column, age, bytes_text, figure, instant_text, plain
+from baseai.ground.clock import instant, now_utc
 from baseai.ground.quantity import shown_s
+
+if TYPE_CHECKING:
+    from baseai.api.schemas import Reckoning
 
 POINTS_SHOWN = 20  # of a table that a person reads
 POINTS_TOLD = 300  # of a document
@@ -75,6 +79,53 @@ def add_query(room: typer.Typer, environ: Mapping[str, str]) -> None:
             call.screen.note("the run had no accelerator yet")
         return 0
 
+    @command(room, "collectors", example="baseai telemetry collectors gpu-07", environ=environ)
+    def collectors(
+        call: Call,
+        node: Annotated[
+            str | None,
+            typer.Argument(metavar="[NODE]", help="Of one node, by name or id.", show_default=False),
+        ] = None,
+    ) -> None:
+        """Show who measures, how each fares, and which device and field gave it trouble."""
+        answer = call.platform.get("/telemetry/collectors", **({"node": node} if node else {}))
+        if call.screen.as_json:
+            call.screen.document(answer.text)
+            return
+        items = json.loads(answer.text)["items"]
+        if not items:
+            call.screen.note("no node has told of its collectors yet")
+            return
+        now = now_utc()
+        call.screen.table(
+            [
+                Column(head="NODE"),
+                Column(head="COLLECTOR"),
+                Column(head="STATE"),
+                Column(head="EVERY", right=True),
+                Column(head="LAST OK", right=True),
+                Column(head="TOOK", right=True),
+                Column(head="FAILURES", right=True),
+                Column(head="WHY"),
+            ],
+            [
+                (
+                    one["node"],
+                    one["name"],
+                    one["state"],
+                    shown_s(one["interval_s"]) if one["interval_s"] else ABSENT,
+                    age(instant(one["last_ok_at"]), now) if one["last_ok_at"] else ABSENT,
+                    ABSENT if one["took_ms"] is None else f"{figure(one['took_ms'])} ms",
+                    str(one["failures"]),
+                    one["sentence"] or "",
+                )
+                for one in items
+            ],
+        )
+        for one in items:
+            for trouble in one["troubles"]:
+                call.screen.say(f"{plain(one['node'])} {plain(one['name'])}: {plain(trouble)}")
+
     @command(room, "use", example="baseai telemetry use --by tenant --from 7d", environ=environ)
     def use(
         call: Call,
@@ -84,14 +135,18 @@ def add_query(room: typer.Typer, environ: Mapping[str, str]) -> None:
         until: Until = "now",
     ) -> None:
         """Show who used accelerators: time, utilisation, memory, energy, throttling."""
-        from baseai.api.schemas import UseView
+        from baseai.api.schemas import Reckoning, UseView
 
         asked = {"by": by, "from": from_, "until": until} | ({"subject": subject} if subject else {})
         answer = call.platform.get("/telemetry/use", **asked)
         if call.screen.as_json:
             call.screen.document(answer.text)
             return
-        views = [UseView.model_validate(item) for item in json.loads(answer.text)["items"]]
+        told = json.loads(answer.text)
+        views = [UseView.model_validate(item) for item in told["items"]]
+        if not views:
+            call.screen.note("nobody used an accelerator in that time")
+            return
         call.screen.table(
             [
                 Column(head=by.upper()),
@@ -121,8 +176,22 @@ def add_query(room: typer.Typer, environ: Mapping[str, str]) -> None:
         )
         for sentence in dict.fromkeys(one.missing for one in views if one.missing):
             call.screen.note(f"not all of it: {sentence}")
-        if not views:
-            call.screen.note("nobody used an accelerator in that time")
+        if told.get("reckoning"):
+            call.screen.note(_reckoned(Reckoning.model_validate(told["reckoning"])))
+
+
+def _reckoned(said: "Reckoning") -> str:
+    if said.astray or said.apart:
+        return (
+            f"of {said.hours:,} closed hours, {said.astray:,} do not add up to the counter and {said.apart:,} are not"
+            f" what the store sums: {', '.join(plain(serial) for serial in said.serials)}"
+        )
+    if not said.hours:
+        return "no hour is closed yet"
+    return (
+        f"{said.hours:,} closed hours add up to the accelerators' counters; the store's own sums say so of"
+        f" {said.checked:,}"
+    )
 
 
 def _show_aggregate(call: Call, told: Mapping[str, Any]) -> None:
