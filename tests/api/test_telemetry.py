@@ -309,6 +309,18 @@ async def test_odd_events_neither_fail_the_message_nor_hold_up_what_comes_with_t
     assert answer.json() == {"accepted": ["evt_nan"], "refused": {}}
 
 
+async def test_a_message_that_tells_of_no_collector_ends_none(measured: Platform) -> None:
+    host = {"name": "host", "state": "ok", "interval_s": 10.0}
+    await measured.ask("POST", "/agent/telemetry", key="node", json=said(collectors=[host]))
+    await send(measured, samples(["stranger"], {"temp_c": [40.0]}))
+    intake, still = sorted(
+        (await asked(measured, "/telemetry/collectors", node="one"))["items"],
+        key=lambda one: one["name"] == "host",
+    )
+    assert still["name"] == "host"
+    assert intake["troubles"] == ["stranger: which device? no accelerator of this node has that serial"]
+
+
 async def test_what_was_wrong_with_a_batch_stays_to_be_seen(measured: Platform) -> None:
     """The next message, a few seconds later, has nothing wrong with it: a person would never see the last one."""
     await send(measured, samples(["one/0", "stranger"], {"temp_c": [900.0, 40.0]}))

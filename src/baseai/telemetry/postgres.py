@@ -125,7 +125,7 @@ class Intake:
             troubles += [f"{one.key or 'batch'} {one.field}: {one.sentence}" for one in taken.troubles]
             if taken.batch is None:
                 refused[sent.batch_id] = taken.refused or "it has no rows"
-                troubles.append(refused[sent.batch_id])
+                troubles += _rows_told(taken) or [refused[sent.batch_id]]
                 continue
             try:
                 await self.keep(taken.batch, now=now)
@@ -135,7 +135,7 @@ class Intake:
                 continue
             accepted.append(sent.batch_id)
             refused |= {f"{sent.batch_id}/{key}": why for key, why in taken.rows_refused.items()}
-            troubles += [f"{key}: {why}" for key, why in taken.rows_refused.items()]
+            troubles += _rows_told(taken)
         recent = self._told.setdefault(node_id, _Told()).remember(troubles, time.monotonic())
         shown = ((clock,) if clock else ()) + recent  # a clock that is off says so itself, with every message
         word = CollectorState(
@@ -287,7 +287,11 @@ class Intake:
         async with self._truth.transaction() as session:
             # Two messages of one node may be here at once, when an agent has given up waiting for the first.
             await session.execute("SELECT FROM nodes WHERE node_id = %s FOR NO KEY UPDATE", (node_id,))
-            await session.execute("DELETE FROM collectors WHERE node_id = %s", (node_id,))
+            # A message that tells of no collector is no word on whether there are any.
+            await session.execute(
+                "DELETE FROM collectors WHERE node_id = %s AND (%s OR name = ANY(%s))",
+                (node_id, len(states) > 1, list(states)),
+            )
             for one in {one.name: one for one in collectors}.values():
                 await session.execute(
                     "INSERT INTO collectors (node_id, name, state, interval_s, last_ok_at, took_ms, failures, sentence,"
@@ -707,6 +711,10 @@ def _with(done: Attributed, hour: Row, what: str, is_apart: bool) -> Attributed:
         astray=(*done.astray, name) if what == "astray" else done.astray,
         apart=(*done.apart, name) if is_apart else done.apart,
     )
+
+
+def _rows_told(taken: TakenIn) -> list[str]:
+    return [f"{plain(key)}: {why}" for key, why in taken.rows_refused.items()]
 
 
 def _moved(at: datetime | None, shift_ms: int) -> datetime | None:
