@@ -296,6 +296,15 @@ def test_who_appends_at_once_shares_one_wait_for_the_disk(folder: Path) -> None:
     store.close()
 
 
+def test_a_batch_that_cannot_be_kept_fails_alone(folder: Path) -> None:
+    store = DuckStore(folder)
+    with pytest.raises(ValueError, match="outside 1970"):
+        store.append(batch(("new", -3e9, {"power_w": 1})))
+    assert store.append(batch(("a", 0, {"power_w": 1}))).rows == 1
+    assert store.latest(ACCELERATOR).keys == ("a",)
+    store.close()
+
+
 def test_questions_are_answered_while_hours_are_sealed(folder: Path) -> None:
     """Whoever reads sees every row once, wherever it is on its way."""
     store = DuckStore(folder)

@@ -17,7 +17,7 @@ from baseai.telemetry.field import Family, Kind
 from baseai.telemetry.rolled import Rolled
 from baseai.telemetry.rollup import Rollup, picked
 from baseai.telemetry.rows import Rows
-from baseai.telemetry.shelf import Piece
+from baseai.telemetry.shelf import File
 from baseai.telemetry.tier import HOUR_MS
 
 STAMP = ("thing", "at_ms", "boot", "pattern")
@@ -94,24 +94,23 @@ def in_time(rollup: Rollup) -> Iterator[Rollup]:
         yield picked(rollup, slice(start, stop))
 
 
-def condition(from_ms: int, until_ms: int, things: NDArray[np.int32] | None = None) -> str:
-    """Which rows: of a time, and of these things, and perhaps others where they are many."""
-    time = f"at_ms >= {from_ms} AND at_ms < {until_ms}"
-    if things is None:
-        return time
-    if not len(things):
-        return "false"
-    if len(things) <= FEW:
-        return f"{time} AND thing IN ({', '.join(map(str, things.tolist()))})"
-    return f"{time} AND thing BETWEEN {things.min()} AND {things.max()}"
+def condition(
+    from_ms: int, until_ms: int, things: NDArray[np.int32] | None, files: Sequence[File] = ()
+) -> str:
+    """Which rows: of a time, and of these things, and perhaps others where they are many.
 
-
-def condition_of(piece: Piece, things: NDArray[np.int32] | None) -> str:
-    """The same for sealed files, where no question about time is asked that they answer as a whole."""
-    is_whole = all(
-        file.hours[0] * HOUR_MS >= piece.from_ms and file.until_ms <= piece.until_ms for file in piece.files
-    )
-    return "true" if is_whole and things is None else condition(piece.from_ms, piece.until_ms, things)
+    files: what is read; of files that lie within the time nothing is asked that they answer as a whole.
+    """
+    parts = []
+    if not files or any(file.hours[0] * HOUR_MS < from_ms or file.until_ms > until_ms for file in files):
+        parts.append(f"at_ms >= {from_ms} AND at_ms < {until_ms}")
+    if things is not None and len(things) == 1:
+        parts.append(f"thing = {things[0]}")
+    elif things is not None and 1 < len(things) <= FEW:
+        parts.append(f"thing IN ({', '.join(map(str, things.tolist()))})")
+    elif things is not None:
+        parts.append(f"thing BETWEEN {things.min()} AND {things.max()}" if len(things) else "false")
+    return " AND ".join(parts) or "true"
 
 
 def quoted(text: str) -> str:

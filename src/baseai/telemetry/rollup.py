@@ -6,7 +6,7 @@ a counter did between two buckets is left to whoever puts them side by side, so 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
 from typing import Any
 
@@ -90,6 +90,9 @@ def of_samples(kind: Kind, cells: Cells, values: NDArray[np.float64], boots: NDA
     rollup = _levels(kind, cells, count, total, low=values, high=values, last=values, known=known)
     if kind is not Kind.COUNTER:
         return rollup
+    if size == cells.rows:
+        nothing = np.where(known, 0.0, np.nan)
+        return replace(rollup, first=values, delta=nothing, first_boot=boots, last_boot=boots)
     places = np.arange(cells.rows) if all_known else np.flatnonzero(known)
     rises = np.zeros(cells.rows)
     rises[places[1:]] = rise(values[places[:-1]], boots[places[:-1]], values[places[1:]], boots[places[1:]])

@@ -151,6 +151,8 @@ class DuckStore:
 
     def append_all(self, batches: Sequence[Batch]) -> Sequence[Appended]:
         """Whoever gets the lock writes for all who wait, so that they share one wait for the disk."""
+        for batch in batches:
+            _check(batch)
         ticket = _Ticket(batches=batches)
         with self._queue_lock:
             self._queue.append(ticket)
@@ -261,7 +263,6 @@ class DuckStore:
             new = found.at_ms >= self._held_from[Tier.RAW]
             same = (found.things[1:] == found.things[:-1]) & (found.at_ms[1:] == found.at_ms[:-1])
             new[1:] &= ~same
-            things.ring.reach(len(things.keys))
             late = np.flatnonzero(new & (found.at_ms <= things.ring.newest_ms[found.things]))
             if len(late):
                 new[late[self._have(things, found.things[late], found.at_ms[late])]] = False
@@ -271,15 +272,9 @@ class DuckStore:
         return fresh, rows
 
     def _columns(self, things: Things, batches: Sequence[Batch]) -> Rows:
-        for batch in batches:
-            if batch.family.fields != things.family.fields:
-                raise ValueError(
-                    f"batch {batch.batch_id}: fields of another {things.family.name} than this one's"
-                )
-            if batch.ts_ms.min() < 0 or batch.ts_ms.max() >> INSTANT_BITS:
-                raise ValueError(f"batch {batch.batch_id}: an instant outside 1970 to 2248")
         number = things.number
         numbers = [number(key) for batch in batches for key in batch.keys]
+        things.ring.reach(len(things.keys))
         boots = [self._boots.setdefault(batch.boot_id, len(self._boots)) for batch in batches]
         sizes = [len(batch) for batch in batches]
         return Rows(
@@ -664,7 +659,8 @@ class DuckStore:
             from_ms, until_ms = asked.from_ms, asked.until_ms
         else:
             from_ms = max(from_ms, self._held_from[Tier.RAW])
-        thing = things.numbers.get(key, -1)
+        with self._lock:
+            thing = things.numbers.get(key, -1)
         if asked is None:
             rows = self._samples(things, thing, columns, from_ms, until_ms)
             tier, at_ms, boots = Tier.RAW, rows.at_ms, rows.boots
@@ -1041,6 +1037,14 @@ def _held(folder: Path) -> int:
         os.close(handle)
         raise StoreHeld(str(folder)) from why
     return handle
+
+
+def _check(batch: Batch) -> None:
+    """Raises ValueError for what no store can keep: it must not fail those who append at the same time."""
+    if batch.family.fields != FAMILIES[batch.family.name].fields:
+        raise ValueError(f"batch {batch.batch_id}: other fields than those of {batch.family.name}")
+    if len(batch) and (batch.ts_ms.min() < 0 or batch.ts_ms.max() >> INSTANT_BITS):
+        raise ValueError(f"batch {batch.batch_id}: an instant outside 1970 to 2248")
 
 
 def _name(things: NDArray[np.int32], at_ms: NDArray[np.int64]) -> NDArray[np.int64]:

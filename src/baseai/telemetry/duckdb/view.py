@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baseai.telemetry.field import Family
-from baseai.telemetry.layout import STAMP, condition, condition_of, parts_of, quoted, rows_in
+from baseai.telemetry.layout import STAMP, condition, parts_of, quoted, rows_in
 from baseai.telemetry.rows import Rows, all_of, no_rows
 from baseai.telemetry.shelf import File, Piece, Shelf
 from baseai.telemetry.store import Tier
@@ -104,12 +104,15 @@ class View:
         for column in columns:
             for name, kind in parts_of(family, column):
                 parts.append(name if column < known else f"NULL::{kind} AS {name}")
-        where = condition_of(piece, things)
-        middle = len(piece.files) // 2 if len(piece.files) >= MANY_FILES else 0
-        halves = [piece.files[:middle], piece.files[middle:]] if middle else [piece.files]
+        where = condition(piece.from_ms, piece.until_ms, things, piece.files)
+        return self._from_files(f"SELECT {', '.join(parts)}", piece.files, where)
+
+    def _from_files(self, select: str, files: Sequence[File], where: str) -> dict[str, NDArray[Any]]:
+        """Of many files two threads read half each."""
+        middle = len(files) // 2 if len(files) >= MANY_FILES else 0
+        halves = [files[:middle], files[middle:]] if middle else [files]
         return columns_from(
-            self.cursor,
-            *(f"SELECT {', '.join(parts)} FROM {self.parquet(files)} WHERE {where}" for files in halves),
+            self.cursor, *(f"{select} FROM {self.parquet(half)} WHERE {where}" for half in halves)
         )
 
     def raw(
@@ -123,15 +126,18 @@ class View:
         things: NDArray[np.int32] | None = None,
     ) -> Rows:
         """Rows of some hours and fields, in order, wherever they are."""
-        where = condition(from_ms, until_ms, things)
         parts = [no_rows(len(columns))]
         files = [file for hour in hours if (file := self.shelf.file(Tier.RAW, family.name, hour))]
         for fields in sorted({file.fields for file in files}):
-            lot = self.parquet(file for file in files if file.fields == fields)
-            parts.append(self.rows(family, lot, where, columns, fields))
+            same = [file for file in files if file.fields == fields]
+            where = condition(from_ms, until_ms, things, same)
+            names = [family.names[column] for column in columns]
+            select = f"SELECT {', '.join([*STAMP, *_chosen(names, columns, fields)])}"
+            parts.append(rows_in(self._from_files(select, same, where), names))
         in_order = len(files) <= 1
         if any(hour in self.shelf.open_hours.get(family.name, ()) for hour in hours):
             in_order = False
+            where = condition(from_ms, until_ms, things)
             parts.append(self.rows(family, f"hot_{family.name}", where, columns))
             for rows in self.pending.get(family.name, ()):
                 wanted = (rows.at_ms >= from_ms) & (rows.at_ms < until_ms)
@@ -148,8 +154,13 @@ class View:
     ) -> Rows:
         """Rows of one table or file, as they stand there. known: how many of the family's fields it has."""
         names = [family.names[column] for column in columns]
-        chosen = [
-            name if known is None or column < known else f"NULL::DOUBLE AS {name}"
-            for column, name in zip(columns, names, strict=True)
-        ]
+        chosen = _chosen(names, columns, len(family.fields) if known is None else known)
         return rows_in(self.columns(f"SELECT {', '.join([*STAMP, *chosen])} FROM {lot} WHERE {where}"), names)
+
+
+def _chosen(names: Sequence[str], columns: Sequence[int], known: int) -> list[str]:
+    """Columns of a table that has the first `known` fields of its family."""
+    return [
+        name if column < known else f"NULL::DOUBLE AS {name}"
+        for column, name in zip(columns, names, strict=True)
+    ]
