@@ -204,6 +204,20 @@ async def test_two_collectors_make_one_row() -> None:
     assert kept.batches[0].sources == {"temp_c": "test", "power_w": "dcgm"}
 
 
+async def test_the_draw_of_processors_is_not_that_of_a_node_with_accelerators() -> None:
+    def draw(watts: float) -> Collected:
+        fields = {"power_w": Reading(value=watts), "cpu_pct": Reading(value=50.0)}
+        return Collected(rows={"node": [Row(key="", ts_ms=0, fields=fields)]})
+
+    async with watching(Scripted("host", draw(12))) as (kept, _):
+        await until(lambda: kept.points("node_1", "cpu_pct"), "a tick of the host")
+    assert kept.points("node_1", "power_w") == []
+    board = Scripted("redfish", draw(5400), rank=Rank.BOARD)
+    async with watching(Scripted("host", draw(12)), board) as (kept, _):
+        await until(lambda: kept.points("node_1", "power_w"), "a tick of the board")
+    assert {watts for _, watts in kept.points("node_1", "power_w")} == {5400}
+
+
 async def test_a_late_answer_is_worked_into_the_next_tick() -> None:
     late = Scripted("late", 0.06)  # beyond the grace of 0.04 s, within its own time
     async with watching(late, Scripted("nvml", temperatures(40, 41))) as (kept, _):

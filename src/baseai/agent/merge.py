@@ -16,6 +16,7 @@ from baseai.telemetry.sample import Reading, Row, Trouble, code_of
 ABSENT = Reading(value=None, state=State.ABSENT)
 # Which word says most.
 _TELLING = (State.VALUE, State.PAUSED, State.BLANK, State.UNSUPPORTED, State.ABSENT)
+DRAW = frozenset({"power_w", "energy_j"})
 _PLAIN = (State.VALUE, State.ABSENT)  # what the wire says without a code
 
 
@@ -33,6 +34,19 @@ class Voices:
     """Which collector speaks of each counter of each thing, for as long as this agent lives."""
 
     of: dict[tuple[str, str, str], str] = field(default_factory=dict)  # (family, key, field) → collector
+
+
+def without_draw(told: Told) -> Told:
+    """The same without the node's draw: where accelerators stand, what its processors draw is not what it draws."""
+    rows = [
+        Row(
+            key=row.key,
+            ts_ms=row.ts_ms,
+            fields={name: reading for name, reading in row.fields.items() if name not in DRAW},
+        )
+        for row in told.rows
+    ]
+    return Told(collector=told.collector, rank=told.rank, rows=rows)
 
 
 def merged(family: Family, told: Iterable[Told], *, ts_ms: int, voices: Voices) -> tuple[Row, ...]:

@@ -36,6 +36,7 @@ class Roster:
     def __init__(self, devices: Iterable[Device]) -> None:
         self.devices = tuple(devices)
         self.serials = tuple(each.serial for each in self.devices)
+        self.has_boards = any(each.model != CPU_SLOT for each in self.devices)  # that draw power of their own
         self._serial_of: dict[str, str] = {}
         for each in self.devices:
             names = [

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from baseai.agent.absence import MISSES, Absences
-from baseai.agent.merge import Told, Voices, grouped, merged, samples_of, sound
+from baseai.agent.merge import Told, Voices, grouped, merged, samples_of, sound, without_draw
 from baseai.agent.roster import Roster
 from baseai.api.schemas import CollectorView, Samples
 from baseai.api.schemas import Witness as WitnessOnWire
@@ -368,6 +368,8 @@ class Watch:
                 for each in answers
                 if each.rows.get(family.name)
             ]
+            if family is NODE and self._roster.has_boards:
+                told = [each if each.rank is Rank.BOARD else without_draw(each) for each in told]
             if family is ACCELERATOR and (own or told):
                 held = {row.key for each in told for row in each.rows}
                 rows = [row for row in self._own_rows(ts_ms) if own or row.key in held]

@@ -181,6 +181,15 @@ def _meet(bench: Bench) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False  # fp32 means fp32
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     if bench.device != "cpu":
+        seen = torch.cuda.device_count()
+        if seen <= bench.rank:
+            build = torch.version.cuda or torch.version.hip
+            has = (
+                f"PyTorch {torch.__version__} sees {seen} devices"
+                if build
+                else "PyTorch is built for the CPU alone"
+            )
+            raise RuntimeError(f"this node cannot test device {bench.rank}: its {has}")
         torch.cuda.set_device(bench.rank)
     else:
         torch.set_num_threads(1)
