@@ -309,6 +309,22 @@ async def test_odd_events_neither_fail_the_message_nor_hold_up_what_comes_with_t
     assert answer.json() == {"accepted": ["evt_nan"], "refused": {}}
 
 
+async def test_what_is_no_number_is_blank_and_told_and_the_rest_kept(measured: Platform) -> None:
+    odd = samples(["one/0", "one/1"], {"temp_c": ["fifty", 41.0], "power_w": [None, [7]]})  # type: ignore[list-item]
+    fine = samples(["one/0"], {"clock_mhz": [1000.0]}, at=now_utc() + timedelta(seconds=1))
+    assert (await send(measured, odd, fine)) == {
+        "accepted": [odd["batch_id"], fine["batch_id"]],
+        "refused": {},
+    }
+    one, two = (await asked(measured, "/telemetry/latest", key="one/0"))["items"] + (
+        await asked(measured, "/telemetry/latest", key="one/1")
+    )["items"]
+    assert (two["fields"]["temp_c"]["value"], two["fields"]["power_w"]["state"]) == (41.0, "blank")
+    assert one["fields"]["clock_mhz"]["value"] == 1000.0
+    [intake] = (await asked(measured, "/telemetry/collectors", node="one"))["items"]
+    assert intake["troubles"] == ["one/1 power_w: [7] is no number", "one/0 temp_c: 'fifty' is no number"]
+
+
 async def test_a_message_that_tells_of_no_collector_ends_none(measured: Platform) -> None:
     host = {"name": "host", "state": "ok", "interval_s": 10.0}
     await measured.ask("POST", "/agent/telemetry", key="node", json=said(collectors=[host]))

@@ -87,12 +87,12 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
     @router.post("/telemetry")
     async def telemetry(request: Request, node_id: Node) -> wire.Kept:
         """A `Measured`, as JSON, packed with gzip or not."""
-        body = await measured_in(request)
+        body, odd = await measured_in(request)
         if abs(body.protocol - wire.PROTOCOL) > 1:
             raise Refused(
                 f"this agent speaks protocol {body.protocol} and the server {wire.PROTOCOL}: bring them closer"
             )
-        return await kept(doors, node_id, body)
+        return await kept(doors, node_id, body, odd)
 
     @router.post("/logs/{lease_id}/{stream}")
     async def take_log(

@@ -1,8 +1,11 @@
 """What a node measured, as its agent sends it: shapes from the wire become values, and back."""
 
 import asyncio
+import json
 import zlib
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -17,11 +20,18 @@ from baseai.telemetry.intake import CollectorState, Measurement, Sent, clock_shi
 from baseai.telemetry.witness import Witness, judged
 
 UNPACKED_BYTES_MAX = 128 * 1024**2
+ODD_SHOWN = 40  # characters
 BIG_BYTES = 256 * 1024  # a body of so many is read beside the loop
 
 
-async def measured_in(request: Request) -> wire.Measured:
-    """The body of a request, packed with gzip or not. Raises Refused, RequestValidationError."""
+Odd = Mapping[int, Mapping[tuple[str, int], str]]  # batch → (field, row) → what came in place of a number
+
+
+async def measured_in(request: Request) -> tuple[wire.Measured, Odd]:
+    """The body of a request, packed with gzip or not, and what of its values were no numbers: those are None in it.
+
+    Raises Refused, and RequestValidationError for whatever else is wrong with it.
+    """
     body = await request.body()
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("gzip", "identity"):
@@ -31,13 +41,32 @@ async def measured_in(request: Request) -> wire.Measured:
     return _read(body, coding == "gzip")
 
 
-def _read(body: bytes, packed: bool) -> wire.Measured:
+def _read(body: bytes, packed: bool) -> tuple[wire.Measured, Odd]:
+    text = unpacked(body) if packed else body
     try:
-        return wire.Measured.model_validate_json(unpacked(body) if packed else body)
+        return wire.Measured.model_validate_json(text), {}
     except ValidationError as wrong:
+        errors = wrong.errors()
+        if all(_is_value(error["loc"]) for error in errors):
+            return _without(json.loads(text), errors)
         raise RequestValidationError(
             [{**error, "loc": ("body", *error["loc"])} for error in wrong.errors(include_input=False)]
         ) from wrong
+
+
+def _is_value(loc: Sequence[int | str]) -> bool:
+    """Whether this is the place of one number, `batches.0.values.temp_c.7`."""
+    return len(loc) == 5 and loc[0] == "batches" and loc[2] == "values"
+
+
+def _without(said: Any, errors: Sequence[Any]) -> tuple[wire.Measured, Odd]:
+    """The rest of a message is kept where single values are no numbers."""
+    odd: dict[int, dict[tuple[str, int], str]] = {}
+    for error in errors:
+        _, batch, _, name, row = error["loc"]
+        odd.setdefault(batch, {})[name, row] = repr(error["input"])[:ODD_SHOWN]
+        said["batches"][batch]["values"][name][row] = None
+    return wire.Measured.model_validate(said), odd
 
 
 def unpacked(body: bytes) -> bytes:
@@ -54,7 +83,7 @@ def unpacked(body: bytes) -> bytes:
     return found
 
 
-async def kept(doors: Doors, node_id: NodeId, measured: wire.Measured) -> wire.Kept:
+async def kept(doors: Doors, node_id: NodeId, measured: wire.Measured, odd: Odd) -> wire.Kept:
     """Hand it on: events to health, batches to telemetry. Raises StoreAway; the events are safe even then."""
     accepted: list[str] = []
     refused: dict[str, str] = {}
@@ -83,8 +112,9 @@ async def kept(doors: Doors, node_id: NodeId, measured: wire.Measured) -> wire.K
                     values=one.values,
                     codes=one.codes,
                     sources=one.sources,
+                    odd=odd.get(place, {}),
                 )
-                for one in measured.batches
+                for place, one in enumerate(measured.batches)
             ],
             collectors=[CollectorState(**one.model_dump()) for one in measured.collectors],
         ),

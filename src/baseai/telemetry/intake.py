@@ -37,6 +37,9 @@ class Sent:
     values: Mapping[str, Sequence[float | None]]
     codes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
+    odd: Mapping[tuple[str, int], str] = field(
+        default_factory=dict
+    )  # (field, row) → what came in place of a number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +129,15 @@ def taken_in(
     ]
     values, codes, blanked = _columns(sent, family, rows)
     troubles += blanked
+    places = {int(place): row for row, place in enumerate(rows)}
+    for (name, place), text in sent.odd.items():
+        if name in family.index and place in places:
+            codes[places[place], family.index[name]] = State.BLANK
+            values[places[place], family.index[name]] = np.nan
+            sentence = f"{plain(text)[:40]} is no number"
+            troubles.append(
+                Trouble(source=f"batch {sent.batch_id}", key=sent.keys[place], field=name, sentence=sentence)
+            )
     return TakenIn(
         batch=Batch(
             batch_id=sent.batch_id,
