@@ -39,6 +39,8 @@ CONTENDERS: Mapping[str, Sequence[Contender]] = {
         Contender(name="srsf", policy="srsf"),
         Contender(name="srtf 300 s", policy="srtf", restart_s=300.0),
         Contender(name="srsf 300 s", policy="srsf", restart_s=300.0),
+        Contender(name="thrift", policy="thrift", restart_s=300.0, role="preemptive"),
+        Contender(name="gittins", policy="gittins", restart_s=300.0, durations_known=False, role="blind"),
     ),
     "B3": (
         Contender(name="fifo", policy="fifo"),

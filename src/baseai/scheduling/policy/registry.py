@@ -24,6 +24,8 @@ TIMING: Mapping[str, str] = {
     "sjf": "Sjf",
     "srtf": "Srtf",
     "srsf": "Srsf",
+    "thrift": "Thrift",
+    "gittins": "Gittins",
 }
 
 
