@@ -39,6 +39,7 @@ CONTENDERS: Mapping[str, Sequence[Contender]] = {
         Contender(name="srsf", policy="srsf"),
         Contender(name="srtf 300 s", policy="srtf", restart_s=300.0),
         Contender(name="srsf 300 s", policy="srsf", restart_s=300.0),
+        Contender(name="pledge", policy="pledge", role="queue"),
         Contender(name="thrift", policy="thrift", restart_s=300.0, role="preemptive"),
         Contender(name="gittins", policy="gittins", restart_s=300.0, durations_known=False, role="blind"),
     ),
@@ -48,6 +49,7 @@ CONTENDERS: Mapping[str, Sequence[Contender]] = {
         Contender(name="sjf", policy="sjf"),
         Contender(name="easy, first fit", policy="easy", packing="first_fit"),
         Contender(name="sjf, first fit", policy="sjf", packing="first_fit"),
+        Contender(name="pledge", policy="pledge", role="overloaded"),
     ),
     "B4": (
         Contender(name="fifo, fastest free", policy="fifo", packing="first_fit"),

@@ -24,6 +24,7 @@ TIMING: Mapping[str, str] = {
     "sjf": "Sjf",
     "srtf": "Srtf",
     "srsf": "Srsf",
+    "pledge": "Pledge",
     "thrift": "Thrift",
     "gittins": "Gittins",
 }

@@ -1,0 +1,158 @@
+"""Pledge: the least service first, and all but the hundredth that asks most start as soon as the yardstick promises.
+
+In the order of completion it is like SJF, by seconds times the root of the accelerators; the first that finds no room
+is held a place, so that large gangs do not starve. Against that order stands a deadline for each start: the wait that
+the yardstick (first come, first served) gives to 99 of 100 so far. Where that order cannot meet all deadlines, it is
+changed as Smith (1956) does: from the last place on, the largest of those whose deadline lies behind it.
+
+Invariant: nobody is preempted; at most `EXEMPT_RATIO` of all that came have no deadline, the ones that ask most; and
+whoever is first in the order is never put off by those behind it. Knows true durations.
+"""
+
+from bisect import bisect_right, insort
+from collections.abc import Iterator
+from heapq import heappop, heappush, nlargest
+
+import numpy as np
+
+from baseai.scheduling.gang import Gang, Shape
+from baseai.scheduling.hall import Hall, Spots
+from baseai.scheduling.policy.knowledge import ends_s, shortest_left_s
+from baseai.scheduling.policy.line import Line
+from baseai.scheduling.policy.needs import Needs
+from baseai.scheduling.policy.seam import Moment, Move, Packing, Start
+from baseai.scheduling.policy.timeline import Timeline
+from baseai.scheduling.policy.yardstick import Yardstick
+
+WIDTH_POWER = 0.5  # of the accelerators, in the order of completion
+PROMISED_RATIO = 0.99  # of all whose wait in the yardstick is the deadline
+EXEMPT_RATIO = 0.009  # of all that came; a little below the hundredth that the promise leaves
+PACE = 1.15  # of working off the queue, over what the accelerators do: small gangs fill holes that sums do not show
+
+
+class Pledge:
+    """See the head of this file."""
+
+    needs_durations = True
+
+    def __init__(self, hall: Hall, rng: np.random.Generator, packing: Packing) -> None:
+        self._packing = packing
+        self._milli = max(1, hall.milli_installed)
+        self._yardstick = Yardstick(self._milli)
+        self._line, self._needs = Line(), Needs()
+        self._lasts_s: dict[str, float] = {}
+        self._share_s: dict[str, float] = {}  # seconds of the whole hall at our pace
+        self._queued_s = 0.0  # of all that wait, so
+        self._came = 0
+        self._promise_s = 0.0
+        self._waited_s: list[float] = []  # of all that started, in order
+
+    def turn(self, moment: Moment) -> Iterator[Move]:
+        for gang in moment.arrived:
+            self._take_in(gang, shortest_left_s(moment, gang))
+        if moment.arrived:
+            self._promise_s = self._yardstick.wait_s(PROMISED_RATIO)
+        if not len(self._line):
+            return
+        room, number = self._needs.finding_room(moment.hall), self._needs.number
+        if not room.any():
+            return
+        held: Gang | None = None
+        timeline: Timeline | None = None
+        late: dict[Shape, float] = {}  # beside the held place so long ones of that shape find none
+        for gang in self._in_order(moment):
+            spots = self._packing.place(gang, moment.hall) if room[number[gang.shape]] else None
+            if spots is None:
+                room[number[gang.shape]] = False
+                held = held or gang
+                if not room.any():
+                    return
+                continue
+            lasts_s = self._lasts_s[gang.run_id]
+            if held is not None:
+                if lasts_s >= late.get(gang.shape, np.inf):
+                    continue
+                if timeline is None:
+                    timeline = Timeline(moment)
+                    timeline.reserve(held, self._lasts_s[held.run_id])
+                spots = self._beside(timeline, gang, spots, moment.hall)
+                if spots is None:
+                    late[gang.shape] = lasts_s
+                    continue
+                timeline.take(gang.shape, [spot.row for spot in spots], moment.now_s, lasts_s)
+            self._let_go(gang, moment.now_s)
+            yield Start(gang.run_id, spots)
+
+    def _beside(self, timeline: Timeline, gang: Gang, spots: Spots, hall: Hall) -> Spots | None:
+        """Where the gang is not in the way of the held place: where it was put, else on rows that stay free."""
+        shape, lasts_s = gang.shape, self._lasts_s[gang.run_id]
+        if timeline.is_free(shape, [spot.row for spot in spots], lasts_s):
+            return spots
+        rows = np.intersect1d(timeline.rows_free(shape, lasts_s), hall.fits(shape).nonzero()[0])
+        for model in dict.fromkeys(hall.model[rows].tolist() if shape.one_model else [-1]):
+            of_model = rows[hall.model[rows] == model] if shape.one_model else rows
+            tightest = of_model[hall.spare[of_model].argsort(kind="stable")]
+            found = hall.spots(shape, tightest.tolist())
+            if found is not None and timeline.is_free(shape, [spot.row for spot in found], lasts_s):
+                return found
+        return None
+
+    # ------------------------------------------------------------------------------------------------- the order
+
+    def _in_order(self, moment: Moment) -> Iterator[Gang]:
+        running_s = sum(
+            (ends_s(moment, running) - moment.now_s) * running.gang.shape.milli_total
+            for running in moment.running.values()
+        ) / (self._milli * PACE)
+        done_s = moment.now_s + running_s + self._queued_s
+        if all(gang.submit_s + self._promise_s >= done_s for gang in moment.waiting.values()):
+            return (gang for _, gang in self._line.but(set()))
+        return iter(self._smith(moment, done_s))
+
+    def _smith(self, moment: Moment, done_s: float) -> list[Gang]:
+        """The last place to the largest of those who may start as late as that, and so on to the first."""
+        overdue = [gang for gang in moment.waiting.values() if moment.now_s - gang.submit_s > self._promise_s]
+        broken = len(overdue) + len(self._waited_s) - bisect_right(self._waited_s, self._promise_s)
+        free = {gang.run_id for gang in overdue}
+        most = max(0, int(EXEMPT_RATIO * self._came) - broken)
+        others = (gang for gang in moment.waiting.values() if gang.run_id not in free)
+        free.update(
+            gang.run_id for gang in nlargest(most, others, key=lambda gang: self._share_s[gang.run_id])
+        )
+        by_deadline = sorted(
+            (np.inf if gang.run_id in free else gang.submit_s + self._promise_s, gang.number, key, gang)
+            for key, gang in self._line.but(set())
+        )
+        may: list[tuple[float, int, Gang]] = []
+        order: list[Gang] = []
+        at_s = done_s
+        while by_deadline or may:
+            while by_deadline and (
+                not may or by_deadline[-1][0] >= at_s - self._share_s[by_deadline[-1][3].run_id]
+            ):
+                _, number, key, gang = by_deadline.pop()
+                heappush(may, (-key, -number, gang))
+            gang = heappop(may)[2]
+            order.append(gang)
+            at_s -= self._share_s[gang.run_id]
+        order.reverse()
+        return order
+
+    # ------------------------------------------------------------------------------------------------- the queue
+
+    def _take_in(self, gang: Gang, lasts_s: float) -> None:
+        milli = gang.shape.milli_total
+        if gang.run_id not in self._lasts_s:  # else it comes back from a node that failed
+            self._came += 1
+            self._yardstick.came(gang.submit_s, milli, lasts_s)
+        self._lasts_s[gang.run_id] = lasts_s
+        self._share_s[gang.run_id] = lasts_s * milli / (self._milli * PACE)
+        self._queued_s += self._share_s[gang.run_id]
+        self._line.join(gang, lasts_s * max(1, milli) ** WIDTH_POWER)
+        self._needs.join(gang.shape)
+
+    def _let_go(self, gang: Gang, now_s: float) -> None:
+        self._line.leave(gang)
+        self._needs.leave(gang.shape)
+        self._queued_s -= self._share_s[gang.run_id]
+        insort(self._waited_s, now_s - gang.submit_s)
