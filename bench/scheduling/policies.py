@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from baseai.scheduling.gang import Gang, Shape
 from baseai.scheduling.hall import Hall
 from baseai.scheduling.policy.registry import packing_named, timing_named
 from baseai.twin.outcome import outcome_of, packing_outcome_of
@@ -134,7 +135,8 @@ BENCHES = (
     Bench(
         name="B8", title="decision speed, one core", folder="openb",
         cases={"1,213 nodes": _copied(1), "9,704 nodes": _copied(8)}, quick=("1,213 nodes",),
-        shown={"decisions_per_s": ("decisions/s", 1.0), "decision_p99_ms": ("p99 ms", 1.0)}, packing=True,
+        shown={"decisions_per_s": ("decisions/s", 1.0), "decision_p99_ms": ("p99 ms", 1.0),
+               "verdict_ms": ("fits nowhere ms", 1.0)}, packing=True,
     ),
 )  # fmt: skip
 BENCH_OF = {bench.name: bench for bench in BENCHES}
@@ -158,6 +160,18 @@ def _class(name: str, named: Callable[[str], Any]) -> Any:
     return getattr(importlib.import_module(module), attribute) if attribute else named(name)
 
 
+def _verdict_ms(policy: Any, hall: Hall, number: int) -> float:
+    """The longest that a gang which fits nowhere waits to hear so; each of a shape that was never seen."""
+    spent_ns = []
+    for each in range(32):
+        shape = Shape(milli=int(hall.devices.max()) * 1000, memory_mib=1 + each)
+        assert not hall.fits(shape).any()
+        began_ns = time.perf_counter_ns()
+        assert policy.place(Gang(run_id="none", number=number, shape=shape), hall) is None
+        spent_ns.append(time.perf_counter_ns() - began_ns)
+    return max(spent_ns) / 1e6
+
+
 def done(task: Task) -> tuple[Task, dict[str, float], str]:
     """One replay with its figures, and what the judge found wrong (empty: feasible)."""
     bench, contender = BENCH_OF[task.bench], task.contender
@@ -173,6 +187,7 @@ def done(task: Task) -> tuple[Task, dict[str, float], str]:
         figures["decisions_per_s"] = len(case.submissions) / spent_s
         if isinstance(timed, _Timed):
             figures["decision_p99_ms"] = float(np.percentile(timed.spent_ns, 99)) / 1e6
+            figures["verdict_ms"] = _verdict_ms(policy, hall, len(case.submissions))
             return task, figures, ""
         outcome = packing_outcome_of(case.submissions, segments, hall)
         marks = dict(outcome.allocated_at_ratio)

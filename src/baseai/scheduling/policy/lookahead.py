@@ -54,6 +54,8 @@ class Lookahead:
     def place(self, gang: Gang, hall: Hall) -> Spots | None:
         self._mix.count(gang)
         shape = gang.shape
+        if self._mix.gangs >= self._due and not hall.fits(shape).any():
+            return None  # a lesson can wait for somebody to whom it matters
         potential = self._up_to_date()
         costs = (
             self._costs(shape, potential) if hall is self._hall else self._on_a_copy(shape, hall, potential)

@@ -8,8 +8,7 @@ else; equal rows have equal potentials. Three parts:
   weigh more the scarcer they are;
 - what will be stranded further on, when CPU or memory end before the accelerators: what is free beyond CPU left over
   the CPU that goes with one accelerator. That ratio differs between gangs, so the mean is taken over quantiles;
-- beside the potential proper, the *toll* a pod pays for where it goes: scarcity of the kind of row, and a little for
-  every row that is emptier than need be.
+- beside the potential proper, the *toll* a pod pays for where it goes: the scarcity of the kind of row.
 """
 
 import numpy as np
@@ -20,11 +19,10 @@ from baseai.scheduling.hall import Hall, Ints
 from baseai.scheduling.policy.mix import Floats, Learned
 from baseai.scheduling.policy.scarcity import Kinds, of_kinds, of_wholes
 
-STRANDED = 2.0  # what is stranded later, to what the next arrival cannot use
+STRANDED = 3.0  # what is stranded later, to what the next arrival cannot use
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of CPU and of memory for each accelerator, by volume
 KIND_TOLL = 4.0  # for each thousandth, at scarcity 1
-WHOLES = 0.1  # weight of scarce room for several accelerators, to the frequency of a shape
-EMPTY_TOLL = 0.05  # for each thousandth, on an empty row against a full one
+WHOLES = 0.3  # weight of scarce room for several accelerators, to the frequency of a shape
 CELLS_MOST = 1_500_000  # of the table of what fits
 SIZES_MOST = 48  # different shares that are told apart
 
@@ -36,7 +34,6 @@ class Potential:
         self._kinds = kinds
         allowed = kinds.allowed(hall, learned)
         self._toll = KIND_TOLL * of_kinds(hall, kinds, learned, allowed)
-        self._installed = np.maximum(hall.devices * WHOLE, 1)
         several = learned.milli > WHOLE
         single = (learned.milli > 0) & ~several
         sizes = _levels(learned.milli[single], SIZES_MOST)
@@ -109,8 +106,7 @@ class Potential:
         spare = (hall.spare[rows] - shape.milli).astype(np.float64)
         found = spare - usable + STRANDED * self._stranded(spare, cpu_milli, memory_mib)
         if shape.milli:
-            toll = self._toll[self._kinds.of_row[rows]]
-            found += shape.milli * (toll + EMPTY_TOLL * hall.spare[rows] / self._installed[rows])
+            found += shape.milli * self._toll[self._kinds.of_row[rows]]
         return found, device
 
     def _fitting(self, rows: Ints, cpu_milli: Ints, memory_mib: Ints) -> Floats:

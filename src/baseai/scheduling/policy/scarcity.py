@@ -1,8 +1,7 @@
 """Scarcity says how much of what is free will be needed by those who can go nowhere else.
 
-Invariant: reckoned from a mix that has come and from what is free now. The horizon is all that is free: as much is
-taken to come, in the proportions of the mix, as would fill the hall. 0 is no need, 1 all of it; above 1 there is more
-need than room.
+Invariant: reckoned from a mix that has come and from what is free now. As much is taken to come, in the proportions
+of the mix, as would fill what is free. 0 is no need, 1 all of it; above 1 there is more need than room.
 """
 
 import numpy as np
@@ -12,6 +11,8 @@ from baseai.scheduling.hall import Bools, Hall, Ints
 from baseai.scheduling.policy.mix import Floats, Learned
 
 SCARCITY_MOST = 1.5  # beyond, it no longer matters by how much
+MARGIN = 1.5  # of the need of whole nodes: few large gangs come, and not evenly
+ROUNDS = 4  # of the horizon: each may find another set of kinds full
 
 
 class Kinds:
@@ -43,14 +44,11 @@ def of_kinds(hall: Hall, kinds: Kinds, learned: Learned, allowed: Bools) -> Floa
     Who may be on the least goes first, and spreads in proportion to what the ones before it have left. O(rows +
     shapes × kinds).
     """
-    free = np.bincount(kinds.of_row, weights=hall.spare, minlength=kinds.count).astype(np.float64)
-    volume = learned.volume
-    total = volume.sum()
-    need = np.zeros(kinds.count)
-    if total <= 0:
+    free, need = _free(hall, kinds), np.zeros(kinds.count)
+    if learned.volume.sum() <= 0:
         return need
-    sets, inverse = np.unique(allowed, axis=0, return_inverse=True)
-    asked = np.bincount(inverse.ravel(), weights=volume, minlength=len(sets)) / total * free.sum()
+    sets, part = _by_set(learned, allowed)
+    asked = part * free.sum()
     for number in np.argsort(sets @ free, kind="stable").tolist():
         among = sets[number]
         if asked[number] <= 0 or among.all() or not among.any():
@@ -64,15 +62,13 @@ def of_wholes(hall: Hall, kinds: Kinds, learned: Learned, allowed: Bools) -> Flo
     """Of each shape that takes several whole accelerators of one node, its part in how scarce room for it is; else 0.
 
     Need counts all shapes that ask for as much in everything: they can go nowhere that this one cannot. The square
-    keeps it near nothing while there is plenty. O(several² + several × rows).
+    keeps it near nothing while there is plenty. O(several² × kinds + several × rows).
     """
     found = np.zeros(len(learned.shapes))
     several = np.flatnonzero(learned.milli > WHOLE)
-    total = learned.volume.sum()
     if not len(several):
         return found
-    horizon = float(hall.spare.sum())
-    asked = learned.volume[several] / total * horizon
+    asked = learned.volume[several] / learned.volume.sum() * _horizon(hall, kinds, learned, allowed)
     wider, narrower = allowed[several][np.newaxis], allowed[several][:, np.newaxis]
     as_much: Bools = np.all(wider | ~narrower, axis=2)
     for amount in (learned.milli, learned.cpu_milli, learned.memory_mib):
@@ -81,6 +77,32 @@ def of_wholes(hall: Hall, kinds: Kinds, learned: Learned, allowed: Bools) -> Flo
     for place, number in enumerate(several.tolist()):
         fits = hall.fits(learned.shapes[number])
         room = WHOLE * float((hall.whole * fits).sum())
-        scarcity = min(1.0, need[place] / max(room, 1.0)) ** 2
+        scarcity = min(1.0, MARGIN * need[place] / max(room, 1.0)) ** 2
         found[number] = scarcity * asked[place] / max(need[place], 1.0)
     return found
+
+
+def _horizon(hall: Hall, kinds: Kinds, learned: Learned, allowed: Bools) -> float:
+    """How much must come, in thousandths, until all that is free is taken, if sets of kinds that are full turn away."""
+    free = _free(hall, kinds)
+    sets, part = _by_set(learned, allowed)
+    room = sets @ free
+    horizon = float(free.sum())
+    for _ in range(ROUNDS):
+        full = horizon * part > room
+        others = part[~full].sum()
+        if others < 0.1:
+            break
+        horizon = max(horizon, float((free.sum() - room[full].sum()) / others))
+    return horizon
+
+
+def _free(hall: Hall, kinds: Kinds) -> Floats:
+    return np.bincount(kinds.of_row, weights=hall.spare, minlength=kinds.count).astype(np.float64)
+
+
+def _by_set(learned: Learned, allowed: Bools) -> tuple[Bools, Floats]:
+    """The different sets of kinds that shapes are confined to, and the part of the volume that each brings."""
+    sets, inverse = np.unique(allowed, axis=0, return_inverse=True)
+    part = np.bincount(inverse.ravel(), weights=learned.volume, minlength=len(sets))
+    return sets, part / part.sum()
