@@ -148,7 +148,7 @@ def dies(pid: int, within_s: float = 20.0) -> bool:
 
 def test_a_lease_ends_unasked_while_the_server_is_away(peer: Peer, join: Join, launch: Make) -> None:
     agent = join()
-    peer.want(launch("lease_1", "trap '' TERM; echo up; sleep 60", ends_in_s=3.0))
+    peer.want(launch("lease_1", "trap '' TERM; echo up; sleep 60", ends_in_s=8.0))
     said(peer, "lease_1", "up")
     pid = born_of(agent)["pid"]
     peer.close()
@@ -161,7 +161,7 @@ def test_a_lease_ends_unasked_while_the_server_is_away(peer: Peer, join: Join, l
 
 def test_a_lease_ends_even_when_no_agent_comes_back(peer: Peer, join: Join, launch: Make) -> None:
     agent = join()
-    peer.want(launch("lease_1", "trap '' TERM; echo up; sleep 60", ends_in_s=2.0))
+    peer.want(launch("lease_1", "trap '' TERM; echo up; sleep 60", ends_in_s=8.0))
     said(peer, "lease_1", "up")
     agent.send(signal.SIGKILL)
     pid = born_of(agent)["pid"]

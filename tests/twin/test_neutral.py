@@ -131,7 +131,10 @@ def is_name(text: str) -> bool:
     return text == text.strip() and text.isprintable() and not set("|=;") & set(text)
 
 
-names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(is_name)
+letters = st.characters(
+    codec="utf-8", exclude_categories=("C", "Z"), include_characters=" ", exclude_characters="|=;"
+)
+names = st.text(letters, min_size=1, max_size=8).filter(is_name)
 nodes_written = st.lists(
     st.tuples(names, st.integers(1, 8), st.one_of(st.none(), st.integers(0, 10**9))),
     min_size=1,
