@@ -156,7 +156,7 @@ def test_a_lease_ends_unasked_while_the_server_is_away(peer: Peer, join: Join, l
     peer.open()
     exited = peer.exited("lease_1")
     assert exited.reason == "lease_ended"
-    assert (exited.at - peer.started("lease_1").at).total_seconds() < 10.0
+    assert (exited.at - peer.started("lease_1").at).total_seconds() < 20.0
 
 
 def test_a_lease_ends_even_when_no_agent_comes_back(peer: Peer, join: Join, launch: Make) -> None:
