@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from baseai.telemetry.duckdb import DuckStore
@@ -381,6 +381,17 @@ def lives(draw: st.DrawFn) -> list[Batch | int]:
     return steps
 
 
+def told(step: Batch | int) -> str:
+    """A step of a life in a line."""
+    if isinstance(step, int):
+        return f"house kept at {(step - T0) / S:g} s"
+    rows = [
+        (key, (int(at_ms) - T0) / S, {name: row[ACCELERATOR.index[name]] for name in FIELDS})
+        for key, at_ms, row in zip(step.keys, step.ts_ms, step.values, strict=True)
+    ]
+    return f"{step.batch_id} of {step.boot_id}: {rows}"
+
+
 RANGES = (
     (0, 3 * HOUR, 300),
     (0, 3 * HOUR, 4),
@@ -397,6 +408,7 @@ def test_whatever_happens_to_samples_the_answers_are_those_of_the_definitions(
     name: str, life: list[Batch | int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Sealed or not, opened again or not: bit for bit the same, and near those of the plainest store there is."""
+    note("\n".join(map(told, life)))
     folder = tmp_path_factory.mktemp("life")
     plain, store, never_sealed = MemoryStore(), STORES[name](folder), STORES[name](folder / "unsealed")
     try:

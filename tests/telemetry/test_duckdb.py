@@ -346,6 +346,18 @@ def test_the_newest_rows_and_the_ring_survive_a_restart(folder: Path) -> None:
     store.close()
 
 
+def test_a_restart_doubles_nothing_in_the_ring(folder: Path) -> None:
+    store = DuckStore(folder)
+    store.append(
+        ticks("a", "power_w", [1.0] * 20, from_s=3_500)
+    )  # on both sides of an hour, both of them open
+    store.close()
+    store = DuckStore(folder)
+    found = store.range(ACCELERATOR, "a", ["power_w"], from_ms=T0 + 3_500_000, until_ms=T0 + 2 * HOUR)
+    assert len(found.ts_ms) == 20
+    store.close()
+
+
 def test_a_fault_of_the_disk_while_asked_for_more_is_told_as_one(folder: Path) -> None:
     store = DuckStore(folder)
     store.append(batch(("a", 0, {"power_w": 1})))

@@ -546,11 +546,11 @@ class DuckStore:
             return
         columns = range(len(family.fields))
         with self._view() as view:
-            last = view.raw(family, [max(hours)], columns, 0, 2**62)
-            until_ms = int(last.at_ms.max(initial=max(hours) * HOUR_MS)) + 1
+            newest_hour = max(hours)
+            at_ms = view.raw(family, [newest_hour], [], 0, 2**62).at_ms
+            until_ms = int(at_ms.max(initial=newest_hour * HOUR_MS)) + 1
             horizon_ms = until_ms - RING_MS
-            before = view.raw(family, [max(hours) - 1], columns, horizon_ms + 1, until_ms)
-            recent = all_of([before, last])
+            recent = view.raw(family, [newest_hour - 1, newest_hour], columns, horizon_ms + 1, until_ms)
             older = f"SELECT thing, max(at_ms) FROM hot_{name} WHERE at_ms <= {horizon_ms} GROUP BY thing"
             silent = all_of(
                 [
@@ -562,7 +562,7 @@ class DuckStore:
             ends = np.concatenate((silent.things[1:] != silent.things[:-1], [True]))
             things.ring.put(silent.pick(ends))
         things.ring.horizon_ms[:] = horizon_ms
-        things.ring.put(recent.pick(recent.at_ms > horizon_ms).in_order())
+        things.ring.put(recent)
 
     def _remember(self) -> None:
         """The names of the batches of recent hours, so that a repeat is known without asking DuckDB."""

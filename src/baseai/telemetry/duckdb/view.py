@@ -21,6 +21,7 @@ from baseai.telemetry.layout import STAMP, condition, parts_of, quoted, rows_in
 from baseai.telemetry.rows import Rows, all_of, no_rows
 from baseai.telemetry.shelf import File, Piece, Shelf
 from baseai.telemetry.store import Tier
+from baseai.telemetry.tier import HOUR_MS
 
 MANY_FILES = 8
 NUMBERS: Mapping[str, type[np.generic]] = {"i": np.int32, "l": np.int64, "L": np.uint64, "g": np.float64}
@@ -125,7 +126,10 @@ class View:
         *,
         things: NDArray[np.int32] | None = None,
     ) -> Rows:
-        """Rows of some hours and fields, in order, wherever they are."""
+        """Rows of hours that follow one another, in order, wherever they are: what lies within the time as well."""
+        if not hours:
+            return no_rows(len(columns))
+        from_ms, until_ms = max(from_ms, hours[0] * HOUR_MS), min(until_ms, (hours[-1] + 1) * HOUR_MS)
         parts = [no_rows(len(columns))]
         files = [file for hour in hours if (file := self.shelf.file(Tier.RAW, family.name, hour))]
         for fields in sorted({file.fields for file in files}):
