@@ -282,7 +282,7 @@ def show(
                 for sentence, is_met in TARGETS[contender.role](table, contender.name):
                     print(f"  {'reached' if is_met else 'MISSED '}  {contender.name}: {sentence}")
                     reached &= is_met
-            except KeyError as wrong_name:
+            except (KeyError, ValueError) as wrong_name:
                 print(f"  no verdict on {contender.name}: {wrong_name} did not take part")
     sys.stdout.flush()
     return reached

@@ -1,0 +1,121 @@
+"""How good the estimates of starts are: on the Philly sets, for who waits under a policy, without any duration.
+
+Every run is asked for as it comes, and all that wait (20 of them, drawn, where there are more) every 12 hours. Printed
+are the share of intervals that held (80 % is meant) and the median absolute error of the likely start.
+
+    python bench/scheduling/estimates.py --traces FOLDER [--quick] [--seeds 42 43 44]
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean, median
+
+import numpy as np
+
+from baseai.scheduling.estimate import Estimate, Estimator
+from baseai.scheduling.hall import Hall
+from baseai.scheduling.policy.registry import packing_named, timing_named
+from baseai.scheduling.policy.seam import Moment, Move, Start, Timing
+from baseai.twin.replay import Replay
+from bench.scheduling import traces
+
+EVERY_S, ASKED_MOST = 12 * 3600.0, 20
+HIT_RATIO = (0.7, 0.9)
+
+
+class Asking:
+    """A policy beside which estimates are asked for; it decides as it would alone."""
+
+    def __init__(self, inner: Timing, milli: int, rng: np.random.Generator) -> None:
+        self.needs_durations = inner.needs_durations
+        self._inner, self._rng = inner, rng
+        self._estimator = Estimator(milli, rng)
+        self._open: dict[str, list[Estimate]] = {}
+        self._outlived: set[tuple[str, Estimate]] = set()
+        self._next_s = 0.0
+        self.outcomes: list[tuple[Estimate, float]] = []  # and how long it waited from then on
+
+    def turn(self, moment: Moment) -> Iterator[Move]:
+        now_s = moment.now_s
+        for gang in moment.ended:
+            self._estimator.ended(gang.shape, moment.served_s(gang))
+        came = {gang.run_id for gang in moment.arrived}
+        for move in self._inner.turn(moment):
+            if isinstance(move, Start):
+                self._started(move.run_id, now_s)
+            yield move
+        for run_id, estimates in self._open.items():
+            for estimate in estimates:
+                key = (run_id, estimate)
+                if now_s - estimate.asked_s > estimate.latest_s and key not in self._outlived:
+                    self._outlived.add(key)
+                    self._estimator.outlived(estimate)
+        everybody = now_s >= self._next_s
+        if everybody:
+            self._next_s = now_s + EVERY_S
+        self._ask(moment, came if not everybody else set(moment.waiting))
+
+    def _started(self, run_id: str, now_s: float) -> None:
+        for estimate in self._open.pop(run_id, ()):
+            waited_s = now_s - estimate.asked_s
+            self.outcomes.append((estimate, waited_s))
+            if (run_id, estimate) not in self._outlived:
+                self._estimator.came(estimate, waited_s)
+            self._outlived.discard((run_id, estimate))
+
+    def _ask(self, moment: Moment, run_ids: set[str]) -> None:
+        line = sorted(moment.waiting.values(), key=lambda gang: gang.number)
+        asked = [place for place, gang in enumerate(line) if gang.run_id in run_ids]
+        if len(asked) > ASKED_MOST:
+            asked = sorted(self._rng.choice(asked, ASKED_MOST, replace=False).tolist())
+        if not asked:
+            return
+        running = [(each.gang.shape, moment.served_s(each.gang)) for each in moment.running.values()]
+        ahead = [(gang.shape, moment.served_s(gang)) for gang in line]
+        for place in asked:
+            gang = line[place]
+            found = self._estimator.estimate(moment.now_s, running, ahead[:place], gang.shape)
+            self._open.setdefault(gang.run_id, []).append(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--traces", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
+    asked = parser.parse_args()
+    if not (asked.traces / "philly").is_dir():
+        print(f"estimates skipped: {asked.traces / 'philly'} is not there")
+        return
+    print(
+        "set         policy     asked  held %  median error 1,000 s  median wait  median width  CPU s  70 to 90 %"
+    )
+    for name in ("trace3", "testbed400") if asked.quick else tuple(traces.MURI_SETS):
+        for policy in ("easy", "pledge"):
+            held, errors, waits, widths, count, began_s = [], [], [], [], 0, time.process_time()
+            for seed in asked.seeds[: 1 if asked.quick else None]:
+                case = traces.philly(asked.traces, name)
+                hall, rng = Hall(case.bays), np.random.default_rng(seed)
+                inner = timing_named(policy)(hall, rng, packing_named("best_fit")(hall, rng))
+                asking = Asking(inner, hall.milli_installed, rng)
+                Replay(case.submissions, hall, asking).run()
+                held.append(mean(estimate.holds(waited_s) for estimate, waited_s in asking.outcomes))
+                errors.append(median(abs(waited_s - each.likely_s) for each, waited_s in asking.outcomes))
+                waits.append(median(waited_s for _, waited_s in asking.outcomes))
+                widths.append(median(each.latest_s - each.earliest_s for each, _ in asking.outcomes))
+                count += len(asking.outcomes)
+            reached = "reached" if all(HIT_RATIO[0] <= each <= HIT_RATIO[1] for each in held) else "MISSED"
+            print(
+                f"{name:<11} {policy:<8} {count:>7,} {100 * mean(held):>7.1f} {mean(errors) / 1000:>21,.1f}"
+                f" {mean(waits) / 1000:>12,.1f} {mean(widths) / 1000:>13,.1f} {time.process_time() - began_s:>6.1f}"
+                f"  {reached}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
