@@ -3,15 +3,17 @@
 In the order of completion it is like SJF, by seconds times the root of the accelerators; the first that finds no room
 is held a place, so that large gangs do not starve. Against that order stands a deadline for each start: the wait that
 the yardstick (first come, first served) gives to 99 of 100 so far. Where that order cannot meet all deadlines, it is
-changed as Smith (1956) does: from the last place on, the largest of those whose deadline lies behind it.
+Smith's, which keeps them (`smith.py`).
 
-Invariant: nobody is preempted; at most `EXEMPT_RATIO` of all that came have no deadline, the ones that ask most; and
-whoever is first in the order is never put off by those behind it. Knows true durations.
+Invariant: nobody is preempted, and whoever is first in the order is never put off by those behind it. Who has missed
+its deadline has none any more; as long as those are fewer than `EXEMPT_RATIO` of all that came, the ones that ask most
+are let off theirs beforehand. Knows true durations.
 """
 
+import math
 from bisect import bisect_right, insort
 from collections.abc import Iterator
-from heapq import heappop, heappush, nlargest
+from heapq import nlargest
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from baseai.scheduling.policy.knowledge import ends_s, shortest_left_s
 from baseai.scheduling.policy.line import Line
 from baseai.scheduling.policy.needs import Needs
 from baseai.scheduling.policy.seam import Moment, Move, Packing, Start
+from baseai.scheduling.policy.smith import Due, smith_order
 from baseai.scheduling.policy.timeline import Timeline
 from baseai.scheduling.policy.yardstick import Yardstick
 
@@ -110,7 +113,7 @@ class Pledge:
         return iter(self._smith(moment, done_s))
 
     def _smith(self, moment: Moment, done_s: float) -> list[Gang]:
-        """The last place to the largest of those who may start as late as that, and so on to the first."""
+        """By deadline where it must be; the ones that ask most are exempt, and those it is too late for."""
         overdue = [gang for gang in moment.waiting.values() if moment.now_s - gang.submit_s > self._promise_s]
         broken = len(overdue) + len(self._waited_s) - bisect_right(self._waited_s, self._promise_s)
         free = {gang.run_id for gang in overdue}
@@ -119,24 +122,19 @@ class Pledge:
         free.update(
             gang.run_id for gang in nlargest(most, others, key=lambda gang: self._share_s[gang.run_id])
         )
-        by_deadline = sorted(
-            (np.inf if gang.run_id in free else gang.submit_s + self._promise_s, gang.number, key, gang)
-            for key, gang in self._line.but(set())
+        return smith_order(
+            (
+                Due(
+                    deadline_s=math.inf if gang.run_id in free else gang.submit_s + self._promise_s,
+                    number=gang.number,
+                    size=size,
+                    share_s=self._share_s[gang.run_id],
+                    gang=gang,
+                )
+                for size, gang in self._line.but(set())
+            ),
+            done_s,
         )
-        may: list[tuple[float, int, Gang]] = []
-        order: list[Gang] = []
-        at_s = done_s
-        while by_deadline or may:
-            while by_deadline and (
-                not may or by_deadline[-1][0] >= at_s - self._share_s[by_deadline[-1][3].run_id]
-            ):
-                _, number, key, gang = by_deadline.pop()
-                heappush(may, (-key, -number, gang))
-            gang = heappop(may)[2]
-            order.append(gang)
-            at_s -= self._share_s[gang.run_id]
-        order.reverse()
-        return order
 
     # ------------------------------------------------------------------------------------------------- the queue
 
