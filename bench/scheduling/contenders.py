@@ -59,6 +59,8 @@ CONTENDERS: Mapping[str, Sequence[Contender]] = {
         Contender(name="random", policy="fifo", packing="random"),
         Contender(name="first_fit", policy="fifo", packing="first_fit"),
         Contender(name="leaf_best_fit", policy="fifo", packing="leaf_best_fit"),
+        Contender(name="fifo, fabric", policy="fifo", packing="fabric"),
+        Contender(name="gather", policy="gather", role="fabric"),
     ),
     "B8": (
         *_packings("first_fit", "best_fit", "fgd"),

@@ -22,7 +22,7 @@ from baseai.scheduling.hall import Hall, Spots
 from baseai.scheduling.policy.knowledge import ends_s, shortest_left_s
 from baseai.scheduling.policy.line import Line
 from baseai.scheduling.policy.needs import Needs
-from baseai.scheduling.policy.seam import Moment, Move, Packing, Start
+from baseai.scheduling.policy.seam import Moment, Move, Packing, Start, Wake
 from baseai.scheduling.policy.smith import Due, smith_order
 from baseai.scheduling.policy.timeline import Timeline
 from baseai.scheduling.policy.yardstick import Yardstick
@@ -61,6 +61,7 @@ class Pledge:
         if not room.any():
             return
         held: Gang | None = None
+        wake_s = math.inf
         timeline: Timeline | None = None
         late: dict[Shape, float] = {}  # beside the held place so long ones of that shape find none
         for gang in self._in_order(moment):
@@ -69,7 +70,12 @@ class Pledge:
                 room[number[gang.shape]] = False
                 held = held or gang
                 if not room.any():
-                    return
+                    break
+                continue
+            later_s = self.rather_s(moment, gang, spots)
+            if later_s > moment.now_s:
+                wake_s = min(wake_s, later_s)
+                room[number[gang.shape]] = False
                 continue
             lasts_s = self._lasts_s[gang.run_id]
             if held is not None:
@@ -78,15 +84,24 @@ class Pledge:
                 if timeline is None:
                     timeline = Timeline(moment)
                     timeline.reserve(held, self._lasts_s[held.run_id])
-                spots = self._beside(timeline, gang, spots, moment.hall)
+                spots = self.beside(timeline, gang, spots, moment.hall)
                 if spots is None:
                     late[gang.shape] = lasts_s
                     continue
                 timeline.take(gang.shape, [spot.row for spot in spots], moment.now_s, lasts_s)
             self._let_go(gang, moment.now_s)
             yield Start(gang.run_id, spots)
+        if wake_s < math.inf:
+            yield Wake(wake_s)
 
-    def _beside(self, timeline: Timeline, gang: Gang, spots: Spots, hall: Hall) -> Spots | None:
+    def rather_s(self, moment: Moment, gang: Gang, spots: Spots) -> float:
+        """Until when the gang would rather wait than go there; now or before where it would not."""
+        return moment.now_s
+
+    def lasts_s(self, gang: Gang) -> float:
+        return self._lasts_s[gang.run_id]
+
+    def beside(self, timeline: Timeline, gang: Gang, spots: Spots, hall: Hall) -> Spots | None:
         """Where the gang is not in the way of the held place: where it was put, else on rows that stay free."""
         shape, lasts_s = gang.shape, self._lasts_s[gang.run_id]
         if timeline.is_free(shape, [spot.row for spot in spots], lasts_s):

@@ -15,6 +15,7 @@ PACKING: Mapping[str, str] = {
     "first_fit": "FirstFit",
     "best_fit": "BestFit",
     "leaf_best_fit": "LeafBestFit",
+    "fabric": "Fabric",
     "fgd": "Fgd",
     "lookahead": "Lookahead",
 }
@@ -25,6 +26,7 @@ TIMING: Mapping[str, str] = {
     "srtf": "Srtf",
     "srsf": "Srsf",
     "pledge": "Pledge",
+    "gather": "Gather",
     "thrift": "Thrift",
     "gittins": "Gittins",
 }
