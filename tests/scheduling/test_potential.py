@@ -65,7 +65,8 @@ def test_after_is_what_it_will_be_and_no_accelerator_would_be_better(
     assume(len(rows))
     learned, kinds = learned_mix(asked).learned(), Kinds(one)
     potential = Potential(one, kinds, learned)
-    toll = parts.KIND_TOLL * of_kinds(one, kinds, learned, kinds.allowed(one, learned)) * alone.milli
+    scarce = of_kinds(one, kinds, learned, kinds.allowed(one, learned))
+    toll = parts.KIND_TOLL * (scarce.per_milli * alone.milli + scarce.per_cpu_milli * alone.cpu_milli)
     after, device = potential.after(one, alone, rows)
     for place, row in enumerate(rows.tolist()):
         if 0 < alone.milli < WHOLE:

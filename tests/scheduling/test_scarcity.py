@@ -18,7 +18,7 @@ def scarcity(weights: dict[Shape, float], *models: str) -> dict[str, float]:
     """Of each model, where every model named has one node with two accelerators, as often as it is named."""
     one = Hall([bay(f"n{number}", 2, model=model) for number, model in enumerate(models)])
     kinds, learned = Kinds(one), learned_of(weights)
-    found = of_kinds(one, kinds, learned, kinds.allowed(one, learned))
+    found = of_kinds(one, kinds, learned, kinds.allowed(one, learned)).per_milli
     return {one.models[one.model[row]]: round(float(found[kinds.of_row[row]]), 6) for row in range(len(one))}
 
 
@@ -40,6 +40,31 @@ def scarcity(weights: dict[Shape, float], *models: str) -> dict[str, float]:
 )
 def test_kinds(weights: dict[Shape, float], models: str, expected: dict[str, float]) -> None:
     assert scarcity(weights, *models) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("cpu_milli", "expected"),
+    [
+        pytest.param(0, (1.0, 0.0), id="no CPU asked for"),
+        pytest.param(1_000, (1.0, 0.0), id="accelerators end first"),
+        pytest.param(10_000, (0.5, 0.5), id="both at once"),
+        pytest.param(100_000, (0.0, 1.0), id="CPU ends first"),
+    ],
+)
+def test_what_is_scarce_is_what_ends_first(cpu_milli: int, expected: tuple[float, float]) -> None:
+    """Ten thousandths of a core stand beside each thousandth of an accelerator; half the volume may be on A alone."""
+    one = Hall([bay(name, 2, model=name, cpu_milli=20_000) for name in "AB"])
+    kinds, learned = (
+        Kinds(one),
+        learned_of({ANY: 1.0, Shape(milli=1000, cpu_milli=cpu_milli, models=("A",)): 1.0}),
+    )
+    found = of_kinds(one, kinds, learned, kinds.allowed(one, learned))
+    on_cpu = (
+        found.per_cpu_milli[0] * cpu_milli / 1000
+    )  # what a pod pays for CPU, over what it takes of accelerators
+    parts = np.array([found.per_milli[0], on_cpu])
+    assert parts / parts.sum() == pytest.approx(expected, abs=0.01)
+    assert (found.per_milli[1], found.per_cpu_milli[1]) == (0, 0)
 
 
 def test_sites_and_countries_make_kinds_as_models_do() -> None:

@@ -33,7 +33,8 @@ class Potential:
     def __init__(self, hall: Hall, kinds: Kinds, learned: Learned) -> None:
         self._kinds = kinds
         allowed = kinds.allowed(hall, learned)
-        self._toll = KIND_TOLL * of_kinds(hall, kinds, learned, allowed)
+        scarce = of_kinds(hall, kinds, learned, allowed)
+        self._toll, self._cpu_toll = KIND_TOLL * scarce.per_milli, KIND_TOLL * scarce.per_cpu_milli
         several = learned.milli > WHOLE
         single = (learned.milli > 0) & ~several
         sizes = _levels(learned.milli[single], SIZES_MOST)
@@ -105,8 +106,8 @@ class Potential:
             device = best.astype(np.int8)
         spare = (hall.spare[rows] - shape.milli).astype(np.float64)
         found = spare - usable + STRANDED * self._stranded(spare, cpu_milli, memory_mib)
-        if shape.milli:
-            found += shape.milli * self._toll[self._kinds.of_row[rows]]
+        kind = self._kinds.of_row[rows]
+        found += shape.milli * self._toll[kind] + shape.cpu_milli * self._cpu_toll[kind]
         return found, device
 
     def _fitting(self, rows: Ints, cpu_milli: Ints, memory_mib: Ints) -> Floats:

@@ -4,6 +4,8 @@ Invariant: reckoned from a mix that has come and from what is free now. As much 
 of the mix, as would fill what is free. 0 is no need, 1 all of it; above 1 there is more need than room.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from baseai.scheduling.gang import WHOLE
@@ -11,6 +13,7 @@ from baseai.scheduling.hall import Bools, Hall, Ints
 from baseai.scheduling.policy.mix import Floats, Learned
 
 SCARCITY_MOST = 1.5  # beyond, it no longer matters by how much
+SHARPNESS = 4  # of the passage from scarce accelerators to scarce CPU
 MARGIN = 1.5  # of the need of whole nodes: few large gangs come, and not evenly
 ROUNDS = 4  # of the horizon: each may find another set of kinds full
 
@@ -38,24 +41,38 @@ class Kinds:
         return found
 
 
-def of_kinds(hall: Hall, kinds: Kinds, learned: Learned, allowed: Bools) -> Floats:
-    """Of each kind of row, the need of those who may not be everywhere, over what is free there.
+class Scarce(NamedTuple):
+    """What a pod takes from those who can go nowhere else, in thousandths of accelerators; an element for each kind."""
 
-    Who may be on the least goes first, and spreads in proportion to what the ones before it have left. O(rows +
+    per_milli: Floats  # for each thousandth of an accelerator
+    per_cpu_milli: Floats  # for each thousandth of a core
+
+
+def of_kinds(hall: Hall, kinds: Kinds, learned: Learned, allowed: Bools) -> Scarce:
+    """The need of those who may not be everywhere, over what is free for them: of whichever will end first.
+
+    Who may be on the least goes first, and spreads in proportion to what the ones before it have left. Where their CPU
+    ends before the accelerators do, it is CPU that is scarce, and counts by the accelerators that go with it. O(rows +
     shapes × kinds).
     """
-    free, need = _free(hall, kinds), np.zeros(kinds.count)
+    free, need, cpu_need = _free(hall, kinds), np.zeros(kinds.count), np.zeros(kinds.count)
     if learned.volume.sum() <= 0:
-        return need
-    sets, part = _by_set(learned, allowed)
-    asked = part * free.sum()
+        return Scarce(need, cpu_need)
+    cpu_free = np.bincount(kinds.of_row, weights=hall.cpu_milli, minlength=kinds.count)
+    sets, volume, cpu = _by_set(learned, allowed)
+    asked = volume / volume.sum() * free.sum()
     for number in np.argsort(sets @ free, kind="stable").tolist():
         among = sets[number]
         if asked[number] <= 0 or among.all() or not among.any():
             continue
         room = np.maximum(free - need, 0.0) * among
-        need += asked[number] * (room / room.sum() if room.sum() > 0 else among / among.sum())
-    return np.minimum(need / np.maximum(free, 1.0), SCARCITY_MOST)
+        more = asked[number] * (room / room.sum() if room.sum() > 0 else among / among.sum())
+        need += more
+        cpu_need += more * cpu[number] / volume[number]
+    of_milli, of_cpu = need / np.maximum(free, 1.0), cpu_need / np.maximum(cpu_free, 1.0)
+    scarcity = np.minimum(np.maximum(of_milli, of_cpu), SCARCITY_MOST)
+    by_cpu = of_cpu**SHARPNESS / np.maximum(of_cpu**SHARPNESS + of_milli**SHARPNESS, 1e-12)
+    return Scarce(scarcity * (1.0 - by_cpu), scarcity * by_cpu * need / np.maximum(cpu_need, 1.0))
 
 
 def of_wholes(hall: Hall, kinds: Kinds, learned: Learned, allowed: Bools) -> Floats:
@@ -85,8 +102,8 @@ def of_wholes(hall: Hall, kinds: Kinds, learned: Learned, allowed: Bools) -> Flo
 def _horizon(hall: Hall, kinds: Kinds, learned: Learned, allowed: Bools) -> float:
     """How much must come, in thousandths, until all that is free is taken, if sets of kinds that are full turn away."""
     free = _free(hall, kinds)
-    sets, part = _by_set(learned, allowed)
-    room = sets @ free
+    sets, volume, _ = _by_set(learned, allowed)
+    part, room = volume / volume.sum(), sets @ free
     horizon = float(free.sum())
     for _ in range(ROUNDS):
         full = horizon * part > room
@@ -101,8 +118,10 @@ def _free(hall: Hall, kinds: Kinds) -> Floats:
     return np.bincount(kinds.of_row, weights=hall.spare, minlength=kinds.count).astype(np.float64)
 
 
-def _by_set(learned: Learned, allowed: Bools) -> tuple[Bools, Floats]:
-    """The different sets of kinds that shapes are confined to, and the part of the volume that each brings."""
+def _by_set(learned: Learned, allowed: Bools) -> tuple[Bools, Floats, Floats]:
+    """The different sets of kinds that shapes are confined to; the volume that each brings, and the CPU with it."""
     sets, inverse = np.unique(allowed, axis=0, return_inverse=True)
-    part = np.bincount(inverse.ravel(), weights=learned.volume, minlength=len(sets))
-    return sets, part / part.sum()
+    with_any = np.where(learned.milli > 0, learned.frequency, 0.0)
+    volume = np.bincount(inverse.ravel(), weights=with_any * learned.milli, minlength=len(sets))
+    cpu = np.bincount(inverse.ravel(), weights=with_any * learned.cpu_milli, minlength=len(sets))
+    return sets, volume.astype(np.float64), cpu.astype(np.float64)
