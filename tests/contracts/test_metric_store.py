@@ -301,6 +301,7 @@ def test_a_counter_counts_what_lies_between_its_readings(
     for at_s, value, boot in readings:
         store.append(batch(("a", at_s, {} if value is None else {"energy_j": value}), boot=f"boot-{boot}"))
     assert one(stage(store), "energy_j", "delta") == {"fleet": expected}
+    assert np.isnan(one(store, "energy_j", "total")["fleet"])  # readings added up say nothing
 
 
 @pytest.mark.parametrize("gap_s", [60, 3_600, 5 * 3_600, 9 * 86_400])

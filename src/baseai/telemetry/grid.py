@@ -75,7 +75,8 @@ class Grid:
         within = np.s_[:, begin:end]
         add = self._added if self._by_line else self._summed
         add(self._count, within, cells, piece.count[pick])
-        add(self._total, within, cells, piece.total[pick])
+        if self._kind is not Kind.COUNTER:
+            add(self._total, within, cells, piece.total[pick])
         _combine(np.minimum, self._low, within, cells, piece.low[pick])
         _combine(np.maximum, self._high, within, cells, piece.high[pick])
         last = piece.last[pick]
@@ -174,8 +175,7 @@ class Grid:
         lows, highs = self._grouped(np.minimum, self._low), self._grouped(np.maximum, self._high)
         for table in (lasts, totals, lows, highs, deltas):
             table[unknown] = np.nan
-        if self._kind is not Kind.COUNTER:
-            deltas[:] = np.nan
+        (totals if self._kind is Kind.COUNTER else deltas)[:] = np.nan
         seen = np.flatnonzero(~unknown.all(axis=1)) if buckets.count else np.zeros(0, dtype=np.intp)
         return Aggregate(
             field=field,

@@ -2,8 +2,8 @@
 
 Invariant: sealed files can be read without the store: `thing`, `boot` and `pattern` are numbers that the files in
 `names/` explain, `at_ms` is the instant or the bucket's start in milliseconds UTC, fields carry their unit in the name.
-Of a rolled field there are `_count`, `_low`, `_high`, `_total`, `_last`; of a counter also `_first`, `_delta` and the
-starts of the node, `_first_boot` and `_last_boot`.
+Of a rolled field there are `_count`, `_low`, `_high`, `_total`, `_last`; of a counter no total, but `_first`, `_delta`
+and the starts of the node, `_first_boot` and `_last_boot`, and low and high only where they are not its ends.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from baseai.telemetry.field import Family, Kind
 from baseai.telemetry.rolled import Rolled
-from baseai.telemetry.rollup import Rollup, picked
+from baseai.telemetry.rollup import Rollup, nothing, picked
 from baseai.telemetry.rows import Rows
 from baseai.telemetry.shelf import File
 from baseai.telemetry.tier import HOUR_MS
@@ -28,12 +28,11 @@ FEW = 64
 def parts_of(family: Family, column: int) -> list[tuple[str, str]]:
     """The columns of one field's rollup, and their types."""
     name, kind = family.names[column], family.fields[column].kind
-    parts = [(f"{name}_count", "INTEGER")]
-    parts += [(f"{name}_{part}", "DOUBLE") for part in ("low", "high", "total", "last")]
+    wholes, numbers = ["count"], ["low", "high", "total", "last"]
     if kind is Kind.COUNTER:
-        parts += [(f"{name}_{part}", "DOUBLE") for part in ("first", "delta")]
-        parts += [(f"{name}_{part}", "INTEGER") for part in ("first_boot", "last_boot")]
-    return parts
+        wholes, numbers = ["count", "first_boot", "last_boot"], ["low", "high", "last", "first", "delta"]
+    parts = [(f"{name}_{part}", "INTEGER") for part in wholes]
+    return parts + [(f"{name}_{part}", "DOUBLE") for part in numbers]
 
 
 def table_of_rows(family: Family, rows: Rows) -> dict[str, NDArray[Any]]:
@@ -63,7 +62,13 @@ def table_of_rolled(family: Family, rolled: Rolled) -> dict[str, NDArray[Any]]:
     for column, rollup in enumerate(rolled.fields):
         stem = family.names[column]
         for name, kind in parts_of(family, column):
-            part = getattr(rollup, name.removeprefix(f"{stem}_"))
+            which = name.removeprefix(f"{stem}_")
+            part = getattr(rollup, which)
+            if rollup.first is not None and which in (
+                "low",
+                "high",
+            ):  # a counter that only rose has them at its ends
+                part = np.where(part == (rollup.first if which == "low" else rollup.last), np.nan, part)
             table[name] = part.astype(np.int32) if kind == "INTEGER" else part
     return table
 
@@ -77,6 +82,10 @@ def rollup_in(table: Mapping[str, NDArray[Any]], family: Family, column: int) ->
         for name, kind in parts_of(family, column)
     }
     parts["count"] = parts["count"].astype(np.int64)
+    if family.fields[column].kind is Kind.COUNTER:
+        parts["total"] = nothing(len(parts["count"]))
+        for which, end in (("low", "first"), ("high", "last")):
+            parts[which] = np.where(np.isnan(parts[which]), parts[end], parts[which])
     return Rollup(kind=family.fields[column].kind, things=table["thing"], at_ms=table["at_ms"], **parts)
 
 

@@ -159,7 +159,7 @@ class MemoryStore:
             ts_ms=np.array(starts, dtype=np.int64),
             low=filled(lambda cell: min(min(each.values) for each in cell)),
             high=filled(lambda cell: max(max(each.values) for each in cell)),
-            total=filled(lambda cell: math.fsum(value for each in cell for value in each.values)),
+            total=filled(lambda cell: math.nan if kind is Kind.COUNTER else _sum(cell)),
             count=np.array(counts, dtype=np.int64).reshape(shape),
             last=filled(lambda cell: _together(kind, [each.last for each in cell])),
             delta=filled(lambda cell: math.fsum(each.delta for each in cell)),
@@ -230,6 +230,10 @@ class MemoryStore:
             else:
                 values.append(_last(field.kind, numbers))
         return at, rows[-1][1], tuple(values), tuple(codes)
+
+
+def _sum(cells: Sequence[_Cell]) -> float:
+    return math.fsum(value for each in cells for value in each.values)
 
 
 def _last(kind: Kind, values: Sequence[float]) -> float:

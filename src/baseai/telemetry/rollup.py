@@ -55,7 +55,7 @@ def cells_of(things: NDArray[np.int32], at_ms: NDArray[np.int64], step_ms: int) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollup:
-    """One field, shape (cells,) each. Where `count` is 0 the numbers are NaN.
+    """One field, shape (cells,) each. Where `count` is 0 the numbers are NaN, and so is a counter's total.
 
     Of a counter also: its first value, what it counted from there to its last, and the starts of the node under which
     both were read. `last` of flags is all of them or-ed.
@@ -83,16 +83,15 @@ def of_samples(kind: Kind, cells: Cells, values: NDArray[np.float64], boots: NDA
     size = len(cells.first)
     if all_known:
         count = np.diff(cells.first, append=cells.rows).astype(np.int64)
-        total = summed(of_row, values, size)
     else:
         count = np.bincount(of_row[known], minlength=size).astype(np.int64)
-        total = summed(of_row[known], values[known], size)
+    total = nothing(size) if kind is Kind.COUNTER else summed(of_row[known], values[known], size)
     rollup = _levels(kind, cells, count, total, low=values, high=values, last=values, known=known)
     if kind is not Kind.COUNTER:
         return rollup
     if size == cells.rows:
-        nothing = np.where(known, 0.0, np.nan)
-        return replace(rollup, first=values, delta=nothing, first_boot=boots, last_boot=boots)
+        none = np.where(known, 0.0, np.nan)
+        return replace(rollup, first=values, delta=none, first_boot=boots, last_boot=boots)
     places = np.arange(cells.rows) if all_known else np.flatnonzero(known)
     rises = np.zeros(cells.rows)
     rises[places[1:]] = rise(values[places[:-1]], boots[places[:-1]], values[places[1:]], boots[places[1:]])
@@ -110,7 +109,8 @@ def of_rollup(finer: Rollup, step_ms: int) -> Rollup:
     of_row = cells.of_row()
     size = len(cells.first)
     count = np.bincount(of_row, weights=finer.count, minlength=size).astype(np.int64)
-    total = summed(of_row[known], finer.total[known], size)
+    counts = finer.kind is Kind.COUNTER
+    total = nothing(size) if counts else summed(of_row[known], finer.total[known], size)
     rollup = _levels(
         finer.kind, cells, count, total, low=finer.low, high=finer.high, last=finer.last, known=known
     )
@@ -130,6 +130,11 @@ def of_rollup(finer: Rollup, step_ms: int) -> Rollup:
     return _counted(
         rollup, finer.first, finer.last, within, finer.first_boot, finer.last_boot, of_row, first, last
     )
+
+
+def nothing(size: int) -> NDArray[np.float64]:
+    """So many NaN, which take no room."""
+    return np.broadcast_to(np.float64(np.nan), size)
 
 
 def summed(of_row: NDArray[np.intp], values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
@@ -215,10 +220,10 @@ def _levels(
     known: NDArray[np.bool_],
 ) -> Rollup:
     if not cells.rows:
-        nothing = np.zeros(0)
+        empty = np.zeros(0)
         return Rollup(
             kind=kind, things=cells.things, at_ms=cells.at_ms, count=count,
-            low=nothing, high=nothing, total=nothing, last=nothing,
+            low=empty, high=empty, total=empty, last=empty,
         )  # fmt: skip
     if len(cells.first) == cells.rows:  # each row is a cell: buckets no longer than the tick
         return Rollup(
@@ -235,7 +240,7 @@ def _levels(
         lasts = last[_ends(cells, known, all_known)[1]]
     if not all_known:
         nothing_known = count == 0
-        total[nothing_known] = np.nan
+        total = np.where(nothing_known, np.nan, total)
         lasts = np.where(nothing_known, np.nan, lasts)
     return Rollup(
         kind=kind, things=cells.things, at_ms=cells.at_ms, count=count,

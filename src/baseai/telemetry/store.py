@@ -115,7 +115,8 @@ class Aggregate:
     The rest: shape (groups, buckets); NaN (0 for `count`) where nothing is known. `last` of several things is the sum
     of each one's last; of flags all or-ed, of codes the highest. `delta` is the sum of counters' differences: each
     belongs to the later of its two samples, however long before it the earlier one is, so adjoining ranges add up; a
-    counter that fell, or whose node started anew, is counted from zero; NaN for what is no counter.
+    counter that fell, or whose node started anew, is counted from zero; NaN for what is no counter. `total` and `mean`
+    of a counter are NaN: what it read, added up, says nothing.
     """
 
     field: str

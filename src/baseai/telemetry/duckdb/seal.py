@@ -24,7 +24,8 @@ from baseai.telemetry.tier import HOUR_MS, ROLLED
 
 SLICE_ROWS = 400_000  # rows rolled up at a time: 80 MB of an accelerator's fields
 PART_CELLS = 200_000  # rolled rows of one part of a file: 220 MB of an accelerator's
-ROW_GROUP = 122_880
+ROW_GROUP = 61_440  # of rows: one thing's day is decoded from as little as that
+ROW_GROUP_ROLLED = 122_880
 DICTIONARY = 4_000  # of more distinct numbers in a row group there is none: it would be longer than they are
 
 _serial = count(1)
@@ -153,12 +154,13 @@ class Seal:
         path.parent.mkdir(parents=True, exist_ok=True)
         half = path.with_suffix(".parquet.half")
         cursor = self.view.cursor
+        size = ROW_GROUP if stem.startswith(f"{Tier.RAW}/") else ROW_GROUP_ROLLED
         if fresh is not None:
             cursor.register("fresh", fresh)
         try:
             ((rows,),) = cursor.execute(
                 f"COPY ({select}) TO {quoted(str(half))}"
-                f" (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP}, DICTIONARY_SIZE_LIMIT {DICTIONARY})"
+                f" (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {size}, DICTIONARY_SIZE_LIMIT {DICTIONARY})"
             ).fetchall()
             sync_file(half)
             half.rename(path)
