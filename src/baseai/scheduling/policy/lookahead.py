@@ -43,8 +43,7 @@ class Lookahead:
         self._changes = 0
         self._change_of: Ints = np.zeros(len(hall), dtype=np.int64)  # the last change of each row
         self._mix = Mix()
-        self._lesson = 0  # gangs that had come at the last one, and when the next is due
-        self._due = 1
+        self._due = 1  # gangs that have come when the next lesson is taken
         self._kinds = Kinds(hall)
         self._potential: Potential | None = None
         self._standing: Floats = np.zeros(len(hall))  # potential of each row as it stands
