@@ -54,6 +54,7 @@ CONTENDERS: Mapping[str, Sequence[Contender]] = {
     "B4": (
         Contender(name="fifo, fastest free", policy="fifo", packing="first_fit"),
         Contender(name="list scheduling", policy=LIST_SCHEDULING),
+        Contender(name="assign", policy="assign", role="mixed"),
     ),
     "B5": (
         Contender(name="random", policy="fifo", packing="random"),

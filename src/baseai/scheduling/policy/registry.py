@@ -29,6 +29,7 @@ TIMING: Mapping[str, str] = {
     "gather": "Gather",
     "thrift": "Thrift",
     "gittins": "Gittins",
+    "assign": "Assign",
 }
 
 
