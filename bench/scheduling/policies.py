@@ -112,7 +112,8 @@ BENCHES = (
     ),
     Bench(
         name="B2", title="queueing with gangs, Philly on 8 × 8", folder="philly",
-        cases={name: _set(name) for name in traces.MURI_SETS}, quick=("trace3", "testbed400"), shown=WAITS,
+        cases={name: _set(name) for name in (*traces.MURI_SETS, *traces.GAVEL_MSR_SETS)},
+        quick=("trace3", "testbed400"), shown=WAITS,
     ),
     Bench(
         name="B3", title="overloaded shared accelerators, openb at its own times", folder="openb",

@@ -27,6 +27,7 @@ MURI_SETS = {
     "testbed400": "muri_testbed_400jobs.csv",
     "trace2": "muri_trace2.csv.gz",
 }
+GAVEL_MSR_SETS = ("ee9e8c", "6214e9", "11cb48", "e13805")  # virtual clusters, the first 2,000 jobs of each
 ARRIVED_RATIO = 1.3  # of all accelerators, at which a packing draw ends
 
 
@@ -131,17 +132,43 @@ def openb_time(traces: Path, *, every: int = 150, mix: str = "default") -> Case:
 
 
 def philly(traces: Path, name: str) -> Case:
-    """One virtual cluster on 8 nodes of 8; above 8 accelerators a gang of whole nodes (Muri, SIGCOMM'22)."""
+    """One virtual cluster on 8 nodes of 8; above 8 accelerators a gang of whole nodes (Muri, SIGCOMM'22).
+
+    The sets that Gavel released say steps instead of seconds: they last what their kind takes on V100, at its speed on
+    one where it was not measured on as many.
+    """
     bays = tuple(Bay(node_id=f"node-{number}", model="V100", devices=8) for number in range(8))
     gangs = []
-    for row in rows_of(traces / "philly" / MURI_SETS[name]):
-        count = int(row["num_gpu"])
+    for run_id, submit_s, count, duration_s in (
+        _muri(traces, name) if name in MURI_SETS else _msr(traces, name)
+    ):
         pods = math.ceil(count / 8) if count > 8 else 1
         shape = Shape(pods=pods, milli=(8 if count > 8 else count) * WHOLE)
-        gangs.append(
-            (row["job_id"], int(row["submit_time"]) / 1000, shape, "", int(row["duration"]) / 1000, {})
-        )
+        gangs.append((run_id, submit_s, shape, "", duration_s, {}))
     return Case(name, bays, submitted(gangs))
+
+
+def _muri(traces: Path, name: str) -> Iterator[tuple[str, float, int, float]]:
+    for row in rows_of(traces / "philly" / MURI_SETS[name]):
+        yield (
+            row["job_id"],
+            int(row["submit_time"]) / 1000,
+            int(row["num_gpu"]),
+            int(row["duration"]) / 1000,
+        )
+
+
+def _msr(traces: Path, name: str) -> Iterator[tuple[str, float, int, float]]:
+    with gzip.open(traces / "gavel" / "simulation_throughputs.json.gz", "rt") as packed:
+        speeds = json.load(packed)["v100"]
+    for row in rows_of(traces / "philly" / f"gavel_msr_{name}.csv.gz"):
+        count = int(row["scale_factor"])
+        speed = next(
+            found
+            for kind in (count, 1)
+            if (found := _alone(speeds.get(f"('{row['job_type']}', {kind})"))) > 0
+        )
+        yield row["job_id"], float(row["arrival_s"]), count, max(1.0, float(row["total_steps"]) / speed)
 
 
 # ---------------------------------------------------------------------------------------------------------- Gavel

@@ -1,0 +1,118 @@
+"""Gangs on a fabric stay under few leaves of one pod, and the scattered wait a little; models get their work."""
+
+import numpy as np
+import pytest
+
+from baseai.ground.fault import Refused
+from baseai.scheduling.gang import Gang
+from baseai.scheduling.hall import Hall
+from baseai.scheduling.policy.assign import Assign
+from baseai.scheduling.policy.fabric import Fabric, Scatter
+from baseai.scheduling.policy.registry import packing_named, timing_named
+from baseai.twin.neutral import Segment, Submission
+from baseai.twin.replay import Replay
+from tests.scheduling.halls import bay, gang
+
+CHANCE = np.random.default_rng(1)
+
+
+def fabric(*leaves: tuple[str, int]) -> Hall:
+    """Nodes of one accelerator under leaves l0, l1, …, each (pod, nodes)."""
+    return Hall(
+        [
+            bay(f"l{number}-{node}", 1, leaf=f"l{number}", pod=pod)
+            for number, (pod, nodes) in enumerate(leaves)
+            for node in range(nodes)
+        ]
+    )
+
+
+def taken(one: Hall, count: int, *already: str) -> list[str]:
+    """How often each leaf is used by a gang of so many nodes, with nodes that are taken already."""
+    for number, node_id in enumerate(already):
+        each = gang(f"x{number}")
+        one.place(each.run_id, each.shape, [one.spot(one.node_ids.index(node_id), each.shape)])
+    spots = Fabric(one, CHANCE).place(gang("g", pods=count), one)
+    return [] if spots is None else sorted(one.leaves[one.leaf[spot.row]] for spot in spots)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "count", "already", "expected"),
+    [
+        pytest.param([("p", 4), ("p", 2)], 2, [], ["l1"] * 2, id="the leaf that it fills"),
+        pytest.param([("p", 4), ("p", 4)], 2, ["l1-0"], ["l1"] * 2, id="a leaf that is in use already"),
+        pytest.param([("p", 4), ("p", 4), ("p", 2)], 6, [], ["l0"] * 4 + ["l2"] * 2, id="the rest where it fits best"),
+        pytest.param([("p", 3), ("p", 3), ("p", 1), ("q", 4), ("q", 2)], 6, [], ["l3"] * 4 + ["l4"] * 2, id="the pod"),
+        pytest.param([("p", 2), ("p", 2), ("p", 2), ("q", 4), ("q", 4)], 6, [], ["l3"] * 4 + ["l4"] * 2, id="fewer"),
+        pytest.param([("p", 4), ("p", 1), ("q", 3)], 5, ["l0-0"], [*["l0"] * 3, "l1", "l2"], id="across pods"),
+        pytest.param([("p", 2), ("q", 2)], 5, [], [], id="not at all"),
+    ],
+)  # fmt: skip
+def test_a_gang_goes_under_the_fewest_leaves_of_one_pod(
+    leaves: list[tuple[str, int]], count: int, already: list[str], expected: list[str]
+) -> None:
+    assert taken(fabric(*leaves), count, *already) == expected
+
+
+def test_scatter_counts_against_an_empty_hall() -> None:
+    one = fabric(("p", 4), ("p", 4), ("q", 4))
+    asked = gang("g", pods=6)
+    spots = [one.spot(row, asked.shape) for row in (0, 1, 4, 5, 8, 9)]
+    assert Fabric(one, CHANCE).scatter(asked, spots, one) == Scatter(leaves=3, leaves_fewest=2, pods=2)
+
+
+def test_who_would_cross_pods_waits_for_better_and_goes_there_in_the_end() -> None:
+    def start_of_wide(first_ends_s: float) -> float:
+        one = fabric(("p", 2), ("q", 2))
+        jobs = [(gang("a0"), first_ends_s), (gang("a1"), 1e6), (gang("a2", pods=2, submit_s=1), 10_000.0)]
+        ran = replayed("gather", one, jobs)
+        return next(segment.start_s for segment in ran if segment.run_id == "a2")
+
+    assert start_of_wide(1e6) == 1  # q is whole
+    one = fabric(("p", 2), ("q", 1))
+    jobs = [(gang("a0"), 500.0), (gang("a1", pods=2, submit_s=1), 10_000.0)]
+    assert replayed("gather", one, jobs)[-1].start_s in (1, 500)
+    held = fabric(("p", 1), ("q", 1))
+    assert replayed("gather", held, [(gang("a1", pods=2, submit_s=1), 10_000.0)])[0].start_s == 1 + 3 * 1000
+
+
+def replayed(policy: str, one: Hall, jobs: list[tuple[Gang, float]]) -> list[Segment]:
+    rng = np.random.default_rng(1)
+    chosen = timing_named(policy)(one, rng, packing_named("best_fit")(one, rng))
+    return Replay([Submission(gang=each, duration_s=s, by_model={}) for each, s in jobs], one, chosen).run()
+
+
+def test_assign_gives_each_model_what_it_is_relatively_fast_at() -> None:
+    one = Hall([bay("a", 2, model="A"), bay("b", 2, model="B")])
+    by_model = {"x": {"A": 10.0, "B": 11.0}, "y": {"A": 12.0, "B": 60.0}}
+    jobs = [
+        Submission(
+            gang=gang(
+                f"{kind}{number}", models=("A", "B"), one_model=True, number=number + 10 * (kind == "y")
+            ),
+            duration_s=None,
+            by_model=by_model[kind],
+        )
+        for kind in by_model
+        for number in range(2)
+    ]
+    segments = Replay(jobs, one, Assign(one, np.random.default_rng(1), Fabric(one, CHANCE))).run()
+    assert {segment.run_id[0]: one.models[one.model[segment.spots[0].row]] for segment in segments} == {
+        "x": "B",
+        "y": "A",
+    }
+    assert max(segment.end_s for segment in segments) == 12
+
+
+def test_assign_plans_anew_around_what_runs_when_somebody_comes() -> None:
+    one = Hall([bay("a", 1)])
+    ran = replayed(
+        "assign", one, [(gang("a0"), 10.0), (gang("a1", submit_s=1), 9.0), (gang("a2", submit_s=2), 1.0)]
+    )
+    assert [(each.run_id, each.start_s) for each in ran] == [("a0", 0), ("a2", 10), ("a1", 11)]
+
+
+def test_assign_says_whom_it_cannot_plan() -> None:
+    one = Hall([bay("a", 4)])
+    with pytest.raises(Refused, match="run g1: this policy assigns gangs of one pod"):
+        replayed("assign", one, [(gang("g1", pods=2), 1.0)])
