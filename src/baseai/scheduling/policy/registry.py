@@ -29,8 +29,9 @@ TIMING: Mapping[str, str] = {
     "gather": "Gather",
     "thrift": "Thrift",
     "gittins": "Gittins",
-    "assign": "Assign",
 }
+# For demand of one kind alone; of another they say so and start nothing.
+NARROW: Mapping[str, str] = {"assign": "Assign"}
 
 
 def packing_named(name: str) -> type[Packing]:
@@ -40,7 +41,7 @@ def packing_named(name: str) -> type[Packing]:
 
 def timing_named(name: str) -> type[Timing]:
     """Raises Refused where there is none of that name."""
-    return cast("type[Timing]", _named(name, TIMING, "time"))
+    return cast("type[Timing]", _named(name, {**TIMING, **NARROW}, "time"))
 
 
 def _named(name: str, known: Mapping[str, str], mode: str) -> object:
