@@ -50,6 +50,7 @@ CONTENDERS: Mapping[str, Sequence[Contender]] = {
         Contender(name="easy, first fit", policy="easy", packing="first_fit"),
         Contender(name="sjf, first fit", policy="sjf", packing="first_fit"),
         Contender(name="pledge", policy="pledge", role="overloaded"),
+        Contender(name="pledge, first fit", policy="pledge", packing="first_fit", role="overloaded"),
     ),
     "B4": (
         Contender(name="fifo, fastest free", policy="fifo", packing="first_fit"),

@@ -1,9 +1,9 @@
 """Pledge: the least service first, and all but the hundredth that asks most start as soon as the yardstick promises.
 
-In the order of completion it is like SJF, by seconds times the root of the accelerators; the first that finds no room
+In the order of completion it is like SJF, by seconds times a root of the accelerators; the first that finds no room
 is held a place, so that large gangs do not starve. Against that order stands a deadline for each start: the wait that
-the yardstick (first come, first served) gives to 99 of 100 so far. Where that order cannot meet all deadlines, it is
-Smith's, which keeps them (`smith.py`).
+the yardstick (first come, first served) gives to 99 of 100 so far. Where, going forward, more than a hundredth would
+start too late in that order, it is Smith's, which keeps deadlines (`smith.py`).
 
 Invariant: nobody is preempted, and whoever is first in the order is never put off by those behind it. Who has missed
 its deadline has none any more; as long as those are fewer than `EXEMPT_RATIO` of all that came, the ones that ask most
@@ -12,8 +12,8 @@ are let off theirs beforehand. Knows true durations.
 
 import math
 from bisect import bisect_right, insort
-from collections.abc import Iterator
-from heapq import nlargest
+from collections.abc import Iterator, Sequence
+from heapq import heapify, heappop, heappush, nlargest
 
 import numpy as np
 
@@ -27,10 +27,14 @@ from baseai.scheduling.policy.smith import Due, smith_order
 from baseai.scheduling.policy.timeline import Timeline
 from baseai.scheduling.policy.yardstick import Yardstick
 
-WIDTH_POWER = 0.5  # of the accelerators, in the order of completion
+WIDTH_POWER = 0.4  # of the accelerators, in the order of completion
 PROMISED_RATIO = 0.99  # of all whose wait in the yardstick is the deadline
 EXEMPT_RATIO = 0.009  # of all that came; a little below the hundredth that the promise leaves
-PACE = 1.15  # of working off the queue, over what the accelerators do: small gangs fill holes that sums do not show
+PACES = (
+    1.6,
+    1.3,
+    1.0,
+)  # at which the queue may be worked off, over what the sum says: holes are filled by the way
 
 
 class Pledge:
@@ -44,7 +48,7 @@ class Pledge:
         self._yardstick = Yardstick(self._milli)
         self._line, self._needs = Line(), Needs()
         self._lasts_s: dict[str, float] = {}
-        self._share_s: dict[str, float] = {}  # seconds of the whole hall at our pace
+        self._share_s: dict[str, float] = {}  # seconds of the whole hall
         self._queued_s = 0.0  # of all that wait, so
         self._came = 0
         self._promise_s = 0.0
@@ -117,25 +121,53 @@ class Pledge:
 
     # ------------------------------------------------------------------------------------------------- the order
 
-    def _in_order(self, moment: Moment) -> Iterator[Gang]:
-        running_s = sum(
-            (ends_s(moment, running) - moment.now_s) * running.gang.shape.milli_total
-            for running in moment.running.values()
-        ) / (self._milli * PACE)
-        done_s = moment.now_s + running_s + self._queued_s
-        if all(gang.submit_s + self._promise_s >= done_s for gang in moment.waiting.values()):
-            return (gang for _, gang in self._line.but(set()))
-        return iter(self._smith(moment, done_s))
+    def _in_order(self, moment: Moment) -> list[Gang]:
+        """By size where no more come too late than may, else by Smith, with as little in the way of size as will do."""
+        by_size = [gang for _, gang in self._line.but(set())]
+        ends = [
+            (ends_s(moment, running), running.gang.shape.milli_total) for running in moment.running.values()
+        ]
+        work_s = self._queued_s + sum((end_s - moment.now_s) * milli for end_s, milli in ends) / self._milli
+        if all(gang.submit_s + self._promise_s >= moment.now_s + work_s for gang in by_size):
+            return by_size
+        may = int(EXEMPT_RATIO * self._came)
+        may -= len(self._waited_s) - bisect_right(self._waited_s, self._promise_s)
+        may = max(0, may)
+        if self._late(by_size, ends, moment.now_s) <= may:
+            return by_size
+        found: list[tuple[int, list[Gang]]] = []
+        for pace in PACES:
+            order = self._by_smith(moment, work_s, pace, may)
+            found.append((self._late(order, ends, moment.now_s), order))
+            if found[-1][0] <= may:
+                break
+        return min(found, key=lambda each: each[0])[1]
 
-    def _smith(self, moment: Moment, done_s: float) -> list[Gang]:
+    def _late(self, order: Sequence[Gang], ends: Sequence[tuple[float, int]], now_s: float) -> int:
+        """How many would start behind their deadline if nobody else came, in one pool and strictly in this order."""
+        running, at_s, late = list(ends), now_s, 0
+        heapify(running)
+        free = self._milli - sum(milli for _, milli in running)
+        for gang in order:
+            milli = gang.shape.milli_total
+            while free < milli and running:
+                end_s, gives = heappop(running)
+                at_s = max(at_s, end_s)
+                free += gives
+            free -= milli
+            heappush(running, (at_s + self._lasts_s[gang.run_id], milli))
+            late += at_s - gang.submit_s > self._promise_s
+        return late
+
+    def _by_smith(self, moment: Moment, work_s: float, pace: float, may: int) -> list[Gang]:
         """By deadline where it must be; the ones that ask most are exempt, and those it is too late for."""
-        overdue = [gang for gang in moment.waiting.values() if moment.now_s - gang.submit_s > self._promise_s]
-        broken = len(overdue) + len(self._waited_s) - bisect_right(self._waited_s, self._promise_s)
-        free = {gang.run_id for gang in overdue}
-        most = max(0, int(EXEMPT_RATIO * self._came) - broken)
+        free = {
+            gang.run_id for gang in moment.waiting.values() if moment.now_s - gang.submit_s > self._promise_s
+        }
         others = (gang for gang in moment.waiting.values() if gang.run_id not in free)
         free.update(
-            gang.run_id for gang in nlargest(most, others, key=lambda gang: self._share_s[gang.run_id])
+            gang.run_id
+            for gang in nlargest(max(0, may - len(free)), others, key=lambda gang: self._share_s[gang.run_id])
         )
         return smith_order(
             (
@@ -143,12 +175,12 @@ class Pledge:
                     deadline_s=math.inf if gang.run_id in free else gang.submit_s + self._promise_s,
                     number=gang.number,
                     size=size,
-                    share_s=self._share_s[gang.run_id],
+                    share_s=self._share_s[gang.run_id] / pace,
                     gang=gang,
                 )
                 for size, gang in self._line.but(set())
             ),
-            done_s,
+            moment.now_s + work_s / pace,
         )
 
     # ------------------------------------------------------------------------------------------------- the queue
@@ -159,7 +191,7 @@ class Pledge:
             self._came += 1
             self._yardstick.came(gang.submit_s, milli, lasts_s)
         self._lasts_s[gang.run_id] = lasts_s
-        self._share_s[gang.run_id] = lasts_s * milli / (self._milli * PACE)
+        self._share_s[gang.run_id] = lasts_s * milli / self._milli
         self._queued_s += self._share_s[gang.run_id]
         self._line.join(gang, lasts_s * max(1, milli) ** WIDTH_POWER)
         self._needs.join(gang.shape)
