@@ -35,9 +35,10 @@ def test_waits_completion_and_use_are_what_a_hand_reckons() -> None:
 
 def test_bounds_are_what_a_hand_reckons() -> None:
     assert makespan_bound_s(JOBS, hall(2)) == 12  # 24 accelerator-seconds over 2
-    assert (
-        jct_bound_s(JOBS, hall(2)) == (12 + 2) / 2
-    )  # on one machine of speed 2: a1 from 2 to 4, a0 until 12
+    # On one machine of speed 2, a1 from 2 to 4, a0 before and until 12: ends give (12 + 2) / 2, middles more.
+    assert jct_bound_s(JOBS, hall(2)) == pytest.approx((6.6 + 10 / 2 + (3 - 2) + 4 / 2) / 2)
+    alike = [Submission(gang=gang(f"a{number}", 2000), duration_s=4, by_model={}) for number in range(2)]
+    assert jct_bound_s(alike, hall(2)) == (4 + 8) / 2  # who fills the machine: ends and middles say the same
     two = Hall([Bay(node_id="a", model="A", devices=1), Bay(node_id="b", model="B", devices=3)])
     only_a = [
         Submission(gang=gang(f"a{number}", models=("A",)), duration_s=5, by_model={}) for number in range(4)
