@@ -95,9 +95,12 @@ async def test_a_restart_in_between_is_not_noticed(folder: Path) -> None:
     store, far = MemoryStore(), RemoteStore(folder / "m.sock")
     for number in range(3):
         async with served(store, folder / "m.sock"):
-            await asyncio.gather(
+            kept = await asyncio.gather(
                 *(far.append(batch(f"bat_{number}_{one}", at_ms=NOW + one)) for one in range(4))
             )
+            assert [one.repeated for one in kept] == [False] * 4
+            again = await far.append(batch(f"bat_{number}_0", at_ms=NOW))
+            assert (again.rows, again.repeated) == (0, True)
     await far.close()
 
 
