@@ -249,8 +249,21 @@ def test_gpu_shorthand_that_means_nothing(written: str) -> None:
             "run.yaml:3:7: name: `My_Run` is not a name; use 1 to 63 of a-z, 0-9 and -, no - at the ends",
         ),
         (
-            "queue: fast",
-            "run.yaml:3:8: queue: there is no queue `fast`; write `queue: default`, or leave it out",
+            "queue: Fast_One",
+            "run.yaml:3:8: queue: `Fast_One` is not a name; use 1 to 63 of a-z, 0-9 and -, no - at the ends",
+        ),
+        ("spot: often", "run.yaml:3:7: spot: is neither true nor false; write `spot: true`, or leave it out"),
+        (
+            "deadline: tomorrow",
+            "run.yaml:3:11: deadline: `tomorrow` is neither a duration nor an instant; write 12h or 2026-12-01T18:00-03:00",
+        ),
+        (
+            "topology: {required: rack}",
+            "run.yaml:3:22: topology.required: `rack` is no reach of the network; write leaf, pod or site",
+        ),
+        (
+            "topology: {required: leaf, preferred: pod}",
+            "run.yaml:3:39: topology.preferred: `pod` is no narrower than `required: leaf`; leave it out",
         ),
         ("env: [A]", "run.yaml:3:7: env: `A` gives no value; write `A=…`, or name it in `secrets`"),
         (
@@ -298,10 +311,10 @@ def test_an_error_names_file_line_key_and_fix(lines: str, error: str) -> None:
 
 
 def test_an_unknown_key_near_one_that_is_refused_says_both() -> None:
-    (error,) = told_of_task("topolgy: rack")
+    (error,) = told_of_task("shedule: daily")
     assert error == (
-        "run.yaml:3:1: topolgy: unknown key; did you mean `topology`? It is not offered by this version, which places "
-        "without regard to the network; leave it out"
+        "run.yaml:3:1: shedule: unknown key; did you mean `schedule`? It is not offered by this version; leave it out "
+        "and submit the run when it shall start"
     )
 
 

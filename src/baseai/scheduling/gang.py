@@ -63,6 +63,23 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What was agreed about a run beside what it needs. The defaults are those of a run of which nothing is said."""
+
+    queue: str = ""  # the leaf of the tree of queues in which it waits
+    priority: int = 50  # 0 to 100 within its queue, the higher the sooner
+    lasts_most_s: float | None = (
+        None  # its lease ends so long after it starts, whatever it does; None: nobody knows
+    )
+    deadline_s: float | None = None  # by when it shall be done, on the clock of `submit_s`
+    min_runtime_s: float = 0.0  # of each start, before it may be preempted
+    spot: bool = False  # gives way to every run that is not
+    reservation: str = ""  # whose held capacity it may use
+    margin: float = 0.0  # contribution of an accelerator-hour, in US$; a tie-break
+    spread: str = ""  # runs of one name had best not share a failure domain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gang:
     """One run as a policy sees it. `number` orders by submission and is unique: the tie-break of everything."""
 
@@ -71,3 +88,12 @@ class Gang:
     shape: Shape
     submit_s: float = 0.0  # seconds on the replay's clock; in packing, the ordinal of the arrival
     group: str = ""  # whose it is, or its class
+    terms: Terms = Terms()
+    others: tuple[
+        Shape, ...
+    ] = ()  # shapes that would do as well, where `shape` does not fit; the preferred first
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """All that would do, the preferred first."""
+        return (self.shape, *self.others)

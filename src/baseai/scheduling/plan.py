@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from baseai.ground.identity import NodeId, RunId
+from baseai.ground.identity import NodeId, RunId, TenantId
 from baseai.scheduling.place import Constraint
 
 
@@ -20,8 +20,19 @@ class WaitKind(StrEnum):
     SHORT = "short"  # too few nodes can take it now
     HELD = "held"  # it would fit, and would put off a run ahead that has booked its start
     NEVER = "never"  # the nodes that are ready could not take it even without a single lease
-    CLEARING = "clearing"  # what yields is being stopped for it; it starts once its processes are gone
+    CLEARING = "clearing"  # what yields or is preempted is being stopped for it; it starts once that is gone
     OWN_NODE = "own_node"  # a pinned run that yields, and its node is not free for it
+    LIMIT = "limit"  # its queue, or one above it, holds all that it may
+    UNKNOWN_QUEUE = "unknown_queue"  # its queue is there no more
+
+
+class StartKind(StrEnum):
+    """How a run came to start now."""
+
+    IN_TURN = "in_turn"  # everybody ahead of it had started
+    BACKFILL = "backfill"  # ahead of others that cannot start yet, whom it does not put off
+    RESERVED = "reserved"  # on capacity that was held for it
+    SPOT = "spot"  # on what nobody else wanted
 
 
 class Lever(StrEnum):
@@ -59,12 +70,41 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Why:
+    """Why one run starts now, and there."""
+
+    kind: StartKind
+    policy: str  # that found the nodes, by the name of its file
+    nodes_fitting: int  # that could have taken a pod of it
+    strands_milli: (
+        float | None
+    )  # thousandths of accelerators more that will probably stay unused; None: not reckoned
+    next_best: NodeId | None  # where the least would have been stranded otherwise
+    next_best_strands_milli: float | None
+    leaves: int | None  # of the network that it is spread over; None where the network is not known
+    leaves_fewest: int | None  # that it could be spread over in an empty fleet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
     """The right of one run to accelerators until `ends_at`. The shell names the serials."""
 
     run_id: RunId
     places: tuple[tuple[NodeId, str, int], ...]  # (node, model, accelerators), in the order of node ids
     ends_at: datetime
+    why: Why | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartEstimate:
+    """When a waiting run will probably start: an interval that is meant to hold four times of five."""
+
+    asked_at: datetime
+    earliest_at: datetime
+    likely_at: datetime
+    latest_at: datetime
+    held_ratio: float | None  # of the estimates before whose outcome is known; None where there are none yet
+    outcomes: int  # how many those are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +115,12 @@ class Wait:
     position: int  # 1 for the first that waits
     ahead: int
     kind: WaitKind
-    behind: RunId | None  # the run whose booked start it would put off, where that is what holds it
+    behind: (
+        str | None
+    )  # the run, reservation or maintenance that it would put off, where that is what holds it
     explanation: Explanation | None  # None beyond the cycle's bound on explanations
+    owners_ahead: tuple[tuple[TenantId, int], ...] = ()  # runs ahead of it by tenant, the most first
+    estimate: StartEstimate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

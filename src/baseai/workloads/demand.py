@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from baseai.ground.fault import Fault
 from baseai.ground.identity import NodeId, RunId, TenantId
 from baseai.workloads.burn import BurnIn
-from baseai.workloads.spec import AcceleratorAsk, RunSpec
+from baseai.workloads.spec import DEFAULT_QUEUE, AcceleratorAsk, Deadline, RunSpec, Topology
 
 CPU_SLOT = "cpu-slot"  # the accelerator model that a core left beside the accelerators is leased as
 
@@ -49,6 +49,12 @@ class Demand:
     needs_container: bool
     pinned: NodeId | None = None  # the one node it may be on; it takes that node before it is ready as well
     yields: bool = False  # to every other run, at once: what it holds counts as free to them
+    queue: str = DEFAULT_QUEUE
+    spot: bool = False  # gives way to every run that is not
+    min_runtime_s: int = 0  # of each start, before it may be preempted
+    deadline: Deadline | None = None
+    reservation: str | None = None
+    topology: Topology | None = None
 
     def __post_init__(self) -> None:
         if self.node_count < 1 or not self.asks:
@@ -108,6 +114,12 @@ def demand_of(spec: RunSpec, run_id: RunId, tenant_id: TenantId, models_matching
         needs_container=spec.image is not None,
         pinned=None if burn_in is None else burn_in.node_id,
         yields=burn_in is not None,
+        queue=spec.queue,
+        spot=spec.spot,
+        min_runtime_s=spec.min_runtime_s,
+        deadline=spec.deadline,
+        reservation=spec.reservation,
+        topology=spec.topology,
     )
 
 

@@ -7,6 +7,7 @@ Read by `spec_of`, which finds all errors before it raises; stored as JSON with 
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ ACCELERATORS_MOST = 1_024  # on one node
 OPTIONS_MOST = 64  # ways to satisfy one demand: alternatives times the width of their ranges
 DURATION_MOST_S = 366 * 86_400
 DEFAULT_PRIORITY = 50
+DEFAULT_QUEUE = "default"  # every tenant has one of its own
 DEFAULT_DURATION_S = 24 * 3_600
 ATTEMPTS_MOST = 100
 
@@ -44,6 +46,10 @@ COMMON_KEYS = (
     "priority",
     "max_duration",
     "min_runtime",
+    "deadline",
+    "spot",
+    "reservation",
+    "topology",
     "retry",
     "cost_center",
     "data_residency",
@@ -55,9 +61,6 @@ TRAIN_KEYS = (*COMMON_KEYS, *train.KEYS)
 _SERVICE = "belongs to `type: service`, which this version does not offer yet; leave it out"
 _LATER = "is not offered by this version; leave it out, it would have no effect"
 REFUSED = {
-    "topology": "is not offered by this version, which places without regard to the network; leave it out",
-    "deadline": "is not offered by this version; leave it out and raise `priority` instead",
-    "reservation": "is not offered by this version; leave it out, the run takes its turn in the queue",
     "schedule": "is not offered by this version; leave it out and submit the run when it shall start",
     "volumes": "is not offered by this version; leave it out and bring data with `files`",
     "replicas": _SERVICE,
@@ -88,7 +91,7 @@ REFUSED = {
     "regions": "is not taken; write `data_residency` or `site`",
     "backends": _LATER,
     "instance_types": "is not taken; write `resources.gpu`",
-    "spot_policy": _LATER,
+    "spot_policy": "is not taken; write `spot: true` or leave it out",
     "max_price": _LATER,
     "stop_duration": _LATER,
     "idle_duration": _LATER,
@@ -103,7 +106,7 @@ REFUSED_RESOURCES = {
     "accelerators": "is not taken; write `gpu`",
     "cpus": "is not taken; write `cpu`",
     "disk_size": "is not taken; write `disk`",
-    "use_spot": _LATER,
+    "use_spot": "is not taken; write `spot: true` beside `resources`",
     "infra": "is not taken; write `site` beside `resources`",
 }
 
@@ -124,6 +127,8 @@ SET_BY_PLATFORM = frozenset(
 )
 
 RetryEvent = Literal["error", "interruption"]
+Reach = Literal["leaf", "pod", "site"]
+REACHES: tuple[Reach, ...] = ("leaf", "pod", "site")  # of the network, the narrowest first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +179,22 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Deadline:
+    """By when a run shall be done: an instant, or so long after it was submitted. One of the two."""
+
+    at: str | None  # ISO 8601 with its zone
+    after_s: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """Within what of the network the nodes of a gang must stand, or had best stand."""
+
+    required: Reach | None
+    preferred: Reach | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """The whole of a spec, with every default in its place."""
 
@@ -189,11 +210,15 @@ class RunSpec:
     queue: str
     priority: int
     max_duration_s: int
-    min_runtime_s: int  # before anything may preempt it; always kept while nothing preempts
+    min_runtime_s: int  # before anything may preempt it
     retry: Retry
     cost_center: str | None
     data_residency: tuple[str, ...]  # sites or country codes
     site: str | None
+    deadline: Deadline | None = None
+    spot: bool = False  # runs on what nobody else wants now, and gives way to who does
+    reservation: str | None = None  # whose held capacity it may use
+    topology: Topology | None = None
 
     @property
     def type(self) -> Literal["task", "train", "burn_in"]:
@@ -230,6 +255,10 @@ class RunSpec:
             disk_mib=resources["disk_mib"],
         )
         fields["retry"] = Retry(**{**retry, "on_events": tuple(retry["on_events"])})
+        if fields.get("deadline") is not None:
+            fields["deadline"] = Deadline(**fields["deadline"])
+        if fields.get("topology") is not None:
+            fields["topology"] = Topology(**fields["topology"])
         fields["env"] = tuple((name, value) for name, value in fields["env"])
         fields["files"] = tuple(FileMount(**mount) for mount in fields["files"])
         fields["secrets"] = tuple(fields["secrets"])
@@ -251,7 +280,7 @@ def burn_in_spec(name: str, work: BurnIn, *, max_duration_s: int) -> RunSpec:
         secrets=(),
         working_dir=None,
         image=None,
-        queue="default",
+        queue=DEFAULT_QUEUE,
         priority=0,
         max_duration_s=max_duration_s,
         min_runtime_s=0,
@@ -290,9 +319,11 @@ def spec_of(text: str, file: str, check_recipe: CheckRecipe) -> RunSpec:
     min_runtime_s = top.parsed("min_runtime", _duration) or 0
     if min_runtime_s > max_duration_s:
         top.wrong("min_runtime", "is longer than `max_duration`", "make it shorter")
-    queue = top.text("queue")
-    if queue not in (None, "default"):
-        top.wrong("queue", f"there is no queue `{queue}`", "write `queue: default`, or leave it out")
+    queue = top.parsed("queue", _label)
+    deadline = top.parsed("deadline", _deadline)
+    spot = _yes_or_no(top, "spot")
+    reservation = top.parsed("reservation", _label)
+    topology = _topology(top)
     priority = top.whole("priority", 0, 100)
     name = _name(top, file)
     nodes = top.whole("nodes", 1, NODES_MOST)
@@ -316,7 +347,7 @@ def spec_of(text: str, file: str, check_recipe: CheckRecipe) -> RunSpec:
         secrets=secrets,
         working_dir=working_dir,
         image=image,
-        queue="default",
+        queue=queue or DEFAULT_QUEUE,
         priority=DEFAULT_PRIORITY if priority is None else priority,
         max_duration_s=max_duration_s,
         min_runtime_s=min_runtime_s,
@@ -324,6 +355,10 @@ def spec_of(text: str, file: str, check_recipe: CheckRecipe) -> RunSpec:
         cost_center=cost_center,
         data_residency=residency,
         site=site,
+        deadline=deadline,
+        spot=spot,
+        reservation=reservation,
+        topology=topology,
     )
 
 
@@ -393,6 +428,54 @@ def _duration(written: str | int | float) -> int:
     if not 1 <= seconds <= DURATION_MOST_S:
         raise ValueError(f"`{written}` is not between a second and a year; write it like 30m, 12h or 2d")
     return seconds
+
+
+def _deadline(written: str | int | float) -> Deadline:
+    try:
+        return Deadline(at=None, after_s=_duration(written))
+    except ValueError:
+        pass
+    try:
+        at = datetime.fromisoformat(str(written))
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise ValueError(
+            f"`{written}` is neither a duration nor an instant; write 12h or 2026-12-01T18:00-03:00"
+        )
+    return Deadline(at=at.isoformat(), after_s=None)
+
+
+def _topology(top: Entries) -> Topology | None:
+    node = top.mapping("topology")
+    if node is None:
+        return None
+    node.only(("required", "preferred"), {})
+    found: dict[str, Reach | None] = {}
+    for key in ("required", "preferred"):
+        found[key] = node.parsed(key, _reach)
+    required, preferred = found["required"], found["preferred"]
+    if required and preferred and REACHES.index(preferred) >= REACHES.index(required):
+        node.wrong("preferred", f"`{preferred}` is no narrower than `required: {required}`", "leave it out")
+    return Topology(required=required, preferred=preferred)
+
+
+def _yes_or_no(top: Entries, key: str) -> bool:
+    if key not in top:
+        return False
+    found = top.truth(key)
+    if found is None:
+        top.wrong(key, "is neither true nor false", f"write `{key}: true`, or leave it out")
+    return bool(found)
+
+
+def _reach(written: str | int | float) -> Reach:
+    for reach in REACHES:
+        if written == reach:
+            return reach
+    raise ValueError(
+        f"`{written}` is no reach of the network; write {', '.join(REACHES[:-1])} or {REACHES[-1]}"
+    )
 
 
 def _inside(written: str | int | float) -> str:
