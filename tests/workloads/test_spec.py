@@ -255,7 +255,7 @@ def test_gpu_shorthand_that_means_nothing(written: str) -> None:
         ("spot: often", "run.yaml:3:7: spot: is neither true nor false; write `spot: true`, or leave it out"),
         (
             "deadline: tomorrow",
-            "run.yaml:3:11: deadline: `tomorrow` is neither a duration nor an instant; write 12h or 2026-12-01T18:00-03:00",
+            "run.yaml:3:11: deadline: `tomorrow` is no duration and no instant; write 12h or 2026-12-01T18:00-03:00",
         ),
         (
             "topology: {required: rack}",
