@@ -29,6 +29,10 @@ class Shape:
     residency: tuple[str, ...] = ()  # sites or countries that data may not leave; empty means anywhere
     one_model: bool = False  # the pods must not be on different models
     apart: bool = False  # no two pods on one node
+    tenant: str = (
+        ""  # whose it is, where some node cannot keep tenants apart; empty where that decides nothing
+    )
+    container: bool = False  # only where a container runtime is
 
     def __post_init__(self) -> None:
         if self.pods < 1:

@@ -24,6 +24,8 @@ Ints = NDArray[np.int64]
 _Kind = TypeVar("_Kind", bound=np.generic)
 
 UNBOUNDED = 1 << 60  # of what is not modelled on a node there is always enough
+NOBODY = -1  # in `tenant`: no gang whose owner counts stands on the node
+SEVERAL = -2  # in `tenant`: two owners stand there already, so that nobody joins
 NO_DEVICE = -1  # in `free`, beyond the last accelerator of a bay
 
 
@@ -42,6 +44,8 @@ class Bay:
     country: str = ""
     leaf: str = ""  # switch the node hangs on
     pod: str = ""  # of the fabric: a group of leaves
+    shared: bool = True  # the node keeps tenants apart, so that anybody may join
+    container: bool = True  # it has a container runtime
 
 
 class Spot(NamedTuple):
@@ -80,10 +84,11 @@ class Hall:
     """Columns over rows; see the head of this file. `hall_of` builds one, `copy` gives one to try things on."""
 
     __slots__ = (
-        "_cpu", "_disk", "_emptied", "_free", "_held", "_largest", "_masks", "_memory", "_ready", "_siblings", "_spare",
-        "_watchers", "_watts", "_whole", "all_ready", "bays", "countries", "cpu_milli", "devices", "disk_mib",
-        "free", "largest", "leaf", "leaves", "memory_mib", "model", "models", "node", "node_ids", "pod", "pods",
-        "ready", "site", "sites", "spare", "watts", "whole",
+        "_cpu", "_disk", "_emptied", "_free", "_held", "_largest", "_masks", "_memory", "_owners", "_ready",
+        "_siblings", "_spare", "_tenant", "_watchers", "_watts", "_whole", "all_ready", "all_shared", "bays", "container",
+        "countries", "cpu_milli", "devices", "disk_mib", "free", "largest", "leaf", "leaves", "memory_mib", "model",
+        "models", "node", "node_ids", "origin", "pod", "pods", "ready", "shared", "site", "sites", "spare", "tenant",
+        "tenants", "watts", "whole",
     )  # fmt: skip
 
     bays: tuple[Bay, ...]
@@ -99,6 +104,11 @@ class Hall:
     site: Ints
     sites: tuple[str, ...]
     countries: tuple[str, ...]  # of each row, by name
+    shared: Bools
+    all_shared: bool
+    container: Bools
+    tenants: dict[str, int]  # numbers in `tenant`, as owners were first seen
+    origin: "Hall | None"  # of a narrowed view: the hall it shows
     # What moves, as views that refuse writes:
     free: NDArray[
         np.int32
@@ -110,6 +120,7 @@ class Hall:
     memory_mib: Ints
     disk_mib: Ints
     watts: Ints
+    tenant: Ints  # whose gangs stand on the node of each row: an owner's number, NOBODY or SEVERAL
     ready: Bools
     all_ready: bool
 
@@ -143,6 +154,13 @@ class Hall:
         self._watts = _amounts([bay.watts for bay in rows])
         self._ready = np.ones(count, dtype=np.bool_)
         self.all_ready = True
+        self.shared = np.array([bay.shared for bay in rows], dtype=np.bool_)
+        self.all_shared = bool(self.shared.all())
+        self.container = np.array([bay.container for bay in rows], dtype=np.bool_)
+        self._tenant = np.full(count, NOBODY, dtype=np.int64)
+        self.tenants = {}
+        self._owners: dict[int, dict[int, int]] = {}  # of each node: pods by owner
+        self.origin = None
         self._siblings: dict[int, tuple[int, ...]] = {}
         for row in range(1, count):
             if self.node_ids[row] == self.node_ids[row - 1]:
@@ -152,7 +170,9 @@ class Hall:
         self._emptied: Hall | None = None  # the same bays with nothing on them, once somebody has asked
         self._masks: dict[object, Bools | None] = {}  # by shape, and by what of a shape decides it
         self._watchers: list[set[int]] = []
-        for fixed in (self.node, self.model, self.leaf, self.pod, self.site, self.devices):
+        for fixed in (
+            self.node, self.model, self.leaf, self.pod, self.site, self.devices, self.shared, self.container
+        ):  # fmt: skip
             fixed.setflags(write=False)
         self._show()
 
@@ -165,7 +185,7 @@ class Hall:
         )
         self.cpu_milli, self.memory_mib = _shown(self._cpu), _shown(self._memory)
         self.disk_mib, self.watts = _shown(self._disk), _shown(self._watts)
-        self.ready = _shown(self._ready)
+        self.ready, self.tenant = _shown(self._ready), _shown(self._tenant)
 
     def __len__(self) -> int:
         return len(self.bays)
@@ -188,15 +208,30 @@ class Hall:
         twin = Hall.__new__(Hall)
         for name in (
             "bays", "node_ids", "node", "models", "model", "leaves", "leaf", "pods", "pod", "sites", "site",
-            "countries", "devices", "all_ready", "_siblings", "_masks",
+            "countries", "devices", "all_ready", "_siblings", "_masks", "shared", "all_shared", "container", "tenants",
         ):  # fmt: skip
             setattr(twin, name, getattr(self, name))
-        for name in ("_free", "_largest", "_whole", "_spare", "_cpu", "_memory", "_disk", "_watts", "_ready"):
+        for name in _MOVING:
             setattr(twin, name, getattr(self, name).copy())
         twin._held = self._held.copy()
-        twin._watchers, twin._emptied = [], self._emptied
+        twin._owners = {node: owners.copy() for node, owners in self._owners.items()}
+        twin._watchers, twin._emptied, twin.origin = [], self._emptied, None
         twin._show()
         return twin
+
+    def narrowed(self, open_rows: Bools) -> "Hall":
+        """A view of this hall in which only these rows take gangs: it moves as this one does. Nothing is put there.
+
+        open_rows: one truth a row. O(rows), with nothing copied but the rows that are ready.
+        """
+        view = Hall.__new__(Hall)
+        for name in Hall.__slots__:
+            if name not in ("_ready", "ready", "all_ready", "_watchers", "origin"):
+                setattr(view, name, getattr(self, name))
+        view._ready = self._ready & open_rows
+        view.ready = _shown(view._ready)
+        view.all_ready, view._watchers, view.origin = False, [], self.origin or self
+        return view
 
     # ------------------------------------------------------------------------------------------- what fits
 
@@ -204,7 +239,7 @@ class Hall:
         """Rows whose model, site and country the shape allows; None for all. The same array each time."""
         if shape in self._masks:
             return self._masks[shape]
-        where = (shape.models, shape.sites, shape.residency)  # many shapes share one
+        where = (shape.models, shape.sites, shape.residency, shape.container)  # many shapes share one
         if where in self._masks:
             self._masks[shape] = self._masks[where]
             return self._masks[shape]
@@ -224,6 +259,8 @@ class Hall:
                 dtype=np.bool_,
             )
             mask = here if mask is None else mask & here
+        if shape.container and not self.container.all():
+            mask = self.container.copy() if mask is None else mask & self.container
         if mask is not None:
             mask.setflags(write=False)
         self._masks[shape] = self._masks[where] = mask
@@ -250,7 +287,15 @@ class Hall:
             fit &= mask[at]
         if not self.all_ready:
             fit &= self._ready[at]
+        if shape.tenant and not self.all_shared:
+            fit &= self.joined_by(shape.tenant)[at]
         return fit
+
+    def joined_by(self, tenant: str) -> Bools:
+        """Rows on whose node isolation, or who stands there, lets this tenant in."""
+        own = self.tenants.get(tenant, SEVERAL - 1)
+        may: Bools = self.shared | (self._tenant == NOBODY) | (self._tenant == own)
+        return may
 
     def room(self, shape: Shape) -> Ints:
         """How many pods of the shape each row can take now, counted by itself; at most `shape.pods`. O(rows)."""
@@ -277,6 +322,7 @@ class Hall:
         return bool(
             (mask is None or mask[row])
             and self._ready[row]
+            and (not shape.tenant or self.all_shared or self.joined_by(shape.tenant)[row])
             and (shape.milli >= WHOLE or self._largest[row] >= shape.milli)
             and (shape.milli < WHOLE or self._whole[row] >= shape.devices)
             and self._cpu[row] >= shape.cpu_milli
@@ -354,8 +400,11 @@ class Hall:
 
     # ------------------------------------------------------------------------------------------ what moves
 
-    def place(self, run_id: str, shape: Shape, spots: Spots) -> None:
-        """Put a gang onto these spots. Raises Misplaced, and then nothing has changed. O(pods)."""
+    def place(self, run_id: str, shape: Shape, spots: Spots, *, stands: bool = False) -> None:
+        """Put a gang onto these spots. Raises Misplaced, and then nothing has changed. O(pods).
+
+        stands: it is there in truth; whether the node would still take it, or the shape go there, is not asked.
+        """
         if run_id in self._held:
             raise Misplaced(run_id, "", "pods", "it is placed already")
         if len(spots) != shape.pods:
@@ -363,7 +412,7 @@ class Hall:
         done = 0
         try:
             for spot in spots:
-                self._check(run_id, shape, spot)
+                self._check(run_id, shape, spot, stands)
                 self._move(shape, spot, 1)
                 done += 1
             if shape.pods > 1:
@@ -398,14 +447,18 @@ class Hall:
         self._watchers.append(watcher)
         return watcher
 
-    def _check(self, run_id: str, shape: Shape, spot: Spot) -> None:
+    def _check(self, run_id: str, shape: Shape, spot: Spot, stands: bool) -> None:
         row = spot.row
         if not 0 <= row < len(self.bays):
             raise Misplaced(run_id, "", "node", f"row {row} of a hall of {len(self.bays)}")
         node_id = self.node_ids[row]
-        if not self._ready[row]:
+        if not stands and not self._ready[row]:
             raise Misplaced(run_id, node_id, "node", "it takes no runs now")
-        mask = self.permitted(shape)
+        if not stands and shape.tenant and not self.all_shared and not self.joined_by(shape.tenant)[row]:
+            raise Misplaced(
+                run_id, node_id, "tenant", "another tenant stands there, and nothing keeps them apart"
+            )
+        mask = None if stands else self.permitted(shape)
         if mask is not None and not mask[row]:
             raise Misplaced(
                 run_id, node_id, "gpu_models", f"{self.models[self.model[row]]} at its site is not allowed"
@@ -464,8 +517,25 @@ class Hall:
                 self._disk[each] -= sign * shape.disk_mib
             if shape.watts:
                 self._watts[each] -= sign * shape.watts
+        if shape.tenant and not self.all_shared:
+            self._note_owner(row, rows, shape.tenant, sign)
         for watcher in self._watchers:
             watcher.update(rows)
+
+    def _note_owner(self, row: int, rows: Sequence[int], tenant: str, sign: int) -> None:
+        """One pod more (sign 1) or less (-1) of this tenant on the node of these rows."""
+        own = self.tenants.setdefault(tenant, len(self.tenants))
+        node = int(self.node[row])
+        owners = self._owners.setdefault(node, {})
+        owners[own] = owners.get(own, 0) + sign
+        if not owners[own]:
+            del owners[own]
+        code = NOBODY if not owners else SEVERAL if len(owners) > 1 else next(iter(owners))
+        for each in rows:
+            self._tenant[each] = code
+
+
+_MOVING = ("_free", "_largest", "_whole", "_spare", "_cpu", "_memory", "_disk", "_watts", "_ready", "_tenant")
 
 
 def _devices(left: list[int], shape: Shape) -> tuple[int, ...]:

@@ -56,13 +56,13 @@ class Lookahead:
         if self._mix.gangs >= self._due and not hall.fits(shape).any():
             return None  # a lesson can wait for somebody to whom it matters
         potential = self._up_to_date()
-        costs = (
-            self._costs(shape, potential) if hall is self._hall else self._on_a_copy(shape, hall, potential)
-        )
+        kept = hall is self._hall or hall.origin is self._hall
+        costs = self._costs(shape, potential) if kept else self._on_a_copy(shape, hall, potential)
         if shape.pods > 1 or shape.one_model:
             return ranked(hall, shape, lambda rows: rows[costs.cost[rows].argsort(kind="stable")])
-        row = int(costs.cost.argmin()) if len(hall) else 0
-        if not len(hall) or math.isinf(costs.cost[row]):
+        cost = costs.cost if hall.origin is None else np.where(hall.ready, costs.cost, np.inf)
+        row = int(cost.argmin()) if len(hall) else 0
+        if not len(hall) or math.isinf(cost[row]):
             return None
         if 0 < shape.milli < WHOLE:
             return (Spot(row, (int(costs.device[row]),)),)
