@@ -41,9 +41,10 @@ def assert_adds_up(one: Hall) -> None:
         for spot in held.spots:
             assert len(set(spot.devices)) == held.shape.devices
             free[spot.row, list(spot.devices)] -= held.shape.share
+            rack = one.bays[spot.row].rack
             for row, node in enumerate(one.node):
-                if node == one.node[spot.row]:
-                    for name in left:
+                for name in left:
+                    if node == one.node[spot.row] or (name == "watts" and one.bays[row].rack == rack != ""):
                         left[name][row] -= getattr(held.shape, name)
     assert (free >= np.where(np.arange(free.shape[1]) < one.devices[:, np.newaxis], 0, -1)).all()
     assert one.free.tolist() == free.tolist()

@@ -1,6 +1,7 @@
 """A hall is kept, not rebuilt: whatever is placed and removed, its columns say what a recount would."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baseai.scheduling.gang import Shape
-from baseai.scheduling.hall import Hall, Misplaced, Spot
+from baseai.scheduling.hall import Bay, Hall, Misplaced, Spot
 from tests.scheduling.halls import assert_adds_up, bay, gang, hall
 
 
@@ -34,6 +35,67 @@ def test_two_models_of_one_node_share_its_cores() -> None:
     assert one.cpu_milli.tolist() == [1000, 1000]
     assert not one.fits(Shape(milli=1000, cpu_milli=2000)).any()
     assert_adds_up(one)
+
+
+def racked(*racks: str, watts: int | None = 1000, devices: int = 4) -> Hall:
+    """Nodes n0, n1, … in these racks."""
+    return Hall(
+        [bay(f"n{number}", devices, rack=rack, watts=watts, model="A") for number, rack in enumerate(racks)]
+    )
+
+
+def test_what_one_node_draws_is_gone_for_its_whole_rack() -> None:
+    one = racked("r", "r", "s")
+    rows = one.watch()
+    one.place("a", Shape(milli=1000, watts=700), [Spot(0, (0,))])
+    assert (one.watts.tolist(), rows) == ([300, 300, 1000], {0, 1})
+    assert one.fits(Shape(milli=1000, watts=400)).tolist() == [False, False, True]
+    assert_adds_up(one)
+    one.remove("a")
+    assert one.watts.tolist() == [1000, 1000, 1000]
+
+
+def test_a_node_without_a_rack_has_a_breaker_of_its_own() -> None:
+    one = racked("", "", watts=1000)
+    one.place("a", Shape(milli=1000, watts=700), [Spot(0, (0,))])
+    assert one.watts.tolist() == [300, 1000]
+    assert_adds_up(one)
+
+
+def test_a_gang_counts_what_its_own_pods_draw_under_one_breaker() -> None:
+    one = racked("r", "r", "s")
+    shape = Shape(pods=4, milli=1000, watts=400)
+    assert (one.room(shape).tolist(), one.room_together(shape).tolist()) == ([2, 2, 2], [2, 0, 2])
+    spots = one.spots(shape, [1, 0, 2])
+    assert spots is not None
+    assert [spot.row for spot in spots] == [1, 1, 2, 2]
+    one.place("a", shape, spots)
+    assert one.could_ever(Shape(pods=5, milli=1000, watts=400)) == "pods"
+    assert one.could_ever(Shape(milli=1000, watts=1001)) == "watts"
+    with pytest.raises(Misplaced, match="watts: 200 left"):
+        one.place("b", Shape(milli=1000, watts=400), [Spot(0, (0,))])
+
+
+def test_what_runs_under_a_breaker_that_was_made_smaller_stays_and_nothing_joins_it() -> None:
+    one = racked("r", "r", watts=500)
+    one.place("a", Shape(pods=2, milli=1000, watts=400), [Spot(0, (0,)), Spot(1, (0,))], stands=True)
+    assert one.watts.tolist() == [-300, -300]
+    assert one.room(Shape(pods=2, milli=1000, watts=1)).tolist() == [0, 0]
+    assert one.spots(Shape(pods=2, milli=1000, watts=1), [0, 1]) is None
+    one.remove("a")
+    assert one.watts.tolist() == [500, 500]
+
+
+@pytest.mark.parametrize(
+    ("bays", "said"),
+    [
+        pytest.param([bay("a", rack="r", watts=1), bay("b", rack="r", watts=2)], "rack r differ", id="two breakers"),
+        pytest.param([bay("a", model="A", rack="r"), bay("a", model="B", rack="s")], "a stands in two", id="two racks"),
+    ],
+)  # fmt: skip
+def test_a_rack_that_cannot_be_is_refused(bays: list[Bay], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Hall(bays)
 
 
 @pytest.mark.parametrize(
@@ -146,18 +208,22 @@ def test_a_refusal_survives_pickling() -> None:
 @st.composite
 def halls(draw: st.DrawFn) -> Hall:
     count = draw(st.integers(1, 5))
-    return Hall(
-        [
+    breakers = {"r": draw(st.integers(0, 900)), "s": draw(st.one_of(st.none(), st.integers(0, 900)))}
+    bays = []
+    for number in range(count):
+        rack = draw(st.sampled_from(["", "r", "s"]))
+        bays.append(
             bay(
                 f"n{number}",
                 draw(st.integers(0, 4)),
                 model=draw(st.sampled_from(["A", "B"])),
                 cpu_milli=draw(st.one_of(st.none(), st.integers(0, 6000))),
                 memory_mib=draw(st.one_of(st.none(), st.integers(0, 50))),
+                watts=breakers[rack] if rack else draw(st.one_of(st.none(), st.integers(0, 500))),
+                rack=rack,
             )
-            for number in range(count)
-        ]
-    )
+        )
+    return Hall(bays)
 
 
 shapes = st.builds(
@@ -166,6 +232,7 @@ shapes = st.builds(
     milli=st.one_of(st.just(0), st.integers(1, 999), st.integers(1, 4).map(lambda count: count * 1000)),
     cpu_milli=st.integers(0, 3000),
     memory_mib=st.integers(0, 20),
+    watts=st.sampled_from([0, 0, 100, 250]),
     models=st.sampled_from([(), ("A",), ("A", "B")]),
     apart=st.booleans(),
 )
@@ -178,7 +245,7 @@ def test_no_accelerator_is_given_twice_and_every_column_is_what_a_recount_says(
 ) -> None:
     for number, (shape, leaves) in enumerate(asked):
         spots = one.spots(shape, range(len(one)))
-        assert (spots is not None) or int(one.room(shape).sum()) < shape.pods or shape.apart
+        assert (spots is not None) or int(one.room_together(shape).sum()) < shape.pods or shape.apart
         if spots is not None:
             one.place(str(number), shape, spots)
         if leaves and one.held:
@@ -192,9 +259,7 @@ def test_no_accelerator_is_given_twice_and_every_column_is_what_a_recount_says(
 @settings(max_examples=60, deadline=None)
 @given(one=halls(), shape=shapes)
 def test_fits_says_where_one_pod_can_be_placed(one: Hall, shape: Shape) -> None:
-    alone = Shape(
-        milli=shape.milli, cpu_milli=shape.cpu_milli, memory_mib=shape.memory_mib, models=shape.models
-    )
+    alone = replace(shape, pods=1, apart=False)
     for row, fits in enumerate(one.fits(alone).tolist()):
         copy = one.copy()
         try:

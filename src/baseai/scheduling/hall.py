@@ -5,7 +5,8 @@ what is not there (`Misplaced` says which node and what of it). `place` and `rem
 the nodes they touch cost, and undo each other exactly; all columns anybody else sees refuse writes.
 
 A row is a *bay*: all accelerators of one model on one node. A node with two models has two rows, which show the same
-CPU, memory, disk and power, because they share them. Rows stand in the order of node ids, then models.
+CPU, memory, disk and power, because they share them. Rows of one rack hang under one breaker: what one of them draws
+is gone for all. Rows stand in the order of node ids, then models.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,11 +40,12 @@ class Bay:
     cpu_milli: int | None = None
     memory_mib: int | None = None
     disk_mib: int | None = None
-    watts: int | None = None  # spare under the rack's breaker
+    watts: int | None = None  # that runs may draw under the rack's breaker; the same on all bays of a rack
     site: str = ""
     country: str = ""
     leaf: str = ""  # switch the node hangs on
     pod: str = ""  # of the fabric: a group of leaves
+    rack: str = ""  # whose breaker feeds it; "": one of its own
     shared: bool = True  # the node keeps tenants apart, so that anybody may join
     container: bool = True  # it has a container runtime
 
@@ -84,11 +86,11 @@ class Hall:
     """Columns over rows; see the head of this file. `hall_of` builds one, `copy` gives one to try things on."""
 
     __slots__ = (
-        "_cpu", "_disk", "_emptied", "_free", "_held", "_largest", "_masks", "_memory", "_owners", "_ready",
-        "_siblings", "_spare", "_tenant", "_watchers", "_watts", "_whole", "all_ready", "all_shared", "bays", "container",
-        "countries", "cpu_milli", "devices", "disk_mib", "free", "largest", "leaf", "leaves", "memory_mib", "model",
-        "models", "node", "node_ids", "origin", "pod", "pods", "ready", "shared", "site", "sites", "spare", "tenant",
-        "tenants", "watts", "whole",
+        "_cpu", "_disk", "_emptied", "_fed", "_free", "_held", "_largest", "_masks", "_memory", "_owners",
+        "_ready", "_siblings", "_spare", "_tenant", "_watchers", "_watts", "_whole", "all_ready", "all_shared",
+        "bays", "container", "countries", "cpu_milli", "devices", "disk_mib", "free", "largest", "leaf",
+        "leaves", "memory_mib", "model", "models", "node", "node_ids", "origin", "pod", "pods", "rack", "racks",
+        "ready", "shared", "site", "sites", "spare", "tenant", "tenants", "watts", "whole",
     )  # fmt: skip
 
     bays: tuple[Bay, ...]
@@ -101,6 +103,8 @@ class Hall:
     leaves: tuple[str, ...]
     pod: Ints
     pods: tuple[str, ...]
+    rack: Ints
+    racks: tuple[str, ...]
     site: Ints
     sites: tuple[str, ...]
     countries: tuple[str, ...]  # of each row, by name
@@ -138,6 +142,7 @@ class Hall:
         self.models, self.model = _coded([bay.model for bay in rows])
         self.leaves, self.leaf = _coded([bay.leaf for bay in rows])
         self.pods, self.pod = _coded([bay.pod for bay in rows])
+        self.racks, self.rack = _coded([bay.rack for bay in rows])
         self.sites, self.site = _coded([bay.site for bay in rows])
         self.countries = tuple(bay.country for bay in rows)
         self.devices = _ints([bay.devices for bay in rows])
@@ -166,12 +171,13 @@ class Hall:
             if self.node_ids[row] == self.node_ids[row - 1]:
                 family = (*self._siblings.get(row - 1, (row - 1,)), row)
                 self._siblings.update(dict.fromkeys(family, family))
+        self._fed = _fed_together(rows)  # of each row that has a rack: all rows of it
         self._held: dict[str, Held] = {}
         self._emptied: Hall | None = None  # the same bays with nothing on them, once somebody has asked
         self._masks: dict[object, Bools | None] = {}  # by shape, and by what of a shape decides it
         self._watchers: list[set[int]] = []
         for fixed in (
-            self.node, self.model, self.leaf, self.pod, self.site, self.devices, self.shared, self.container
+            self.node, self.model, self.leaf, self.pod, self.rack, self.site, self.devices, self.shared, self.container
         ):  # fmt: skip
             fixed.setflags(write=False)
         self._show()
@@ -196,6 +202,11 @@ class Hall:
         return self._held
 
     @property
+    def siblings(self) -> Mapping[int, tuple[int, ...]]:
+        """Rows of one node, itself included, by each of them; a row that has its node to itself is not in it."""
+        return self._siblings
+
+    @property
     def milli_installed(self) -> int:
         return int(self.devices.sum()) * WHOLE
 
@@ -207,8 +218,9 @@ class Hall:
         """A hall of its own that stands as this one does. Nobody watches it. O(rows + gangs)."""
         twin = Hall.__new__(Hall)
         for name in (
-            "bays", "node_ids", "node", "models", "model", "leaves", "leaf", "pods", "pod", "sites", "site",
-            "countries", "devices", "all_ready", "_siblings", "_masks", "shared", "all_shared", "container", "tenants",
+            "bays", "node_ids", "node", "models", "model", "leaves", "leaf", "pods", "pod", "rack", "racks", "sites",
+            "site", "countries", "devices", "all_ready", "_siblings", "_fed", "_masks", "shared", "all_shared",
+            "container", "tenants",
         ):  # fmt: skip
             setattr(twin, name, getattr(self, name))
         for name in _MOVING:
@@ -314,7 +326,24 @@ class Hall:
         ):
             if amount:
                 np.minimum(most, column // amount, out=most)
-        return most
+        return np.maximum(most, 0, out=most) if shape.watts else most  # power may be overdrawn by what stands
+
+    def room_together(self, shape: Shape) -> Ints:
+        """As `room`, but rows under one breaker have together no more than it lets through, the first rows first.
+
+        Any set of rows holds at once at least as many pods of the shape as they have here.
+        """
+        room = self.room(shape)
+        if not shape.watts or not self._fed or shape.pods == 1:
+            return room
+        by_rack = self.rack.argsort(kind="stable")
+        rack = self.rack[by_rack]
+        before = room[by_rack].cumsum() - room[by_rack]
+        before -= before[np.searchsorted(rack, rack)]  # pods in rows of the same rack that come first
+        fed = np.array([name != "" for name in self.racks], dtype=np.bool_)[rack]
+        most = np.where(fed, self._watts[by_rack] // shape.watts, UNBOUNDED)
+        room[by_rack] = np.clip(most - before, 0, room[by_rack])
+        return room
 
     def holds(self, row: int, shape: Shape) -> bool:
         """Whether this row can take one pod of the shape now. O(1)."""
@@ -352,11 +381,16 @@ class Hall:
                     return (self.spot(row, shape),)
             return None
         room, nodes = self.room(shape), set[int]()
+        drawing: dict[int, int] = {}  # pods of it under each breaker so far
         chosen: list[Spot] = []
         for row in rows:
             if shape.apart and int(self.node[row]) in nodes:
                 continue
             count = min(int(room[row]), shape.pods - len(chosen))
+            if shape.watts and row in self._fed:
+                rack = int(self.rack[row])
+                count = min(count, int(self._watts[row]) // shape.watts - drawing.get(rack, 0))
+                drawing[rack] = drawing.get(rack, 0) + max(0, count)
             if count <= 0:
                 continue
             nodes.add(int(self.node[row]))
@@ -393,7 +427,7 @@ class Hall:
             fit &= step
             if not fit.any():
                 return name
-        room = empty.room(shape)
+        room = empty.room_together(shape)
         by_model = [int(room[self.model == number].sum()) for number in range(len(self.models))]
         most = max(by_model) if shape.one_model else sum(by_model)
         return "" if most >= shape.pods else "pods"
@@ -486,6 +520,8 @@ class Hall:
             ("disk_mib", self._disk, shape.disk_mib),
             ("watts", self._watts, shape.watts),
         ):
+            if stands and name == "watts":
+                continue  # its breaker may have been changed under it
             if amount and column[row] < amount:
                 raise Misplaced(run_id, node_id, name, f"{column[row]} left, {amount} asked for")
 
@@ -515,10 +551,12 @@ class Hall:
                 self._memory[each] -= sign * shape.memory_mib
             if shape.disk_mib:
                 self._disk[each] -= sign * shape.disk_mib
-            if shape.watts:
-                self._watts[each] -= sign * shape.watts
         if shape.tenant and not self.all_shared:
             self._note_owner(row, rows, shape.tenant, sign)
+        if shape.watts:
+            rows = self._fed.get(row, rows)
+            for each in rows:
+                self._watts[each] -= sign * shape.watts
         for watcher in self._watchers:
             watcher.update(rows)
 
@@ -545,6 +583,21 @@ def _devices(left: list[int], shape: Shape) -> tuple[int, ...]:
         tightest = min((milli for milli in left if milli >= share), default=None)
         return () if tightest is None else (left.index(tightest),)
     return tuple([device for device, milli in enumerate(left) if milli == WHOLE][: shape.devices])
+
+
+def _fed_together(rows: Sequence[Bay]) -> dict[int, tuple[int, ...]]:
+    """The rows that hang under the breaker of each row that has a rack."""
+    of_rack: dict[str, list[int]] = {}
+    rack_of: dict[str, str] = {}
+    for row, bay in enumerate(rows):
+        if rack_of.setdefault(bay.node_id, bay.rack) != bay.rack:
+            raise ValueError(f"node {bay.node_id} stands in two racks")
+        if bay.rack:
+            of_rack.setdefault(bay.rack, []).append(row)
+    for rack, together in of_rack.items():
+        if len({rows[row].watts for row in together}) > 1:
+            raise ValueError(f"the bays of rack {rack} differ in what they may draw under one breaker")
+    return {row: together for together in map(tuple, of_rack.values()) for row in together}
 
 
 def _coded(names: Sequence[str]) -> tuple[tuple[str, ...], Ints]:

@@ -1,0 +1,1 @@
+"""Where nodes hang: racks and breakers, leaves and pods of the network."""
