@@ -76,12 +76,22 @@ class Estimator:
         self._early += STEP - inside if ratio_log < -self._early else -inside
         self._early = max(self._early, -self._late)
 
+    def resized(self, milli: int) -> None:
+        """From now on the pool has so many thousandths of accelerators."""
+        self._milli = milli
+
     def likely_s(
-        self, running: Sequence[tuple[Shape, float]], ahead: Sequence[tuple[Shape, float]], shape: Shape
+        self,
+        running: Sequence[tuple[Shape, float]],
+        ahead: Sequence[tuple[Shape, float]],
+        shape: Shape,
+        *,
+        stands_for: float = 1.0,
     ) -> float:
         """The median over futures of the seconds until a gang starts, first come, first served, in one pool.
 
         running, ahead: shape and seconds served so far, `ahead` in its order.
+        stands_for: how many that run each of `running` was drawn to speak for.
         """
         going: dict[Shape, list[float]] = defaultdict(list)
         for one, served_s in chain(running, ahead):
@@ -97,7 +107,10 @@ class Estimator:
         left_s = [left(one, served_s) for one, served_s in running]
         if len(ahead) > AHEAD_MOST:
             work = sum(
-                (found * one.milli_total for found, (one, _) in zip(left_s, running, strict=True)),
+                (
+                    found * one.milli_total * stands_for
+                    for found, (one, _) in zip(left_s, running, strict=True)
+                ),
                 start=np.zeros(FUTURES),
             )
             for one, count in Counter(one for one, _ in ahead).items():
@@ -109,7 +122,7 @@ class Estimator:
                 [
                     self._start_s(
                         [
-                            (float(found[future]), one.milli_total)
+                            (float(found[future]), one.milli_total * stands_for)
                             for found, (one, _) in zip(left_s, running, strict=True)
                         ],
                         [
@@ -131,7 +144,32 @@ class Estimator:
         shape: Shape,
     ) -> Estimate:
         """When a gang of this shape starts that waits behind `ahead`. See `likely_s` for the arguments."""
-        likely_s = self.likely_s(running, ahead, shape)
+        return self.about(now_s, self.likely_s(running, ahead, shape))
+
+    def line_s(
+        self, running: Sequence[tuple[Shape, float]], line: Sequence[Shape], *, stands_for: float = 1.0
+    ) -> Floats:
+        """(len(line),) the seconds until each of a long line starts, by the accelerator time ahead of it: one sum.
+
+        It is what `likely_s` says beyond AHEAD_MOST, for all of them at the price of one.
+        """
+        going: dict[Shape, list[float]] = defaultdict(list)
+        for one, served_s in running:
+            going[one].append(served_s)
+        kinds = dict.fromkeys(chain(going, line))
+        lifetimes = {one: self._lifetimes(one, going) for one in kinds}
+        work = np.zeros(FUTURES)
+        for one, served_s in running:
+            work += self._left(lifetimes[one], served_s, FUTURES) * one.milli_total * stands_for
+        takes = {
+            one: float(self._left(lifetimes[one], 0.0, 4 * FUTURES).mean()) * one.milli_total for one in kinds
+        }
+        ahead = np.concatenate([[0.0], np.cumsum([takes[one] for one in line])[:-1]])
+        found: Floats = (float(np.median(work)) + ahead) / self._milli
+        return found
+
+    def about(self, now_s: float, likely_s: float) -> Estimate:
+        """The interval about a likely start, as wide as the errors so far make it."""
         return Estimate(
             now_s,
             max(0.0, (likely_s + LEVEL_S) * math.exp(-self._early) - LEVEL_S),
@@ -140,7 +178,7 @@ class Estimator:
         )
 
     def _start_s(
-        self, running: list[tuple[float, int]], ahead: Sequence[tuple[int, float]], milli: int
+        self, running: list[tuple[float, float]], ahead: Sequence[tuple[int, float]], milli: int
     ) -> float:
         """One future: (ends, milli) of those that run, (milli, lasts) of those ahead."""
         ends, free, at_s = running, self._milli - sum(each for _, each in running), 0.0
