@@ -190,6 +190,60 @@ def test_what_can_never_fit_says_of_what_there_is_too_little(shape: Shape, lacks
     assert one.could_ever(shape) == lacks
 
 
+@pytest.mark.parametrize(
+    ("reach", "pods", "lacks"),
+    [
+        pytest.param("leaf", 2, "", id="a leaf of two nodes"),
+        pytest.param("leaf", 3, "topology", id="no leaf has three"),
+        pytest.param("pod", 3, "", id="a pod of three nodes"),
+        pytest.param("pod", 4, "topology", id="no pod has four"),
+        pytest.param("site", 4, "", id="a site of four, wherever they hang"),
+        pytest.param("site", 6, "pods", id="nowhere are six"),
+    ],
+)
+def test_a_gang_that_no_leaf_pod_or_site_ever_holds_is_told_so(reach: str, pods: int, lacks: str) -> None:
+    one = Hall(
+        [
+            bay("a", 1, leaf="l0", pod="p", site="s"),
+            bay("b", 1, leaf="l0", pod="p", site="s"),
+            bay("c", 1, leaf="l1", pod="p", site="s"),
+            bay("d", 1, site="s"),
+            bay("e", 1, site="t"),
+        ]
+    )
+    shape = Shape(pods=pods, milli=1000, reach=reach)
+    assert one.could_ever(shape) == lacks
+    if lacks == "topology":
+        rows = range(5)[:pods]
+        with pytest.raises(Misplaced, match=f"topology: its pods must all be within one {reach}"):
+            one.place("a", shape, [Spot(row, (0,)) for row in [*rows[:-1], 3]])
+
+
+def test_where_the_network_is_not_known_a_node_is_its_own_leaf_and_a_leaf_its_own_pod() -> None:
+    one = Hall(
+        [
+            bay("a", 2),
+            bay("b", 2),
+            bay("c", 2, leaf="l0"),
+            bay("d", 2, leaf="l0"),
+            bay("e", leaf="l1", pod="p"),
+        ]
+    )
+    leaf, pod = one.domain("leaf").tolist(), one.domain("pod").tolist()
+    assert (len(set(leaf)), leaf[2]) == (4, leaf[3])
+    assert (len(set(pod)), pod[2]) == (4, pod[3])
+    assert one.could_ever(Shape(pods=2, milli=1000, reach="leaf")) == ""
+    assert one.could_ever(Shape(pods=3, milli=2000, reach="pod", apart=True)) == "topology"
+
+
+@pytest.mark.parametrize(
+    ("reach", "near"), [("rack", ""), ("", "node"), ("leaf", "pod"), ("pod", "pod")]
+)  # fmt: skip
+def test_a_reach_that_is_none_or_no_wider_than_near_is_refused(reach: str, near: str) -> None:
+    with pytest.raises(ValueError, match=r"reach of the network|no narrower"):
+        Shape(pods=2, reach=reach, near=near)
+
+
 def test_a_share_goes_where_it_is_tightest_and_a_gang_fills_row_by_row() -> None:
     one = hall(2, 2)
     one.place("a", Shape(milli=400), [Spot(0, (1,))])

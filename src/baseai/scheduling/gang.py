@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 WHOLE = 1000  # thousandths of one accelerator
+REACHES = ("leaf", "pod", "site")  # of the network, the narrowest first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class Shape:
         ""  # whose it is, where some node cannot keep tenants apart; empty where that decides nothing
     )
     container: bool = False  # only where a container runtime is
+    reach: str = ""  # all pods within one leaf, pod or site of the network, or not at all; empty: anywhere
+    near: str = ""  # the same where it can be had: tried first; narrower than `reach`
 
     def __post_init__(self) -> None:
         if self.pods < 1:
@@ -41,6 +44,11 @@ class Shape:
             raise ValueError(f"{self.milli} milli is neither a share of one accelerator nor whole ones")
         if min(self.cpu_milli, self.memory_mib, self.disk_mib, self.watts) < 0:
             raise ValueError("a pod takes a negative amount")
+        for reach in (self.reach, self.near):
+            if reach and reach not in REACHES:
+                raise ValueError(f"{reach} is no reach of the network: {', '.join(REACHES)}")
+        if self.reach and self.near and REACHES.index(self.near) >= REACHES.index(self.reach):
+            raise ValueError(f"to stand near one {self.near} is no narrower than within one {self.reach}")
 
     def __hash__(self) -> int:
         return self._hash
@@ -48,8 +56,11 @@ class Shape:
     @cached_property
     def _hash(self) -> int:  # asked for at every decision, so counted once
         return hash(
-            (self.pods, self.milli, self.cpu_milli, self.memory_mib, self.disk_mib, self.watts, self.models)
-        )
+            (
+                self.pods, self.milli, self.cpu_milli, self.memory_mib, self.disk_mib, self.watts, self.models,
+                self.reach, self.near,
+            )
+        )  # fmt: skip
 
     @cached_property
     def devices(self) -> int:
@@ -71,6 +82,7 @@ class Terms:
     """What was agreed about a run beside what it needs. The defaults are those of a run of which nothing is said."""
 
     queue: str = ""  # the leaf of the tree of queues in which it waits
+    owner: str = ""  # the tenant whose it is
     priority: int = 50  # 0 to 100 within its queue, the higher the sooner
     lasts_most_s: float | None = (
         None  # its lease ends so long after it starts, whatever it does; None: nobody knows

@@ -86,7 +86,7 @@ class Hall:
     """Columns over rows; see the head of this file. `hall_of` builds one, `copy` gives one to try things on."""
 
     __slots__ = (
-        "_cpu", "_disk", "_emptied", "_fed", "_free", "_held", "_largest", "_masks", "_memory", "_owners",
+        "_cpu", "_disk", "_domains", "_emptied", "_fed", "_free", "_held", "_largest", "_masks", "_memory", "_owners",
         "_ready", "_siblings", "_spare", "_tenant", "_watchers", "_watts", "_whole", "all_ready", "all_shared",
         "bays", "container", "countries", "cpu_milli", "devices", "disk_mib", "free", "largest", "leaf",
         "leaves", "memory_mib", "model", "models", "node", "node_ids", "origin", "pod", "pods", "rack", "racks",
@@ -172,6 +172,7 @@ class Hall:
                 family = (*self._siblings.get(row - 1, (row - 1,)), row)
                 self._siblings.update(dict.fromkeys(family, family))
         self._fed = _fed_together(rows)  # of each row that has a rack: all rows of it
+        self._domains: dict[str, Ints] = {}
         self._held: dict[str, Held] = {}
         self._emptied: Hall | None = None  # the same bays with nothing on them, once somebody has asked
         self._masks: dict[object, Bools | None] = {}  # by shape, and by what of a shape decides it
@@ -219,8 +220,8 @@ class Hall:
         twin = Hall.__new__(Hall)
         for name in (
             "bays", "node_ids", "node", "models", "model", "leaves", "leaf", "pods", "pod", "rack", "racks", "sites",
-            "site", "countries", "devices", "all_ready", "_siblings", "_fed", "_masks", "shared", "all_shared",
-            "container", "tenants",
+            "site", "countries", "devices", "all_ready", "_siblings", "_fed", "_domains", "_masks", "shared",
+            "all_shared", "container", "tenants",
         ):  # fmt: skip
             setattr(twin, name, getattr(self, name))
         for name in _MOVING:
@@ -345,6 +346,38 @@ class Hall:
         room[by_rack] = np.clip(most - before, 0, room[by_rack])
         return room
 
+    def domain(self, reach: str) -> Ints:
+        """The number of the node, rack, leaf, pod or site that each row is in. The same array each time.
+
+        A row whose rack, leaf or pod is not known shares it with its own node alone, or with its leaf.
+        """
+        if reach == "node":
+            return self.node
+        if reach not in self._domains:
+            names, column = {
+                "rack": (self.racks, self.rack), "leaf": (self.leaves, self.leaf), "pod": (self.pods, self.pod),
+                "site": (self.sites, self.site),
+            }[reach]  # fmt: skip
+            if reach != "site" and "" in names:
+                beyond = len(names) + (self.domain("leaf") if reach == "pod" else self.node)
+                column = np.where(column == names.index(""), beyond, column)
+                column = np.unique(column, return_inverse=True)[1].astype(np.int64)
+                column.setflags(write=False)
+            self._domains[reach] = column
+        return self._domains[reach]
+
+    def most_together(self, shape: Shape, room: Ints, *, anywhere: bool = False) -> int:
+        """The most pods of the gang that rows hold which are in one domain of its reach, and of one model if so asked.
+
+        room: pods that each row takes. anywhere: as if it had no reach.
+        """
+        apart: Ints = np.zeros(len(self), dtype=np.int64)
+        if shape.reach and not anywhere:
+            apart = self.domain(shape.reach)
+        if shape.one_model:
+            apart = apart * len(self.models) + self.model
+        return int(np.bincount(apart, weights=room).max(initial=0))
+
     def holds(self, row: int, shape: Shape) -> bool:
         """Whether this row can take one pod of the shape now. O(1)."""
         mask = self.permitted(shape)
@@ -428,9 +461,10 @@ class Hall:
             if not fit.any():
                 return name
         room = empty.room_together(shape)
-        by_model = [int(room[self.model == number].sum()) for number in range(len(self.models))]
-        most = max(by_model) if shape.one_model else sum(by_model)
-        return "" if most >= shape.pods else "pods"
+        if self.most_together(shape, room) >= shape.pods:
+            return ""
+        anywhere = self.most_together(shape, room, anywhere=True)
+        return "topology" if anywhere >= shape.pods else "pods"
 
     # ------------------------------------------------------------------------------------------ what moves
 
@@ -449,7 +483,7 @@ class Hall:
                 self._check(run_id, shape, spot, stands)
                 self._move(shape, spot, 1)
                 done += 1
-            if shape.pods > 1:
+            if shape.pods > 1 and not stands:
                 self._check_together(run_id, shape, spots)
         except Misplaced:
             for spot in spots[:done]:
@@ -530,6 +564,10 @@ class Hall:
             raise Misplaced(run_id, "", "gpu_models", "its pods must all be on one model")
         if shape.apart and len({int(self.node[spot.row]) for spot in spots}) < len(spots):
             raise Misplaced(run_id, "", "node", "its pods must be on different nodes")
+        if shape.reach:
+            domain = self.domain(shape.reach)
+            if len({int(domain[spot.row]) for spot in spots}) > 1:
+                raise Misplaced(run_id, "", "topology", f"its pods must all be within one {shape.reach}")
 
     def _move(self, shape: Shape, spot: Spot, sign: int) -> None:
         """Take a pod's needs off its row (sign 1) or give them back (-1)."""
