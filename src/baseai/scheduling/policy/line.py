@@ -23,6 +23,9 @@ class Line:
     def __len__(self) -> int:
         return len(self._order)
 
+    def __contains__(self, gang: Gang) -> bool:
+        return gang.run_id in self._places
+
     def join(self, gang: Gang, key: float) -> None:
         place = (key, gang.number)
         insort(self._order, place)
