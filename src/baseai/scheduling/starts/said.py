@@ -5,7 +5,7 @@ late), has waited beyond the latest that was said (late, from then on), or leave
 nothing). What the run is shown is made anew every few minutes. Estimates are learned apart for each set of models
 that runs ask for, as `estimate` learns them, and so is the share of those that held.
 
-Invariant: of each first estimate exactly one outcome is learned, also over a restart: what `Starts` was told can be
+Invariant: of each first estimate exactly one fate is learned, also over a restart: what `Starts` was told can be
 told to a new one, and that one says the same. Pure; the clock, chance and the record are given. One cycle is bounded:
 so many runs are asked for in it, and beside many that run a few speak for all.
 """
@@ -28,6 +28,7 @@ from baseai.scheduling.estimate import AHEAD_MOST, Estimate, Estimator
 from baseai.scheduling.gang import Gang, Shape
 from baseai.scheduling.plan import StartEstimate
 
+FARTHEST_S = 10 * 365 * 86_400.0  # nothing is said of later than that
 ANEW_S = 300.0  # what a run is shown is made anew so long after it was made
 FRONT = 256  # places of the queue; every other cycle of a longer one is for those behind
 PLAYED_MOST = 2  # runs a cycle whose futures are played
@@ -39,7 +40,7 @@ Models = tuple[str, ...]  # that a run may be on, in the order of its demand; em
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Outcome(StrEnum):
+class Fate(StrEnum):
     """What came of a first estimate."""
 
     HELD = "held"
@@ -58,18 +59,15 @@ class Pool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """The first estimate a run was told while it waits, and its outcome as soon as there is one."""
+    """The first estimate a run was told while it waits, and its fate as soon as there is one."""
 
     run_id: RunId
     models: Models
     simulated: bool  # nothing but simulated nodes could have taken it
     estimate: Estimate  # seconds from `asked_s`, which is in seconds since 1970
-    outcome: Outcome | None = None
-    outcome_s: float | None = None  # since 1970
-
-    @property
-    def counts(self) -> bool:
-        return self.outcome is not None and self.outcome is not Outcome.GONE
+    fate: Fate | None = None
+    settled_s: float | None = None  # since 1970
+    started_s: float | None = None  # since 1970; one that was late starts after its fate
 
 
 class _Shown(NamedTuple):
@@ -117,34 +115,39 @@ class Starts:
             learned.estimator.ended(*lifetime)
 
     def remember(self, said: Said) -> None:
-        """What the record has: those with an outcome in the order in which it came, then those without."""
-        if said.outcome is not None:
+        """What the record has: those with a fate in the order in which it was settled, then those without."""
+        if said.fate is not None:
             self._learn(said)
-        if said.outcome in (
+        if said.fate in (
             None,
-            Outcome.LATE,
+            Fate.LATE,
         ):  # who was late may still wait: it is not asked for again as new
             self._first[said.run_id] = said
             heappush(self._latest, (said.estimate.asked_s + said.estimate.latest_s, said.run_id))
 
-    def missing(self, waiting: Iterable[Gang]) -> tuple[RunId, ...]:
-        """Runs that were told an estimate and do not wait any more: say `started` or `gone` of each."""
+    def missing(self, waiting: Iterable[Gang]) -> tuple[Said, ...]:
+        """What runs were told that do not wait any more: say `started` or `gone` of each."""
         if not self._first:
             return ()
         still = {gang.run_id for gang in waiting}
-        return tuple(RunId(run_id) for run_id in self._first if run_id not in still)
+        return tuple(said for run_id, said in self._first.items() if run_id not in still)
 
     def started(self, run_id: str, at_s: float) -> None:
         """A run has left the queue by starting. Of one that nobody asked for nothing is learned."""
         said = self._forget(run_id)
-        if said is not None:
-            self._settle(said, at_s, _outcome_of(said.estimate, at_s - said.estimate.asked_s))
+        if said is None:
+            return
+        begun = replace(said, started_s=at_s)
+        if said.fate is None:
+            self._settle(begun, at_s, _fate_of(said.estimate, at_s - said.estimate.asked_s))
+        else:
+            self._unwritten.append(begun)
 
     def gone(self, run_id: str, at_s: float) -> None:
         """A run has left the queue otherwise."""
         said = self._forget(run_id)
-        if said is not None:
-            self._settle(said, at_s, Outcome.GONE)
+        if said is not None and said.fate is None:
+            self._settle(said, at_s, Fate.GONE)
 
     # ---- what is asked
 
@@ -227,7 +230,9 @@ class Starts:
                 break
             else:
                 continue
-            self._tell(gang, learned.estimator.about(now_s, likely_s), learned, simulated=view.simulated)
+            estimate = learned.estimator.about(now_s, min(likely_s, FARTHEST_S))
+            estimate = estimate._replace(latest_s=min(estimate.latest_s, FARTHEST_S))
+            self._tell(gang, estimate, learned, simulated=view.simulated)
 
     def _tell(self, gang: Gang, estimate: Estimate, learned: _Learned, *, simulated: bool) -> None:
         until_s = estimate.asked_s + min(ANEW_S, max(estimate.latest_s, 1.0))
@@ -245,33 +250,31 @@ class Starts:
         while self._latest and self._latest[0][0] < now_s:
             _, run_id = heappop(self._latest)
             said = self._first.get(run_id)
-            if said is not None and now_s > said.estimate.asked_s + said.estimate.latest_s:
-                self._first[run_id] = self._settle(said, now_s, Outcome.LATE)
+            lapsed = said is not None and now_s > said.estimate.asked_s + said.estimate.latest_s
+            if said is not None and lapsed and said.fate is None:
+                self._first[run_id] = self._settle(said, now_s, Fate.LATE)
 
     def _forget(self, run_id: str) -> Said | None:
         self._shown.pop(run_id, None)
         return self._first.pop(run_id, None)
 
-    def _settle(self, said: Said, at_s: float, outcome: Outcome) -> Said:
-        """Give it its outcome, unless it has one."""
-        if said.outcome is not None:
-            return said
-        settled = replace(said, outcome=outcome, outcome_s=at_s)
+    def _settle(self, said: Said, at_s: float, fate: Fate) -> Said:
+        settled = replace(said, fate=fate, settled_s=at_s)
         self._learn(settled)
         self._unwritten.append(settled)
         return settled
 
     def _learn(self, said: Said) -> None:
         learned = self._learned_of(said.models, simulated=said.simulated)
-        match said.outcome:
-            case Outcome.LATE:
+        match said.fate:
+            case Fate.LATE:
                 learned.estimator.outlived(said.estimate)
-            case Outcome.HELD | Outcome.EARLY:
-                assert said.outcome_s is not None
-                learned.estimator.came(said.estimate, max(0.0, said.outcome_s - said.estimate.asked_s))
+            case Fate.HELD | Fate.EARLY:
+                assert said.settled_s is not None
+                learned.estimator.came(said.estimate, max(0.0, said.settled_s - said.estimate.asked_s))
             case _:
                 return
-        learned.held.append(said.outcome is Outcome.HELD)
+        learned.held.append(said.fate is Fate.HELD)
 
     def _learned_of(self, models: Models, *, simulated: bool) -> _Learned:
         key = (models, simulated)
@@ -348,10 +351,10 @@ def footprint(pods: int, milli: int) -> Shape:
     return Shape(pods=pods, milli=milli)
 
 
-def _outcome_of(estimate: Estimate, waited_s: float) -> Outcome:
+def _fate_of(estimate: Estimate, waited_s: float) -> Fate:
     if estimate.holds(max(0.0, waited_s)):
-        return Outcome.HELD
-    return Outcome.EARLY if waited_s < estimate.earliest_s else Outcome.LATE
+        return Fate.HELD
+    return Fate.EARLY if waited_s < estimate.earliest_s else Fate.LATE
 
 
 def _told(estimate: Estimate, held: Sequence[bool]) -> StartEstimate:
