@@ -1,25 +1,25 @@
 """The calendar is what is booked of the future: what reservations and maintenance windows keep free, from when to when.
 
-Invariant: at every instant, the reserved accelerators of a model at a site, packed onto single nodes, fit into what is
-installed there, is not under maintenance and is not held by runs that need not make way. `admit` and `admit_window` let
-nothing in that would break this; `claims_of` says what the scheduler must keep free for it, and `make_way` who has to
-leave for it and when. All of it is pure, on seconds of one clock; only the shell knows instants.
+Invariant: what runs of a reservation hold already is not claimed once more; a hold that is due to be forfeited, and a
+window whose notice has not come, claim nothing. The scheduler starts no run on what is claimed that could outlive the
+claim's beginning (`baseai.scheduling.policy.house`); who stands there already makes way (`leaving`), and no more is
+booked than there will be (`oversold`). All of it is pure, on seconds of one clock.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from baseai.scheduling.gang import WHOLE, Shape
+from baseai.scheduling.gang import Shape
 from baseai.scheduling.maintenance import AHEAD, Window
 from baseai.scheduling.reservation import Reservation, stands
 
 LEAVING_S = 600.0  # what a run may take at most to save and stop, as long as the engine lets it
 RESALE_AFTER_S = (
-    300.0  # from its start a reservation's capacity stays empty so long, then spot runs may stand on it
+    300.0  # so long from its start a reservation's capacity stays empty; then spot runs may stand on it
 )
-STARTS_TRIED = 64  # each way, when another start is looked for
 
+ClaimKind = Literal["reservation", "maintenance"]
 Used = Mapping[str, Mapping[str, int]]
 """By reservation, then node: the accelerators that its own runs hold there."""
 
@@ -53,11 +53,11 @@ class Holding:
 class FutureClaim:
     """What has to be free over [from_s, until_s).
 
-    A reservation claims `pods_left` pods of `shape`, only on `node_ids` where it names any. A window claims whole nodes.
+    A reservation claims `pods_left` pods of `shape`, on `node_ids` where it names any. A window claims whole nodes.
     """
 
     name: str  # of the reservation, or the id of the maintenance
-    kind: Literal["reservation", "maintenance"]
+    kind: ClaimKind
     from_s: float
     until_s: float
     shape: Shape | None
@@ -66,54 +66,19 @@ class FutureClaim:
     reservation_id: str = ""
     tenant_id: str = ""  # whose runs of `reservation: name` may stand on it
 
+    def resold(self, now_s: float) -> bool:
+        """Whether it has begun long enough ago for what is not used of it to be sold as spot."""
+        return self.kind == "reservation" and now_s >= self.from_s + RESALE_AFTER_S
+
     def lets_spot_on(self, now_s: float) -> bool:
         """Whether a spot run may start on what is claimed: not while those who must make way are leaving."""
-        if self.kind == "maintenance":
-            return False
-        return now_s < self.from_s - LEAVING_S or now_s >= self.from_s + RESALE_AFTER_S
+        ahead = self.kind == "reservation" and now_s < self.from_s - LEAVING_S
+        return ahead or self.resold(now_s)
 
     def lets_own_on(self, tenant_id: str, reservation: str, now_s: float) -> bool:
         """Whether a run of `reservation` of that tenant may start on what is claimed now."""
         mine = self.kind == "reservation" and (self.tenant_id, self.name) == (tenant_id, reservation)
         return mine and self.from_s <= now_s < self.until_s
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted:
-    """It is free from beginning to end."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Oversold:
-    """Too little is free for it, first over [from_s, until_s), and what would do instead."""
-
-    from_s: float
-    until_s: float
-    accelerators_short: int  # at the worst instant of it
-    earlier_s: float | None  # the nearest start before, and after, at which all of it is free for as long
-    later_s: float | None
-    nodes_most: int  # as many nodes are free at the time that was asked for
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InTheWay:
-    """A window that takes what a reservation needs."""
-
-    reservations: tuple[str, ...]  # names
-    from_s: float
-    accelerators_short: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leave:
-    """A run has to be asked at `ask_at_s` to save and stop, so that `claim` finds its capacity empty at `by_s`."""
-
-    run_id: str
-    node_id: str  # one on which it stands in the way
-    claim: str
-    kind: Literal["reservation", "maintenance"]
-    ask_at_s: float
-    by_s: float
 
 
 def claims_of(
@@ -145,7 +110,7 @@ def claims_of(
     for one in reservations:
         if not stands(one, now_s):
             continue
-        begun, pods_left = _own_pods(one, used.get(one.reservation_id, {}))
+        begun, pods_left = one.pods_left(used.get(one.reservation_id, {}))
         wanted = [(1, (node_id,), one.accelerators - held) for node_id, held in begun]
         if pods_left:
             wanted.insert(0, (pods_left, (), one.accelerators))
@@ -166,14 +131,3 @@ def claims_of(
     return tuple(
         sorted(claims, key=lambda claim: (claim.from_s, claim.kind, claim.reservation_id, claim.node_ids))
     )
-
-
-def _own_pods(one: Reservation, held: Mapping[str, int]) -> tuple[list[tuple[str, int]], int]:
-    """The nodes on which a part of a pod is in use, with how much, and how many pods are not begun."""
-    touched = sum(-(-count // one.accelerators) for count in held.values())
-    parts = [
-        (node_id, count % one.accelerators)
-        for node_id, count in sorted(held.items())
-        if count % one.accelerators
-    ]
-    return parts[: one.nodes], max(0, one.nodes - touched)

@@ -1,4 +1,4 @@
-"""A reservation is capacity that a tenant has been promised for a time to come: by count, model and site, never by serial.
+"""A reservation is capacity promised to a tenant for a time to come: by count, model and site, never by serial.
 
 Invariant: it moves only along TRANSITIONS, and only one that stands (held, or active and not due to be forfeited) keeps
 anything free. `hold` costs nothing while it is not used, and is forfeited when nobody has used it for a while; a
@@ -76,6 +76,19 @@ class Reservation:
     @property
     def accelerators_total(self) -> int:
         return self.nodes * self.accelerators
+
+    def pods_left(self, held: Mapping[str, int]) -> tuple[list[tuple[str, int]], int]:
+        """What is still to be had of it: nodes on which a part of a pod is in use, with how much; pods not begun.
+
+        held: by node, the accelerators that its own runs hold there.
+        """
+        touched = sum(-(-count // self.accelerators) for count in held.values())
+        begun = [
+            (node_id, count % self.accelerators)
+            for node_id, count in sorted(held.items())
+            if count % self.accelerators
+        ]
+        return begun[: self.nodes], max(0, self.nodes - touched)
 
     def shape(self, pods: int, accelerators: int | None = None) -> Shape:
         """What so many of its pods need: each on a node of its own."""
