@@ -1,0 +1,263 @@
+"""A clearing is the least that must be stopped for a gang to have room: chosen row by row on a copy of the hall.
+
+Invariant: what is lightest on a row is exact where few stand on it, and rows are taken by a bound that is never more
+than they weigh, so that a gang of one pod gets the lightest there is. Fragments of devices and what is beside them are
+looked at. A run that spans rows is gone from all of them at once. Nothing is stopped here: only on the copy.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from baseai.scheduling.gang import WHOLE, Shape
+from baseai.scheduling.hall import Bools, Hall, Ints, Spots
+from baseai.scheduling.policy.stakes import Floats, Stakes
+
+EXACT_MOST = 10  # runs on a row of which every choice is looked at; of more, the lightest one by one
+LOOKS_MOST = 512  # rows that are looked at closely for one gang
+TRIES_MOST = 12  # times more is cleared where the gang still has no place
+DOMAINS_MOST = 8  # looked at closely
+
+
+class Clearing:
+    """What is to be stopped in one domain of a hall; see the head of this file."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        running: Stakes,
+        hall: Hall,
+        weights: Floats,
+        rows: Bools,
+        room: Ints,
+        bounds: Floats,
+    ) -> None:
+        self._shape = shape
+        self._running = running
+        self._hall = hall
+        self._weights = weights  # by slot; inf for those who stay
+        self._rows = rows
+        self._room = np.where(rows, room, 0)
+        self._bounds = np.where(rows, bounds, math.inf)
+        self._looks = 0
+        self.least_weight = self._least()
+
+    @property
+    def trial(self) -> Hall:
+        """The copy on which those are gone who were chosen."""
+        return self._trial
+
+    @staticmethod
+    def of_each_domain(
+        shape: Shape, running: Stakes, hall: Hall, weights: Floats, within: Ints | None, usable: Bools | None
+    ) -> Iterator["Clearing"]:
+        """One for each domain in which there might be room, the one that may weigh least first."""
+        rows = hall.devices >= shape.devices
+        mask = hall.permitted(shape)
+        for each in (mask, usable, None if hall.all_ready else hall.ready):
+            if each is not None:
+                rows = rows & each
+        room = np.minimum(hall.room(shape), shape.pods)
+        bounds = _bounds(shape, running, hall, weights, rows, room)
+        domains: list[Bools] = [rows]
+        keys = [each for each in (within, hall.model if shape.one_model else None) if each is not None]
+        if keys and shape.pods > 1:
+            number = keys[0] if len(keys) == 1 else keys[0] * len(hall.models) + keys[1]
+            hopeful = np.unique(number[rows & (np.isfinite(bounds) | (room > 0))])
+            domains = [rows & (number == each) for each in hopeful.tolist()]
+        found = [Clearing(shape, running, hall, weights, domain, room, bounds) for domain in domains]
+        found = [each for each in found if math.isfinite(each.least_weight)]
+        yield from sorted(found, key=lambda each: each.least_weight)[:DOMAINS_MOST]
+
+    def clear(self, places: Callable[[Hall], Spots | None]) -> list[int] | None:
+        """Slots of those who are stopped so that the gang has a place; None where that is not enough."""
+        self._trial = self._hall.copy()
+        gone: list[int] = []
+        lacking = self._shape.pods - int(self._room.sum())
+        for _ in range(TRIES_MOST):
+            while lacking > 0:
+                gained = self._clear_next(gone, lacking)
+                if gained is None:
+                    return None
+                lacking -= gained
+            if places(self._trial) is not None:
+                return gone
+            lacking = max(
+                1, len(gone)
+            )  # some check wants more than room: twice as much, what is not needed is let off
+        return None
+
+    # ------------------------------------------------------------------------------------------------- row by row
+
+    def _least(self) -> float:
+        """Never more than what the domain weighs, where no run spans rows; inf where there is no room in it."""
+        lacking = self._shape.pods - int(self._room.sum())
+        if lacking <= 0:
+            return 0.0
+        finite = self._bounds[np.isfinite(self._bounds)]
+        if len(finite) == 0:
+            return math.inf
+        lightest = np.sort(finite)[:lacking]
+        return float(lightest.sum())
+
+    def _clear_next(self, gone: list[int], lacking: int) -> int | None:
+        """Clear the lightest row for another pod; how many more fit by it, None where no row is left."""
+        looked: dict[int, list[int]] = {}
+        while self._looks < LOOKS_MOST:
+            row = int(np.argmin(self._bounds))
+            if not math.isfinite(self._bounds[row]):
+                return None
+            if row in looked:
+                return self._stop(looked[row], gone)
+            self._looks += 1
+            weight, slots = self._lightest_on(row, lacking)
+            self._bounds[row] = weight
+            looked[row] = slots
+        return None
+
+    def _stop(self, slots: list[int], gone: list[int]) -> int:
+        touched = set[int]()
+        for slot in slots:
+            candidate = self._running.candidates[slot]
+            assert candidate is not None
+            self._trial.remove(candidate.gang.run_id)
+            gone.append(slot)
+            self._weights = self._weights.copy() if len(gone) == 1 else self._weights
+            self._weights[slot] = math.inf
+            touched.update(self._running.part_row[(self._running.part_run == slot).nonzero()[0]].tolist())
+        gained = 0
+        for row in touched:
+            if self._rows[row]:
+                room = min(self._shape.pods, self._room_on(row))
+                gained += room - int(self._room[row])
+                self._room[row] = room
+                self._bounds[row] = 0.0  # looked at anew before it counts
+        return gained
+
+    def _room_on(self, row: int) -> int:
+        devices = self._trial.free[row][np.newaxis, : self._hall.bays[row].devices]
+        beside = np.array([[column[row] for column in _columns(self._trial)]], dtype=np.int64)
+        return int(_room(self._shape, devices, beside)[0])
+
+    def _lightest_on(self, row: int, lacking: int) -> tuple[float, list[int]]:
+        """The least weight to stop for one more pod on the row, and who that is; inf where nothing is enough."""
+        running, shape, trial = self._running, self._shape, self._trial
+        parts = ((running.part_row == row) & (running.part_run >= 0)).nonzero()[0]
+        parts = parts[np.isfinite(self._weights[running.part_run[parts]])]
+        wanted = int(self._room[row]) + 1
+        if len(parts) == 0 or wanted > shape.pods or (shape.apart and wanted > 1):
+            return math.inf, []
+        slots = running.part_run[parts]
+        weights = self._weights[slots] / np.minimum(running.rows_of[slots], max(1, lacking))
+        count = self._hall.bays[row].devices
+        frees = np.zeros((len(parts), count), dtype=np.int64)
+        for at, slot in enumerate(slots.tolist()):
+            candidate = running.candidates[slot]
+            assert candidate is not None
+            for spot in candidate.spots:
+                if spot.row == row:
+                    frees[at, list(spot.devices)] += candidate.gang.shape.share
+        beside = running.amounts[parts, 1:]
+        have = np.array([column[row] for column in _columns(trial)], dtype=np.int64)
+
+        def enough(chosen: Ints) -> Bools:
+            """For each choice, a row of ones and zeros over the runs: whether the pods fit once those are gone."""
+            free = trial.free[row, :count] + chosen @ frees
+            found: Bools = _room(shape, free, have + chosen @ beside) >= wanted
+            return found
+
+        chosen = (
+            _CHOICES[len(parts)]
+            if len(parts) <= EXACT_MOST
+            else _by_turns(enough, weights, frees.sum(axis=1))
+        )
+        sums = np.where(enough(chosen), chosen @ weights, math.inf)
+        best = int(np.argmin(sums))
+        return float(sums[best]), slots[chosen[best] > 0].tolist()
+
+
+def _by_turns(enough: Callable[[Ints], Bools], weights: Floats, milli: Ints) -> Ints:
+    """One choice, as a row: the lightest per accelerator until it is enough, without those who are not needed."""
+    order = np.argsort(weights / np.maximum(1, milli), kind="stable")
+    chosen: Ints = np.zeros((1, len(weights)), dtype=np.int64)
+    for at in order.tolist():
+        chosen[0, at] = 1
+        if enough(chosen)[0]:
+            break
+    for at in np.argsort(-weights, kind="stable").tolist():
+        if chosen[0, at]:
+            chosen[0, at] = 0
+            if not enough(chosen)[0]:
+                chosen[0, at] = 1
+    return chosen
+
+
+_CHOICES: list[Ints] = [
+    np.array([[choice >> bit & 1 for bit in range(count)] for choice in range(1, 1 << count)], dtype=np.int64)
+    for count in range(EXACT_MOST + 1)
+]  # of so many runs every choice, but for none of them: a row of ones and zeros each
+
+
+def _columns(hall: Hall) -> tuple[Ints, ...]:
+    return hall.cpu_milli, hall.memory_mib, hall.disk_mib, hall.watts
+
+
+def _needs(shape: Shape) -> tuple[int, ...]:
+    return shape.cpu_milli, shape.memory_mib, shape.disk_mib, shape.watts
+
+
+def _room(shape: Shape, free: Ints, beside: Ints) -> Ints:
+    """How many pods fit, for each of several states of a row. free: (states, devices); beside: (states, 4)."""
+    if shape.milli >= WHOLE:
+        room = (free == WHOLE).sum(axis=1) // shape.devices
+    elif shape.milli:
+        room = (free // shape.milli).sum(axis=1)
+    else:
+        room = np.full(len(free), shape.pods, dtype=np.int64)
+    for column, need in enumerate(_needs(shape)):
+        if need:
+            room = np.minimum(room, beside[:, column] // need)
+    found: Ints = np.minimum(room, 1) if shape.apart else room
+    return found
+
+
+def _bounds(shape: Shape, running: Stakes, hall: Hall, weights: Floats, rows: Bools, room: Ints) -> Floats:
+    """Never more than what one more pod weighs on each row; inf where it cannot be made to fit.
+
+    By sums over the row, the lightest per thousandth of an accelerator first, the last one in part.
+    """
+    may = (running.part_run >= 0) & np.isfinite(weights[running.part_run]) & rows[running.part_row]
+    parts = may.nonzero()[0]
+    count = len(hall)
+    bounds = np.full(count, math.inf)
+    if len(parts) == 0:
+        return bounds
+    row, slot = running.part_row[parts], running.part_run[parts]
+    frees = running.amounts[parts]
+    weight = weights[slot] / np.minimum(running.rows_of[slot], shape.pods)
+    wanted = np.minimum(room + 1, shape.pods)
+    enough = np.zeros(count, dtype=np.bool_)
+    enough[row] = True
+    enough &= room < (1 if shape.apart else shape.pods)
+    for column, (have, need) in enumerate(
+        zip((hall.spare, *_columns(hall)), (shape.milli, *_needs(shape)), strict=True)
+    ):
+        if need:
+            enough &= have + np.bincount(row, frees[:, column], count) >= wanted * need
+    least = np.full(count, math.inf)
+    np.minimum.at(least, row, weight)
+    bounds[enough] = least[enough]
+    if shape.milli == 0:
+        return bounds
+    kept = enough[row] & (frees[:, 0] > 0)
+    row, weight, milli = row[kept], weight[kept], frees[kept, 0]
+    order = np.lexsort((weight / milli, row))
+    row, weight, milli = row[order], weight[order], milli[order]
+    before = np.cumsum(milli) - milli
+    first = np.concatenate([[True], row[1:] != row[:-1]]) if len(row) else np.zeros(0, dtype=np.bool_)
+    before -= np.repeat(before[first], np.diff(np.append(first.nonzero()[0], len(row))))
+    short = (wanted * shape.milli - hall.spare)[row] - before
+    by_sums = np.bincount(row, weight * np.clip(short / milli, 0.0, 1.0), count)
+    found: Floats = np.where(enough, np.maximum(bounds, by_sums), math.inf)
+    return found
