@@ -1,7 +1,7 @@
 """Estimates of starts beside PostgreSQL, which keeps the first of each wait, what came of it, and lifetimes.
 
 Invariant: what is learned can be learned again from the record, so a controller that takes over goes on where the
-last one was. Writing the same twice is the same as once, and an fate once written stays.
+last one was. Writing the same twice is the same as once, and a fate once written stays.
 """
 
 from collections.abc import Collection, Mapping, Sequence
