@@ -29,6 +29,7 @@ TIMING: Mapping[str, str] = {
     "gather": "Gather",
     "thrift": "Thrift",
     "gittins": "Gittins",
+    "house": "House",
 }
 # For demand of one kind alone; of another they say so and start nothing.
 NARROW: Mapping[str, str] = {"assign": "Assign"}

@@ -1,0 +1,85 @@
+"""A claim is capacity that somebody will need from an instant on, so that nobody may be given it beyond that instant.
+
+Invariant: `left` is what is free beside the claim, and beside all that are claimed at that instant, when it begins; a
+gang that outlives the beginning may start now only where it fits into what is left as well, and then takes its part of
+it. Claims are made within one turn, for that turn: of the calendar first, then of those who are first to wait.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from baseai.scheduling.calendar import FutureClaim
+from baseai.scheduling.gang import Gang, Shape
+from baseai.scheduling.hall import Hall
+from baseai.scheduling.outlook import Free, chosen, room, take
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """See the head of this file."""
+
+    name: str
+    kind: Literal["run", "reservation", "maintenance"]
+    from_s: float
+    until_s: float
+    shape: Shape | None
+    rows: list[int]  # that it takes, one entry a pod
+    left: Free
+    future: FutureClaim | None = None  # where it comes from the calendar
+
+    def concerns(self, gang: Gang, now_s: float) -> bool:
+        """Whether the gang must keep out of its way."""
+        if self.future is None:
+            return True
+        terms = gang.terms
+        if terms.spot and self.future.lets_spot_on(now_s):
+            return False
+        return not self.future.lets_own_on(terms.owner, terms.reservation, now_s)
+
+    def stands_at(self, at_s: float) -> bool:
+        return self.from_s <= at_s < self.until_s
+
+
+def beside(claims: list[Claim], at_s: float, free: Free, hall: Hall) -> None:
+    """Take off `free`, which is of the instant `at_s`, what the claims hold then."""
+    for claim in claims:
+        if claim.stands_at(at_s):
+            if claim.shape is None:
+                free.open[claim.rows] = False
+            else:
+                take(claim.shape, claim.rows, free, hall)
+
+
+def claimed(future: FutureClaim, at_s: float, free: Free, claims: list[Claim], hall: Hall) -> Claim:
+    """The claim of an entry of the calendar: as many of its pods as there will be room for, the tightest rows first.
+
+    free: of `at_s`, the beginning of the entry or now; it becomes what is left. claims: those made before.
+    """
+    beside(claims, at_s, free, hall)
+    shape = future.shape
+    if shape is None:
+        named = set(future.node_ids)
+        rows = [row for row, node_id in enumerate(hall.node_ids) if node_id in named]
+        free.open[rows] = False
+        return Claim(future.name, "maintenance", at_s, future.until_s, None, rows, free, future)
+    each = room(shape, free, hall)
+    if future.node_ids:
+        named = set(future.node_ids)
+        for row in each.nonzero()[0].tolist():
+            if hall.node_ids[row] not in named:
+                each[row] = 0
+    rows = chosen(shape, each, free, hall) or _as_many(shape, each.tolist(), hall)
+    take(shape, rows, free, hall)
+    return Claim(future.name, "reservation", at_s, future.until_s, shape, rows, free, future)
+
+
+def _as_many(shape: Shape, each: list[int], hall: Hall) -> list[int]:
+    """The rest makes way in time, so the claim stands on what there is."""
+    rows: list[int] = []
+    nodes = set[int]()
+    for row, count in enumerate(each):
+        node = int(hall.node[row])
+        if count > 0 and not (shape.apart and node in nodes):
+            nodes.add(node)
+            rows += [row] * min(count, shape.pods - len(rows))
+    return rows

@@ -1,0 +1,471 @@
+"""House: what the platform itself runs. Queues by their shares, gangs whole, none put off who was promised a start.
+
+Once a turn it looks at who waits, in the order of the queues. Who fits starts where that is in nobody's way: neither in
+that of the calendar nor in that of one who waits ahead and has claimed the instant at which enough will have ended. The
+first to wait for each accelerator model claims so, where nobody can be stopped for it. How long a gang runs is what its
+lease allows, or the truth where a replay tells it: nobody is trusted to end earlier.
+
+Invariant: within one turn room only shrinks but for evictions, so what a shape could not get, no later gang of that
+shape gets either, unless it may evict, or runs shorter than all that were held back.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from baseai.scheduling.calendar import FutureClaim
+from baseai.scheduling.gang import Gang, Shape
+from baseai.scheduling.hall import NOBODY, Hall, Spots
+from baseai.scheduling.outlook import Free, Outlook, chosen, free_now, holds, installed, needs, room, take
+from baseai.scheduling.plan import StartKind, WaitKind
+from baseai.scheduling.policy.claim import Claim, beside, claimed
+from baseai.scheduling.policy.reclaim import Entitlement, Reclaimed, reclaim
+from baseai.scheduling.policy.seam import Moment, Move, Packing, Running, Start, Stop
+from baseai.scheduling.policy.shares import Shares, queue_of
+from baseai.scheduling.policy.stakes import Candidate, Stakes
+from baseai.scheduling.queue_tree import QueueTree
+
+CLAIMS_MOST = 16  # of those who wait, in one turn
+RECLAIMS_MOST = 8  # questions whom to stop, in one turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreed:
+    """What was agreed about the fleet beside what runs on it."""
+
+    tree: QueueTree = field(default_factory=QueueTree)
+    calendar: tuple[FutureClaim, ...] = ()
+    worth: Mapping[str, float] = field(default_factory=dict)  # of an accelerator of each model; 1 where it says nothing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdict:
+    """Why a gang does not start in this turn."""
+
+    kind: WaitKind
+    behind: Claim | None  # whom it would put off
+    own: Claim | None  # the start it has claimed itself
+    claims: int  # how many stood when it was looked at
+    limit: str | None = None  # the queue that holds all it may
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """What one turn has found out so far."""
+
+    everybody: bool
+    short: set[tuple[Shape, ...]] = field(default_factory=set)  # found no room, whatever is claimed
+    late: dict[tuple[object, ...], tuple[float, Claim]] = field(default_factory=dict)
+    hopeless: set[Shape] = field(default_factory=set)
+    vain: set[tuple[object, ...]] = field(default_factory=set)  # nobody can be stopped for them
+    ever: dict[tuple[Shape, ...], bool] = field(default_factory=dict)
+    booked: set[str] = field(default_factory=set)  # models for which somebody has claimed a start
+    heads: int = 0
+    reclaims: int = 0
+
+
+class House:
+    """See the head of this file. A turn costs the different shapes that wait × rows, and little for each who waits."""
+
+    needs_durations = False
+
+    def __init__(
+        self, hall: Hall, rng: np.random.Generator, packing: Packing, agreed: Agreed | None = None
+    ) -> None:
+        self._hall = hall
+        self._packing = packing
+        self._agreed = agreed or Agreed()
+        self.shares = Shares(self._agreed.tree, {}, {}, worth=self._agreed.worth)
+        self.outlook = Outlook(hall)
+        self.stakes = Stakes(hall)
+        self._installed = installed(hall)
+        self._ends_s: dict[str, float] = {}
+        self._on: dict[str, str] = {}  # the model each runs on
+        self._empty: Free | None = None
+        self._used: dict[tuple[str, str], int] = {}  # pods of each reservation that started in this turn
+        self.verdicts: dict[str, Verdict] = {}  # of the last turn, in the order in which they were looked at
+        self.starts: dict[str, StartKind] = {}
+        self.reclaimed: dict[str, Reclaimed] = {}  # by who starts for it
+        self.claims: list[Claim] = []
+
+    # ------------------------------------------------------------------------------------------ what happened
+
+    def agree(self, agreed: Agreed, shares: Shares) -> None:
+        """What holds from the next turn on. `shares` know the tree, what is held, and everybody who waits."""
+        self._agreed, self.shares = agreed, shares
+
+    def runs(
+        self, running: Running, ends_s: float, *, saved_s: float | None = None, rate: float = 1.0
+    ) -> None:
+        """Somebody holds accelerators from now on. Whoever is spot goes when it is wanted, its minimum runtime over."""
+        gang = running.gang
+        if gang.terms.spot:
+            ends_s = min(ends_s, running.since_s + gang.terms.min_runtime_s)
+        self.outlook.hold(gang.run_id, gang.shape, running.spots, ends_s)
+        self._ends_s[gang.run_id], self._on[gang.run_id] = ends_s, running.model
+        self.stakes.put(
+            Candidate(
+                gang=gang, spots=tuple(running.spots), since_s=running.since_s, saved_s=saved_s, rate=rate
+            )
+        )
+        self.shares.started(gang, running.model)
+
+    def ended(self, gang: Gang) -> None:
+        """It holds nothing any more."""
+        self.outlook.release(gang.run_id)
+        self.stakes.drop(gang.run_id)
+        del self._ends_s[gang.run_id]
+        self.shares.stopped(gang, self._on.pop(gang.run_id))
+
+    # ------------------------------------------------------------------------------------------ one turn
+
+    def turn(self, moment: Moment) -> Iterator[Move]:
+        return self.moves(moment, everybody=False)
+
+    def moves(self, moment: Moment, *, everybody: bool) -> Iterator[Move]:
+        """The moves of this instant. everybody: each who waits gets a verdict, also where nobody can start any more."""
+        self._take_in(moment)
+        self.verdicts, self.starts, self.reclaimed, self._used = {}, {}, {}, {}
+        self.claims = self._calendar(moment)
+        self._empty = None
+        turn = _Turn(everybody)
+        for gang in self.shares.order(turn.hopeless):
+            shapes = self._within_limits(gang)
+            behind: Claim | None = None
+            if shapes not in turn.short:
+                found = self._looked_for(moment, gang, shapes, turn)
+                if isinstance(found, Claim):
+                    behind = found
+                elif found is not None:
+                    yield self._start(moment, gang, *found)
+                    self._count_used(moment, gang)
+                    continue
+            freed = self._freed(moment, gang, shapes, turn)
+            if freed is not None:
+                shape, reclaimed = freed
+                for victim in reclaimed.victims:
+                    stopped = self.stakes[victim.run_id].gang
+                    self._give_back(stopped)
+                    self.ended(stopped)
+                    self.shares.join(stopped)
+                    yield Stop(victim.run_id)
+                for known in (turn.short, turn.late, turn.hopeless, turn.vain):
+                    known.clear()
+                self.reclaimed[gang.run_id] = reclaimed
+                yield self._start(moment, gang, reclaimed.spots, shape)
+                self._count_used(moment, gang)
+                continue
+            if behind is not None:
+                self.verdicts[gang.run_id] = Verdict(WaitKind.HELD, behind, None, len(self.claims))
+            else:
+                self._wait(moment, gang, shapes, turn)
+
+    def _take_in(self, moment: Moment) -> None:
+        for gang in moment.arrived:
+            if gang.run_id in self._on:  # thrown off a node that failed
+                self.ended(gang)
+            self.shares.join(gang)
+        for gang in moment.ended:
+            self.ended(gang)
+        self.shares.reckon(moment.now_s)
+
+    def _looked_for(
+        self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...], turn: _Turn
+    ) -> tuple[Spots, Shape] | Claim | None:
+        """Where it goes and as which shape; else whom it would put off; None where it finds no room at all."""
+        alike = (
+            shapes,
+            gang.terms.spot,
+            gang.terms.reservation and (gang.terms.owner, gang.terms.reservation),
+        )
+        lasts_s = self._lasts_s(moment, gang, shapes[0])
+        known = turn.late.get(alike)
+        if known is not None and lasts_s >= known[0]:
+            return known[1]
+        first: Claim | None = None
+        for shape in shapes:
+            one = _as(gang, shape)
+            spots = self._packing.place(one, moment.hall)
+            if spots is None:
+                continue
+            outlived = self._outlived(moment, gang, self._lasts_s(moment, gang, shape))
+            if outlived and not _beside(shape, spots, outlived):
+                spots = self._kept_clear(one, shape, outlived, moment.hall)
+            if spots is not None:
+                return spots, shape
+            first = first or self._in_whose_way(shape, outlived, moment.hall)
+        if first is not None:
+            turn.late[alike] = (lasts_s, first)
+            return first
+        turn.short.add(shapes)
+        if not turn.everybody and not self.stakes.spot.any() and not self.stakes.quotas:
+            turn.hopeless.update(shapes)
+        return None
+
+    def _kept_clear(self, gang: Gang, shape: Shape, outlived: list[Claim], hall: Hall) -> Spots | None:
+        """Where it goes beside these claims."""
+        open_rows = room(shape, outlived[0].left, hall) > 0
+        for claim in outlived[1:]:
+            open_rows &= room(shape, claim.left, hall) > 0
+        if not open_rows.any():
+            return None
+        spots = self._packing.place(gang, hall.narrowed(open_rows))
+        return spots if spots is not None and _beside(shape, spots, outlived) else None
+
+    def _in_whose_way(self, shape: Shape, outlived: list[Claim], hall: Hall) -> Claim:
+        """The first claim without which it would find room, those before it kept clear."""
+        frees = [free_now(hall)]
+        for claim in outlived:
+            frees.append(claim.left)
+            if not holds(shape, frees, hall):
+                return claim
+        return outlived[-1]
+
+    def _wait(self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...], turn: _Turn) -> None:
+        """It finds no room; the first to wait for a model claims its start."""
+        stood = len(self.claims)
+        if shapes not in turn.ever:
+            turn.ever[shapes] = any(holds(shape, (self._when_empty(),), self._hall) for shape in shapes)
+        if not turn.ever[shapes]:
+            self.verdicts[gang.run_id] = Verdict(WaitKind.NEVER, None, None, stood)
+            return
+        own: Claim | None = None
+        if not gang.terms.spot and turn.heads < CLAIMS_MOST and turn.booked.isdisjoint(self._models(shapes)):
+            own = self._claim(moment, gang, shapes)
+            if own is not None:
+                self.claims.append(own)
+                turn.booked.update(self._hall.models[self._hall.model[row]] for row in own.rows)
+                turn.heads += 1
+        self.verdicts[gang.run_id] = Verdict(WaitKind.SHORT, None, own, stood)
+
+    def _start(self, moment: Moment, gang: Gang, spots: Spots, shape: Shape) -> Start:
+        one = _as(gang, shape)
+        model = self._hall.models[self._hall.model[spots[0].row]]
+        ends_s = moment.now_s + self._lasts_s(moment, gang, shape)
+        rows = [spot.row for spot in spots]
+        own = False
+        for claim in self.claims:
+            if ends_s <= claim.from_s or moment.now_s >= claim.until_s:
+                continue
+            if claim.concerns(gang, moment.now_s):
+                take(shape, rows, claim.left, self._hall)
+            elif gang.terms.reservation:
+                own = True
+        if own:
+            kind = StartKind.RESERVED
+        elif gang.terms.spot:
+            kind = StartKind.SPOT
+        else:
+            kind = StartKind.BACKFILL if self.verdicts else StartKind.IN_TURN
+        self.starts[gang.run_id] = kind
+        self.shares.leave(gang)
+        self.runs(Running(one, moment.now_s, tuple(spots), model, 0), ends_s)
+        return Start(gang.run_id, spots)
+
+    # ------------------------------------------------------------------------------------------ claims
+
+    def _calendar(self, moment: Moment) -> list[Claim]:
+        """What the calendar claims, as it stands with what has started on it in this turn."""
+        found: list[Claim] = []
+        for entry in self._agreed.calendar:
+            future = entry
+            if entry.shape is not None:
+                started = self._used.get((entry.tenant_id, entry.name), 0)
+                if started >= entry.pods_left:
+                    continue
+                if started:
+                    left = entry.pods_left - started
+                    future = replace(entry, pods_left=left, shape=replace(entry.shape, pods=left))
+            at_s = max(moment.now_s, entry.from_s)
+            if at_s < entry.until_s:
+                found.append(claimed(future, at_s, self.outlook.free_at(at_s), found, self._hall))
+        return found
+
+    def _count_used(self, moment: Moment, gang: Gang) -> None:
+        """What started on a reservation is not claimed for it any more."""
+        if self.starts[gang.run_id] is not StartKind.RESERVED:
+            return
+        key = (gang.terms.owner, gang.terms.reservation)
+        self._used[key] = self._used.get(key, 0) + gang.shape.pods
+        self.claims = [*self._calendar(moment), *(claim for claim in self.claims if claim.kind == "run")]
+
+    def _claim(self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...]) -> Claim | None:
+        """The earliest start that the ends of leases make sure, and what is left beside it then."""
+        best: tuple[float, Free, list[int], Shape] | None = None
+        for shape in shapes:
+            lasts_s = self._lasts_s(moment, gang, shape)
+
+            def rows_at(
+                at_s: float, free: Free, shape: Shape = shape, lasts_s: float = lasts_s
+            ) -> list[int] | None:
+                concerning = [claim for claim in self.claims if claim.concerns(gang, at_s)]
+                beside(concerning, at_s, free, self._hall)
+                each = room(shape, free, self._hall)
+                for claim in concerning:
+                    if at_s < claim.from_s < at_s + lasts_s:
+                        np.minimum(each, room(shape, claim.left, self._hall), out=each)
+                return chosen(shape, each, free, self._hall)
+
+            also = [claim.until_s for claim in self.claims if math.isfinite(claim.until_s)]
+            start = self.outlook.first_start(shape, moment.now_s, rows_at, also)
+            if start is not None and (best is None or start[0] < best[0]):
+                best = (*start, shape)
+        if best is None:
+            return None
+        at_s, free, rows, shape = best
+        take(shape, rows, free, self._hall)
+        until_s = at_s + self._lasts_s(moment, gang, shape)
+        return Claim(gang.run_id, "run", at_s, until_s, shape, rows, free)
+
+    def _outlived(self, moment: Moment, gang: Gang, lasts_s: float) -> list[Claim]:
+        """Claims that begin before it would end, and concern it."""
+        now_s = moment.now_s
+        return [
+            claim
+            for claim in self.claims
+            if now_s + lasts_s > claim.from_s and now_s < claim.until_s and claim.concerns(gang, now_s)
+        ]
+
+    # ------------------------------------------------------------------------------------------ evictions
+
+    def _freed(
+        self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...], turn: _Turn
+    ) -> tuple[Shape, Reclaimed] | None:
+        """Whom to stop for it, and as which shape it then starts; None where it is entitled to nothing that helps."""
+        terms = gang.terms
+        if terms.spot or not len(self.stakes) or turn.reclaims >= RECLAIMS_MOST:
+            return None
+        alike = (
+            shapes,
+            queue_of(gang),
+            terms.priority,
+            terms.reservation,
+            self._lasts_s(moment, gang, shapes[0]),
+        )
+        if alike in turn.vain:
+            return None
+        turn.reclaims += 1
+        hall = moment.hall
+        for shape in shapes:
+            one = _as(gang, shape)
+            outlived = self._outlived(moment, gang, self._lasts_s(moment, gang, shape))
+
+            def places(trial: Hall, one: Gang = one, outlived: list[Claim] = outlived) -> Spots | None:
+                spots = self._packing.place(one, trial)
+                if spots is None or not outlived:
+                    return spots
+                left = self._left_without(outlived, trial, hall)
+                return self._kept_clear(one, one.shape, left, trial)
+
+            self.stakes.quotas = self._quotas(shape)
+            models = shape.models or hall.models
+            left_milli = max(
+                (self.stakes.left_milli(queue_of(gang), model) or 0 for model in models), default=0
+            ) if self.stakes.quotas else None  # fmt: skip
+            found = reclaim(one, Entitlement(left_milli=left_milli), self.stakes, hall, places, moment.now_s)
+            if found is not None:
+                return shape, found
+        turn.vain.add(alike)
+        return None
+
+    def _quotas(self, shape: Shape) -> dict[tuple[str, str], int]:
+        """What each queue may hold of the models in question before it borrows; empty where no quota names one."""
+        tree = self._agreed.tree
+        named = {model for queue in tree.queues for model in queue.quota}
+        models = [model for model in shape.models or self._hall.models if model in named]
+        found: dict[tuple[str, str], int] = {}
+        if models:
+            for queue in self.shares.queues:
+                for model in models:
+                    found[queue, model] = self.shares.guaranteed_milli(queue, model)
+        return found
+
+    def _left_without(self, outlived: list[Claim], trial: Hall, hall: Hall) -> list[Claim]:
+        """The claims with what those leave who are gone from the trial."""
+        gone = [
+            self.stakes[run_id] for run_id in hall.held.keys() - trial.held.keys() if run_id in self.stakes
+        ]
+        found = []
+        for claim in outlived:
+            left = claim.left.copy()
+            for each in gone:
+                if self._ends_s[each.gang.run_id] > claim.from_s:
+                    _give(each.gang.shape, [spot.row for spot in each.spots], left, self._hall)
+            found.append(replace(claim, left=left))
+        return found
+
+    def _give_back(self, gang: Gang) -> None:
+        """Those who claim get what it would have held at that instant."""
+        rows = [spot.row for spot in self.stakes[gang.run_id].spots]
+        for claim in self.claims:
+            if self._ends_s[gang.run_id] > claim.from_s:
+                _give(gang.shape, rows, claim.left, self._hall)
+
+    # ------------------------------------------------------------------------------------------ what it knows
+
+    def _within_limits(self, gang: Gang) -> tuple[Shape, ...]:
+        """Its shapes with the models of which its queue may hold so many."""
+        if not self._agreed.tree.is_bounded:
+            return gang.shapes
+        found = []
+        for shape in gang.shapes:
+            may = tuple(model for model in shape.models if self.shares.within_limit(gang, model))
+            if may == shape.models:
+                found.append(shape)
+            elif may:
+                found.append(replace(shape, models=may))
+        return tuple(found)
+
+    def _lasts_s(self, moment: Moment, gang: Gang, shape: Shape) -> float:
+        """How long it holds what it is given, at most: the longest over the models it may be on."""
+        left = [
+            seconds
+            for model in shape.models or (self._hall.models[0],)
+            if model in self._hall.models
+            and (seconds := moment.left_s(gang, model)) is not None
+            and seconds < math.inf
+        ]
+        if left:
+            return max(left) + (moment.restart_s if moment.served_s(gang) > 0 else 0.0)
+        return math.inf if gang.terms.lasts_most_s is None else gang.terms.lasts_most_s
+
+    def _models(self, shapes: tuple[Shape, ...]) -> set[str]:
+        return {model for shape in shapes for model in shape.models or self._hall.models}
+
+    def _when_empty(self) -> Free:
+        """What those nodes have that take runs now, with nothing on them."""
+        if self._empty is None:
+            hall = self._hall
+            self._empty = Free(self._installed, np.full(len(hall), NOBODY, dtype=np.int64), hall.ready.copy())
+        return self._empty
+
+
+def _as(gang: Gang, shape: Shape) -> Gang:
+    return gang if shape is gang.shape and not gang.others else replace(gang, shape=shape, others=())
+
+
+def _beside(shape: Shape, spots: Spots, outlived: list[Claim]) -> bool:
+    """Whether these spots leave each claim alone."""
+    pods: dict[int, int] = {}
+    for spot in spots:
+        pods[spot.row] = pods.get(spot.row, 0) + 1
+    amounts = needs(shape)
+    return all(
+        claim.left.open[row]
+        and all(
+            claim.left.amounts[number, row] >= count * need for number, need in enumerate(amounts) if need
+        )
+        for claim in outlived
+        for row, count in pods.items()
+    )
+
+
+def _give(shape: Shape, rows: list[int], free: Free, hall: Hall) -> None:
+    """Put back what `take` took; whose tenants stand there is left as it was, which errs on the safe side."""
+    amounts = np.array(needs(shape), dtype=np.int64)
+    for row in rows:
+        free.amounts[0, row] += amounts[0]
+        for each in hall.siblings.get(row, (row,)):
+            free.amounts[1:, each] += amounts[1:]
