@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from baseai.fleet import lease, node  # noqa: E402
 from baseai.fleet.health import repair  # noqa: E402
+from baseai.scheduling import maintenance, reservation  # noqa: E402
 from baseai.workloads import run  # noqa: E402
 
 Transitions = Mapping[tuple[StrEnum, StrEnum], StrEnum]
@@ -26,6 +27,8 @@ TABLES: tuple[tuple[str, str, Transitions], ...] = (
     ("Lease", "`fleet/lease.py`", lease.TRANSITIONS),
     ("Node", "`fleet/node.py`", node.TRANSITIONS),
     ("Repair", "`fleet/health/repair.py`", repair.TRANSITIONS),
+    ("Reservation", "`scheduling/reservation.py`", reservation.TRANSITIONS),
+    ("Maintenance", "`scheduling/maintenance.py`", maintenance.TRANSITIONS),
 )
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from baseai.fleet import lease, node
 from baseai.fleet.health import repair
-from baseai.truth.migrations.versions import v0001_first, v0003_health
+from baseai.scheduling import maintenance, reservation
+from baseai.truth.migrations.versions import v0001_first, v0003_health, v0006_calendar
 from baseai.workloads import run
 from tests.house.source import PACKAGE, ROOT
 from tools.states_page import page
@@ -19,8 +20,10 @@ TABLES: Mapping[str, Transitions] = {
     "node": node.TRANSITIONS,
     "lease": lease.TRANSITIONS,
     "repair": repair.TRANSITIONS,
+    "reservation": reservation.TRANSITIONS,
+    "maintenance": maintenance.TRANSITIONS,
 }
-WRITERS = (v0001_first, v0003_health)  # every migration that writes moves
+WRITERS = (v0001_first, v0003_health, v0006_calendar)  # every migration that writes moves
 
 
 def moves_of(transitions: Transitions) -> set[tuple[str, str]]:
