@@ -123,6 +123,10 @@ class Price:
             raise ValueError(f"{self.price_id}: tiers do not rise")
         if (len(self.tiers) > 1 or self.peaks) and self.unit in (JOB, MONTH):
             raise ValueError(f"{self.price_id}: a price per {self.unit} has neither tiers nor peaks")
+        if (len(self.tiers) > 1 or self.peaks) and self.term is Term.RESERVED:
+            raise ValueError(
+                f"{self.price_id}: what is reserved is paid day and night, without tiers or peaks"
+            )
         if self.valid_from.tzinfo is None or (self.valid_until is not None and not self.valid_until.tzinfo):
             raise ValueError(f"{self.price_id}: an instant names no zone")
         if self.valid_until is not None and self.valid_until <= self.valid_from:

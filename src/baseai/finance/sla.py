@@ -118,16 +118,16 @@ def availability(
         promised_us += (end - start) // MICROSECOND
         state, since, cause = Turn.UP, start, ""
         said: list[HealthEvent | None] = [*sorted(turns[subject].values())]
-        for event in [*said, None]:
-            at = end if event is None else min(max(event.at, start), end)
+        for turn in [*said, None]:
+            at = end if turn is None else min(max(turn.at, start), end)
             span_us = (at - since) // MICROSECOND
             if state is Turn.DOWN and span_us:
                 lost_us += span_us
                 blamed.append(cause)
             elif state is Turn.EXCLUDED:
                 excluded_us += span_us
-            if event is not None:
-                state, since, cause = event.turn, at, event.event_id
+            if turn is not None:
+                state, since, cause = turn.turn, at, turn.event_id
     return Availability(
         promised_us=promised_us - excluded_us,
         lost_us=lost_us,
