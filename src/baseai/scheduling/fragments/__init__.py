@@ -1,0 +1,1 @@
+"""When capacity was free in sum and in no place: the table of intervals."""
