@@ -26,6 +26,15 @@ class WaitKind(StrEnum):
     UNKNOWN_QUEUE = "unknown_queue"  # its queue is there no more
 
 
+class Obstacle(StrEnum):
+    """What a run that would fit must not put off, or is held up by."""
+
+    RUN = "run"  # one ahead of it, which has booked its start
+    RESERVATION = "reservation"
+    MAINTENANCE = "maintenance"
+    QUEUE = "queue"  # that holds all it may: its own, or one above it
+
+
 class StartKind(StrEnum):
     """How a run came to start now."""
 
@@ -119,6 +128,8 @@ class Wait:
         str | None
     )  # the run, reservation or maintenance that it would put off, where that is what holds it
     explanation: Explanation | None  # None beyond the cycle's bound on explanations
+    obstacle: Obstacle = Obstacle.RUN  # what `behind` names
+    behind_tenant: TenantId | None = None  # whose that is; None where it is the platform's
     owners_ahead: tuple[tuple[TenantId, int], ...] = ()  # runs ahead of it by tenant, the most first
     estimate: StartEstimate | None = None
 

@@ -3,11 +3,22 @@
 Invariant: nothing is said that the values do not hold. Pure text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 from baseai.ground.quantity import shown_mib, shown_s
 from baseai.scheduling.place import Constraint
-from baseai.scheduling.plan import Change, Explanation, Lever, Wait, WaitKind
+from baseai.scheduling.plan import (
+    Change,
+    Explanation,
+    Lever,
+    Obstacle,
+    StartEstimate,
+    StartKind,
+    Wait,
+    WaitKind,
+    Why,
+)
 from baseai.workloads.demand import Demand
 
 _FAILING = {
@@ -24,23 +35,123 @@ _FAILING = {
 }
 
 
-def sentence(wait: Wait) -> str:
-    """Why this run waits, what would start it now, and when it may start."""
-    ahead = "first in the queue" if wait.ahead == 0 else f"number {wait.position} in the queue"
-    parts = [f"Waiting, {ahead}."]
-    if wait.kind is WaitKind.HELD:
-        parts.append(
-            f"It fits now, but would put off {wait.behind}, which is ahead and has booked its start."
-        )
-    elif wait.kind is WaitKind.NEVER:
-        parts.append("The nodes that are ready could not take it even when empty.")
-    elif wait.kind is WaitKind.CLEARING:
-        parts.append("A test of a node is being stopped for it; it starts as soon as the test is gone.")
-    elif wait.kind is WaitKind.OWN_NODE:
-        parts.append("It tests one node, and starts when nobody wants that node's accelerators.")
+def sentence(wait: Wait, *, ahead: str = "") -> str:
+    """Why this run waits, what would start it now, and when it may start.
+
+    ahead: a sentence on whose runs are ahead of it, where the reader may know.
+    """
+    turn = "first in the queue" if wait.ahead == 0 else f"number {wait.position} in the queue"
+    parts = [f"Waiting, {turn}.", ahead, _kind_sentence(wait)]
     if wait.explanation is not None:
         parts += _explanation_parts(wait.explanation, wait.kind)
+    if wait.estimate is not None:
+        parts.append(estimate_sentence(wait.estimate))
+    return " ".join(part for part in parts if part)
+
+
+def _kind_sentence(wait: Wait) -> str:
+    match wait.kind, wait.obstacle:
+        case WaitKind.HELD, Obstacle.RUN:
+            ahead = wait.behind or "a run"
+            return f"It fits now, but would put off {ahead}, which is ahead and has booked its start."
+        case WaitKind.HELD, Obstacle.RESERVATION:
+            return f"It fits now, but would still run when {_the('reservation', wait.behind)} begins."
+        case WaitKind.HELD, _:
+            return (
+                f"It fits now, but would still run when {_the('maintenance', wait.behind)} of a node begins."
+            )
+        case WaitKind.NEVER, _:
+            return "The nodes that are ready could not take it even when empty."
+        case WaitKind.CLEARING, _:
+            return (
+                "A test or a run that gives way is being stopped for it; it starts as soon as that is gone."
+            )
+        case WaitKind.OWN_NODE, _:
+            return "It tests one node, and starts when nobody wants that node's accelerators."
+        case WaitKind.LIMIT, _:
+            queue = "Its queue, or one above it," if wait.behind is None else f"The queue {wait.behind}"
+            return f"{queue} holds all that it may; it starts when a run of that queue ends."
+        case WaitKind.UNKNOWN_QUEUE, _:
+            return "Its queue is there no more: make it again, or submit the run in another."
+        case _:
+            return ""
+
+
+def _the(noun: str, name: str | None) -> str:
+    return f"a {noun}" if name is None else f"the {noun} {name}"
+
+
+def own_and_others_sentence(own: int, others: int) -> str:
+    """Whose runs are ahead, for a tenant."""
+    if own + others == 0:
+        return ""
+    verb = "is" if own + others == 1 else "are"
+    yours = f"{own} own {'run' if own == 1 else 'runs'}"
+    theirs = f"{others} {'run' if others == 1 else 'runs'} of others"
+    return f"{' and '.join(part for part, count in ((yours, own), (theirs, others)) if count)} {verb} ahead of it."
+
+
+def owners_sentence(owners: Sequence[tuple[str, int]]) -> str:
+    """Whose runs are ahead, for an operator."""
+    return f"Ahead of it: {', '.join(f'{runs} of {name}' for name, runs in owners)}." if owners else ""
+
+
+def estimate_sentence(estimate: StartEstimate) -> str:
+    """When it will probably start, and how often that was right."""
+    day = estimate.asked_at.astimezone(UTC).date()
+
+    def at(instant: datetime) -> str:
+        utc = instant.astimezone(UTC)
+        return f"{utc:%H:%M}" if utc.date() == day else f"{utc:%Y-%m-%d %H:%M}"
+
+    if estimate.held_ratio is None:
+        measured = "none of these intervals has been tested yet"
+    else:
+        measured = f"{100 * estimate.held_ratio:.0f} % of the last {estimate.outcomes} such intervals held"
+    return (
+        f"Probably between {at(estimate.earliest_at)} and {at(estimate.latest_at)} UTC,"
+        f" most likely {at(estimate.likely_at)}; {measured}."
+    )
+
+
+_BEGAN = {
+    StartKind.IN_TURN: "In its turn",
+    StartKind.BACKFILL: "Before its turn, putting off nobody,",
+    StartKind.RESERVED: "On capacity that was reserved for it,",
+    StartKind.SPOT: "As spot, on what nobody else wanted,",
+}
+
+
+def why_sentence(why: Why, on: Sequence[str], names: Mapping[str, str] | None = None) -> str:
+    """Why a run started then, and there.
+
+    on: the nodes it is on. names: of nodes by id, for `next_best`; one that is not in it is shown by its id.
+    """
+    where = ", ".join(on[:3]) + (f" and {len(on) - 3} more" if len(on) > 3 else "")
+    parts = [f"{_BEGAN[why.kind]} on {where}: {_choice(why, len(on), names or {})}."]
+    if why.leaves is not None:
+        leaves = "1 leaf" if why.leaves == 1 else f"{why.leaves} leaves"
+        fewest = "" if why.leaves_fewest is None else f"; {why.leaves_fewest} is the fewest there can be"
+        parts.append(f"It is spread over {leaves} of the network{fewest}.")
     return " ".join(parts)
+
+
+def _choice(why: Why, nodes: int, names: Mapping[str, str]) -> str:
+    one = nodes == 1
+    if why.nodes_fitting <= nodes:
+        return "no other node fits" if one else "no others fit"
+    fitting = f"of {why.nodes_fitting} nodes that fit "
+    if why.strands_milli is None:
+        return f"{fitting}{'it was' if one else 'they were'} chosen by {why.policy}"
+    stranded = f"{_accelerators(why.strands_milli)} accelerators"
+    if why.next_best_strands_milli is not None:
+        other = "" if why.next_best is None else f" {names.get(why.next_best, why.next_best)},"
+        stranded += f"; next best{other} {_accelerators(why.next_best_strands_milli)}"
+    return f"{fitting}{'it is the one' if one else 'they are those'} on which least is stranded ({stranded})"
+
+
+def _accelerators(milli: float) -> str:
+    return f"{milli / 1000:.1f}".replace("-0.0", "0.0")
 
 
 def change_phrase(change: Change) -> str:
@@ -97,7 +208,7 @@ def models_phrase(models: Sequence[str]) -> str:
 
 def _explanation_parts(why: Explanation, kind: WaitKind) -> list[str]:
     parts = []
-    if kind is not WaitKind.HELD:
+    if kind not in (WaitKind.HELD, WaitKind.LIMIT, WaitKind.UNKNOWN_QUEUE):
         need = "1 is needed" if why.nodes_needed == 1 else f"{why.nodes_needed} are needed"
         fit = "1 node fits now" if why.nodes_fitting == 1 else f"{why.nodes_fitting} nodes fit now"
         failing = ", ".join(f"{count} {_FAILING[constraint]}" for constraint, count in why.nodes_failing)
