@@ -101,7 +101,8 @@ def objective_of(
     """What every reclaim raises, compared from the left; thousandths of accelerators.
 
     First what quotas cover, of runs of priority 100, of 99 and above, and so on down to 0; then what paying runs
-    hold; then what all hold. A queue without a quota is covered whole. models: the model a run is on.
+    hold; then what all hold. A queue without a quota is covered whole.
+    running: of those that started at one instant, the first first. models: the model a run is on.
     """
     by_queue: dict[str, list[Candidate]] = {}
     for each in running:
@@ -111,7 +112,7 @@ def objective_of(
         held += sum(each.gang.shape.milli_total for each in theirs)
         due = sorted(
             (each for each in theirs if not each.gang.terms.spot),
-            key=lambda each: (-each.gang.terms.priority, each.since_s, each.gang.number),
+            key=lambda each: (-each.gang.terms.priority, each.since_s),
         )
         paying += sum(each.gang.shape.milli_total for each in due)
         beyond = set[str]()

@@ -2,12 +2,12 @@
 
 Invariant: columns are kept, not rebuilt: a run is put when it starts, dropped when it leaves, and saved when it commits
 a checkpoint; nothing here starts or stops anybody. What a queue's quota covers is one set, the same for everybody who
-asks: its paying runs by priority, then by start, each that still fits whole. The rest of them is *borrowed*.
-The shell that keeps the hall keeps this beside it.
+asks: its paying runs by priority, then by start, of one instant as they were put, each that still fits whole. The rest
+of them is *borrowed*. The shell that keeps the hall keeps this beside it.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -63,15 +63,17 @@ class Stakes:
     """Columns over all that run; see the head of this file."""
 
     __slots__ = (
-        "_family", "_free_parts", "_free_slots", "_hall", "_parts_of", "_queue_numbers", "_slots", "amounts",
+        "_family", "_free_parts", "_free_slots", "_hall", "_parts_of", "_queue_numbers", "_slots", "_turns",
+        "amounts",
         "candidates", "milli", "model", "number", "part_row", "part_run", "priority", "queue", "quotas", "rate",
-        "rows_of", "safe_until_s", "saved_s", "since_s", "spot",
+        "rows_of", "safe_until_s", "saved_s", "since_s", "spot", "turn",
     )  # fmt: skip
 
     candidates: list[Candidate | None]  # by slot; None where nobody stands
     spot: Bools
     priority: Ints
     number: Ints
+    turn: Ints  # rises with every one that is put
     queue: Ints  # numbers in the order of first sight
     model: Ints  # of its first pod, by the hall's numbers
     milli: Ints
@@ -95,8 +97,9 @@ class Stakes:
         self.candidates = []
         empty: Ints = np.zeros(0, dtype=np.int64)
         self.spot = np.zeros(0, dtype=np.bool_)
-        self.priority, self.number, self.queue, self.model, self.milli, self.rows_of = (
-            empty.copy() for _ in range(6)
+        self._turns = 0
+        self.priority, self.number, self.turn, self.queue, self.model, self.milli, self.rows_of = (
+            empty.copy() for _ in range(7)
         )
         self.since_s, self.saved_s, self.safe_until_s, self.rate = (np.zeros(0) for _ in range(4))
         self.part_run, self.part_row = empty.copy(), empty.copy()
@@ -116,8 +119,9 @@ class Stakes:
     def __contains__(self, run_id: object) -> bool:
         return run_id in self._slots
 
-    def __iter__(self) -> Any:
-        return (each for each in self.candidates if each is not None)
+    def __iter__(self) -> Iterator[Candidate]:
+        """In the order in which they were put."""
+        return (self[run_id] for run_id in self._slots)
 
     def __getitem__(self, run_id: str) -> Candidate:
         found = self.candidates[self._slots[run_id]]
@@ -137,6 +141,8 @@ class Stakes:
         self.spot[slot] = terms.spot
         self.priority[slot] = terms.priority
         self.number[slot] = gang.number
+        self._turns += 1
+        self.turn[slot] = self._turns
         self.queue[slot] = self._queue_numbers.setdefault(terms.queue, len(self._queue_numbers))
         self.model[slot] = self._hall.model[candidate.spots[0].row]
         self.milli[slot] = gang.shape.milli_total
@@ -169,7 +175,8 @@ class Stakes:
     def save(self, run_id: str, saved_s: float) -> None:
         """It has committed a checkpoint at that instant. Raises KeyError where it does not run. O(1)."""
         slot = self._slots[run_id]
-        self.saved_s[slot] = max(self.saved_s[slot], saved_s)
+        self.candidates[slot] = replace(self[run_id], saved_s=saved_s)
+        self.saved_s[slot] = max(self.since_s[slot], saved_s)
 
     # -------------------------------------------------------------------------------------------- what is owed
 
@@ -215,7 +222,7 @@ class Stakes:
         slots = self._paying(queue, model)
         if int(self.milli[slots].sum()) <= quota:
             return slots[:0]
-        order = np.lexsort((self.number[slots], self.since_s[slots], -self.priority[slots]))
+        order = np.lexsort((self.turn[slots], self.since_s[slots], -self.priority[slots]))
         slots = slots[order]
         return slots[~covered(self.milli[slots], quota)]
 
@@ -240,17 +247,9 @@ class Stakes:
             more = max(64, size)
             self.candidates += [None] * more
             for name in (
-                "priority",
-                "number",
-                "queue",
-                "model",
-                "milli",
-                "rows_of",
-                "spot",
-                "since_s",
-                "saved_s",
-                "rate",
-            ):
+                "model", "milli", "number", "priority", "queue", "rate", "rows_of", "saved_s", "since_s", "spot",
+                "turn",
+            ):  # fmt: skip
                 setattr(self, name, _grown(getattr(self, name), more))
             self.safe_until_s = np.concatenate([self.safe_until_s, np.full(more, np.inf)])
             self._free_slots = list(range(size + more - 1, size - 1, -1))
