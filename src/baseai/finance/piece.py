@@ -114,6 +114,8 @@ def rounded(rate: Sequence[Fraction], key: Ints, quantity: Ints) -> Ints:
     most = max(map(abs, above)) * max(1, int(np.abs(quantity).max()))
     kind = object if max(most, *below) >= WIDE else np.int64
     by = np.array(below, dtype=kind)[key]
-    whole, rest = np.divmod(np.array(above, dtype=kind)[key] * quantity.astype(kind), by)
+    exact = np.array(above, dtype=kind)[key] * quantity.astype(kind)
+    whole = exact // by
+    rest = exact - whole * by
     up = (2 * rest > by) | ((2 * rest == by) & (whole % 2 == 1))
     return np.asarray(whole + up.astype(np.int64), dtype=np.int64)
