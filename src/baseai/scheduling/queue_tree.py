@@ -123,6 +123,11 @@ class QueueTree:
         return self._below.get(name, ())
 
     @cached_property
+    def is_bounded(self) -> bool:
+        """Whether any queue has a limit."""
+        return any(queue.limit for queue in self.queues)
+
+    @cached_property
     def models(self) -> tuple[str, ...]:
         """Every model that some quota or limit names."""
         return tuple(sorted({model for queue in self.queues for model in (*queue.quota, *queue.limit)}))

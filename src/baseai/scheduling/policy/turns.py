@@ -1,7 +1,7 @@
 """Turns are whose turn it is among queues at one rank of one cycle: at every queue a heap of those that hang below it.
 
 Invariant: next is always the head of the queue that has had the least for its weight, compared level by level from
-the root; queues within one band of each other are told apart by the margin of their heads. Made by `Shares` for one
+the root; queues that fall into one band are told apart by the margin of their heads. Made by `Shares` for one
 rank of one cycle; a step costs O(log queues) on each level.
 """
 
@@ -86,4 +86,5 @@ class Turn:
         assert turn.head is not None
         gang, _ = turn.head
         ratio = turn.holding.worth(with_spot=self._with_spot) / turn.holding.weight
-        return math.floor(ratio / self._band), -gang.terms.margin, ratio, gang.number
+        # The fair share itself lies in the middle of a band: that is where most queues are.
+        return math.floor(ratio / self._band + 0.5), -gang.terms.margin, ratio, gang.number
