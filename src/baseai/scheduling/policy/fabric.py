@@ -1,11 +1,12 @@
 """Fabric: a gang goes under as few leaf switches as may be, inside one pod where one holds it, and spares whole leaves.
 
-A gang that one leaf holds goes where the least is left beside it. A larger one takes the fullest of a pod's leaves, and
-the last of its pods the leaf that they fill best; of all fabric pods the one with the fewest leaves so, then the
-tightest. Only what no fabric pod holds crosses, from the roomiest on.
+A gang that one leaf holds goes where the least is left beside it. A larger one takes the fewest leaves of one pod, in
+even shares (8 and 8 rather than 15 and 1) unless that breaks leaves which uneven ones would fill; of all fabric pods
+the one with the fewest leaves so, then the tightest. Only what no fabric pod holds crosses, within one site if that can
+be, from the roomiest on. Ties go by name, so that a gang that comes again finds the leaves that it had.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ import numpy as np
 from baseai.scheduling.gang import Gang, Shape
 from baseai.scheduling.hall import Hall, Ints, Spots
 from baseai.scheduling.policy.ranking import ranked
+
+LEAST_SHARE_RATIO = 0.5  # of an even share; a leaf that gets less is worth breaking another leaf for
 
 
 class Scatter(NamedTuple):
@@ -27,65 +30,111 @@ class Fabric:
     """See the head of this file. O(rows + leaves^2) for a gang that no leaf holds."""
 
     def __init__(self, hall: Hall, rng: np.random.Generator) -> None:
-        leaves = len(hall.leaves)
         self._empty = Hall(hall.bays)
-        self._pod_of: Ints = np.zeros(leaves, dtype=np.int64)
-        self._pod_of[hall.leaf] = hall.pod
+        self._leaf, pod, site = hall.domain("leaf"), hall.domain("pod"), hall.domain("site")
+        self._leaves = int(self._leaf.max(initial=-1)) + 1
+        self._pod_of: Ints = np.zeros(self._leaves, dtype=np.int64)
+        self._pod_of[self._leaf] = pod
+        self._site_of: Ints = np.zeros(int(pod.max(initial=-1)) + 1, dtype=np.int64)
+        self._site_of[pod] = site
+        self._pod = pod
         self._fewest: dict[Shape, int] = {}
 
     def place(self, gang: Gang, hall: Hall) -> Spots | None:
         shape = gang.shape
-        room, spare = hall.room(shape), hall.spare
+        room, spare = hall.room_together(shape), hall.spare
 
         def rank(rows: Ints) -> Ints:
-            """Leaf by leaf as chosen, and in a leaf the row with the least left first."""
-            count = len(hall.leaves)
-            of_leaf: Ints = np.bincount(hall.leaf[rows], weights=room[rows], minlength=count).astype(np.int64)
-            left: Ints = np.bincount(hall.leaf, weights=spare, minlength=count).astype(np.int64)
-            place = np.full(count, -1)
-            for number, leaf in enumerate(self._leaves_for(shape.pods, of_leaf, left)):
-                place[leaf] = number
-            mine: Ints = rows[place[hall.leaf[rows]] >= 0]
-            return mine[np.lexsort((spare[mine], place[hall.leaf[mine]]))]
+            """Leaf by leaf as chosen, of each what its share takes, and the row with the least left first."""
+            of_leaf = self._summed(self._leaf[rows], room[rows])
+            left = self._summed(self._leaf, spare)
+            place = np.full(self._leaves, -1)
+            share = np.zeros(self._leaves, dtype=np.int64)
+            for number, (leaf, pods) in enumerate(self._shares(shape.pods, of_leaf, left).items()):
+                place[leaf], share[leaf] = number, pods
+            mine: Ints = rows[place[self._leaf[rows]] >= 0]
+            mine = mine[np.lexsort((spare[mine], place[self._leaf[mine]]))]
+            before = room[mine].cumsum() - room[mine]
+            _, firsts, of_row = np.unique(self._leaf[mine], return_index=True, return_inverse=True)
+            before -= before[firsts][of_row]  # pods that rows of the same leaf take which come first
+            over = before >= share[self._leaf[mine]]
+            return mine[
+                over.argsort(kind="stable")
+            ]  # what is over a share is only there for who needs it after all
 
         return ranked(hall, shape, rank)
 
     def scatter(self, gang: Gang, spots: Spots, hall: Hall) -> Scatter:
         rows = np.array([spot.row for spot in spots])
         return Scatter(
-            len(np.unique(hall.leaf[rows])), self._fewest_of(gang.shape), len(np.unique(hall.pod[rows]))
+            len(np.unique(self._leaf[rows])), self._fewest_of(gang.shape), len(np.unique(self._pod[rows]))
         )
+
+    def _summed(self, leaf: Ints, amount: Ints) -> Ints:
+        return np.bincount(leaf, weights=amount, minlength=self._leaves).astype(np.int64)
 
     def _fewest_of(self, shape: Shape) -> int:
         if shape not in self._fewest:
-            of_leaf = np.sort(np.bincount(self._empty.leaf, weights=self._empty.room(shape)))[::-1].cumsum()
+            of_leaf = np.sort(self._summed(self._leaf, self._empty.room_together(shape)))[::-1].cumsum()
             self._fewest[shape] = int(np.searchsorted(of_leaf, shape.pods)) + 1
         return self._fewest[shape]
 
-    def _leaves_for(self, pods: int, room: Ints, left: Ints) -> list[int]:
-        """Which leaves, in the order in which to fill them. room: pods of the gang each holds; left: in all."""
+    def _shares(self, pods: int, room: Ints, left: Ints) -> Mapping[int, int]:
+        """How many pods each leaf takes, in the order in which to fill them. room: pods it holds; left: in all."""
         holds = (room >= pods).nonzero()[0]
         if len(holds):
-            return [int(holds[np.lexsort((left[holds], room[holds]))[0]])]
+            return {int(holds[np.lexsort((left[holds], room[holds]))[0]]): pods}
         of_pod: Ints = np.bincount(self._pod_of, weights=room).astype(np.int64)
-        found: list[tuple[tuple[int, int, int], list[int]]] = []
+        found: list[tuple[tuple[int, int, int], Mapping[int, int]]] = []
         for pod in (of_pod >= pods).nonzero()[0].tolist():
-            leaves = _cover(pods, self._leaves_of(pod, room), room)
-            beyond = int(room[leaves].sum()) - pods
-            found.append(((len(leaves), beyond, int(of_pod[pod])), leaves))
+            shares = _shared(pods, self._leaves_of(pod, room), room)
+            beyond = int(room[list(shares)].sum()) - pods
+            found.append(((len(shares), beyond, int(of_pod[pod])), shares))
         if found:
-            return min(found)[1]
-        chosen: list[int] = []
-        for pod in (-of_pod).argsort(kind="stable").tolist():
+            return min(found, key=lambda one: one[0])[1]
+        chosen: dict[int, int] = {}
+        for pod in self._pods_to_cross(pods, of_pod):
             count = min(pods, int(of_pod[pod]))
             if count:
-                chosen += _cover(count, self._leaves_of(pod, room), room)
+                chosen |= _shared(count, self._leaves_of(pod, room), room)
                 pods -= count
         return chosen
+
+    def _pods_to_cross(self, pods: int, of_pod: Ints) -> list[int]:
+        """Fabric pods from the roomiest on, of the site that needs the fewest of them where one holds all."""
+        roomiest: list[int] = (-of_pod).argsort(kind="stable").tolist()
+        best: list[int] = []
+        of_site = np.bincount(self._site_of, weights=of_pod)
+        for site in (of_site >= pods).nonzero()[0].tolist():
+            own = [pod for pod in roomiest if self._site_of[pod] == site]
+            needed = int(np.searchsorted(of_pod[own].cumsum(), pods)) + 1
+            if not best or needed < len(best):
+                best = own[:needed]
+        return best or roomiest
 
     def _leaves_of(self, pod: int, room: Ints) -> list[int]:
         found: list[int] = ((self._pod_of == pod) & (room > 0)).nonzero()[0].tolist()
         return found
+
+
+def _shared(pods: int, leaves: Sequence[int], room: Ints) -> dict[int, int]:
+    """The fewest of these leaves that hold so many pods together, and how many each takes.
+
+    Even shares where they leave no more behind in their leaves, or where one leaf would get next to nothing.
+    """
+    chosen = _cover(pods, leaves, room)
+    share = -(-pods // len(chosen))
+    even = sorted((leaf for leaf in leaves if room[leaf] >= share), key=lambda leaf: (int(room[leaf]), leaf))
+    even = even[: len(chosen)]
+    if len(even) == len(chosen):
+        least = min(pods - int(room[chosen[:-1]].sum()), int(room[chosen].min()))
+        if least < LEAST_SHARE_RATIO * share or room[even].sum() <= room[chosen].sum():
+            chosen = even
+    shares: dict[int, int] = {}
+    for number, leaf in enumerate(sorted(chosen, key=lambda leaf: (int(room[leaf]), leaf))):
+        shares[leaf] = min(int(room[leaf]), -(-pods // (len(chosen) - number)))
+        pods -= shares[leaf]
+    return shares
 
 
 def _cover(pods: int, leaves: Sequence[int], room: Ints) -> list[int]:

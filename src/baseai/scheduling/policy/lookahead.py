@@ -68,6 +68,22 @@ class Lookahead:
             return (Spot(row, (int(costs.device[row]),)),)
         return (hall.spot(row, shape),)
 
+    def heed(self, gang: Gang) -> None:
+        """Learn of one that came and was placed otherwise."""
+        self._mix.count(gang)
+
+    def costs(self, shape: Shape, hall: Hall) -> Floats:
+        """What one pod of the shape strands on each row, in thousandths of accelerators; inf where it does not fit.
+
+        Read and not kept: the next question may change it. Of a hall that is known and its views it costs the rows that
+        changed since the shape was last asked for.
+        """
+        potential = self._up_to_date()
+        if hall is not self._hall and hall.origin is not self._hall:
+            return self._on_a_copy(shape, hall, potential).cost
+        cost = self._costs(shape, potential).cost
+        return cost if hall.origin is None else np.where(hall.ready, cost, np.inf)
+
     def _up_to_date(self) -> Potential:
         """Notice which rows changed, and learn anew where that is due."""
         if self._potential is None or self._mix.gangs >= self._due:

@@ -18,6 +18,7 @@ PACKING: Mapping[str, str] = {
     "fabric": "Fabric",
     "fgd": "Fgd",
     "lookahead": "Lookahead",
+    "blend": "Blend",
 }
 TIMING: Mapping[str, str] = {
     "fifo": "Fifo",
