@@ -5,7 +5,7 @@ Quantity × unit price is exact over the lines that share contract, price, tier,
 the total rounded once, however the use was cut. Rating makes lines; posting turns them into transfers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -71,3 +71,23 @@ class RatedLine:
             raise ValueError(f"{self.rated_id} ends before it begins")
         if self.category is Category.UNBILLED and self.amount_micros:
             raise ValueError(f"{self.rated_id}: unbilled time with an amount")
+
+
+def taken_back(line: RatedLine, *, period: str, recorded_at: datetime, note: str) -> RatedLine:
+    """The line that takes another one back, booked in `period`, an open month; what it was for keeps its dates.
+
+    Its tier, band and quantity go back too, so that volume and commitments are free again.
+    Raises ValueError for a line that is itself one: a correction is not corrected, the use is rated anew.
+    """
+    if line.corrects is not None:
+        raise ValueError(f"{line.rated_id} takes {line.corrects} back; rate its use anew instead")
+    return replace(
+        line,
+        rated_id=f"{line.rated_id}-back",
+        amount_micros=-line.amount_micros,
+        quantity=-line.quantity,
+        period=period,
+        recorded_at=recorded_at,
+        corrects=line.rated_id,
+        note=note,
+    )
