@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
+from baseai.finance import period  # noqa: E402
 from baseai.fleet import lease, node  # noqa: E402
 from baseai.fleet.health import repair  # noqa: E402
 from baseai.scheduling import maintenance, reservation  # noqa: E402
@@ -28,6 +29,7 @@ TABLES: tuple[tuple[str, str, Transitions], ...] = (
     ("Node", "`fleet/node.py`", node.TRANSITIONS),
     ("Repair", "`fleet/health/repair.py`", repair.TRANSITIONS),
     ("Reservation", "`scheduling/reservation.py`", reservation.TRANSITIONS),
+    ("Period", "`finance/period.py`", period.TRANSITIONS),
     ("Maintenance", "`scheduling/maintenance.py`", maintenance.TRANSITIONS),
 )
 

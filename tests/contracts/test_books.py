@@ -3,9 +3,10 @@
 import pytest
 
 from baseai.finance.account import Balance
+from baseai.finance.books import Books
 from baseai.finance.memory import MemoryBooks
 from baseai.finance.postgres import PostgresBooks
-from baseai.finance.transfer import Books, Kind, Transfer
+from baseai.finance.transfer import Kind, Transfer
 from baseai.ground.fault import Conflict
 from tests.finance.leased import after, transfer
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from baseai.finance.meter import ObservedLease
+from baseai.finance.period import Period
 from baseai.finance.posting import HourOfUse
 from baseai.finance.rate import HourlyCostRate, HourlyPrice
 from baseai.finance.transfer import Kind, Transfer
@@ -106,15 +107,27 @@ def transfer(
     credit: str = "payable:energy",
     currency: str = "USD",
     effective_at: datetime = TEN,
+    entry_id: str = "entry_1",
+    period: Period | None = None,
+    timeout_at: datetime | None = None,
+    reverses_id: str | None = None,
 ) -> Transfer:
     return Transfer(
         transfer_id=transfer_id,
-        entry_id="entry_1",
+        entry_id=entry_id,
         debit_account=debit,
         credit_account=credit,
         amount_micros=amount_micros,
         currency=currency,
         effective_at=effective_at,
+        period=period,
         kind=kind,
         pending_id=pending_id,
+        timeout_at=timeout_at,
+        reverses_id=reverses_id,
+        tenant_id="ten_1",
+        project_id="prj_1",
+        run_id="run_1",
+        accelerator_no=1,
+        site_id="local",
     )

@@ -10,7 +10,8 @@ import pytest
 from baseai.finance.cost import By
 from baseai.finance.postgres import Meter, PostgresBooks, costs_in, load_transfers
 from baseai.finance.rate import HourlyCostRate, HourlyPrice
-from baseai.finance.transfer import Transfer, balances_of
+from baseai.finance.transfer import Transfer
+from baseai.finance.trial_balance import balances_of
 from baseai.truth.session import Scope, Truth, TruthUnavailable, fetch_all
 from tests.finance.leased import FlatRates
 from tests.finance.site import lease, over, seeded

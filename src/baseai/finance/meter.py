@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from baseai.ground.clock import hour_of
-from baseai.ground.identity import derived
 
 HOUR = timedelta(hours=1)
 MICROSECOND = timedelta(microseconds=1)
@@ -68,6 +67,27 @@ class UsageLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A stretch of one lease within one hour; every accelerator of the lease has a line of it."""
+
+    stamp: str  # its start, as it stands in the ids of its lines
+    hour: datetime
+    from_at: datetime
+    to_at: datetime  # exclusive
+    micro_seconds: int
+    billable: bool
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Final:
+    """The spans that became final, and how far the lease is metered with them."""
+
+    spans: tuple[Span, ...]
+    metered_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Metered:
     """The lines that became final, and how far the lease is metered with them."""
 
@@ -89,39 +109,30 @@ def observed_span(lease: ObservedLease) -> tuple[datetime, datetime] | None:
     return (start, end) if start < end else None
 
 
-def usage_of(lease: ObservedLease, *, now: datetime) -> Metered:
-    """The lines of `lease` that are final at `now` and not metered yet.
+def final_spans(lease: ObservedLease, *, now: datetime) -> Final:
+    """The time of `lease` that is final at `now` and not metered yet, cut at each UTC hour.
 
     The last moment of a lease that has not ended is never metered: its end is still open to the verdict,
     and `ends_at` may still be moved.
     """
     span = observed_span(lease)
     if span is None:
-        return Metered(lines=(), metered_until=_settled(lease))
+        return Final(spans=(), metered_until=_settled(lease))
     start, end = span
     if lease.metered_until is not None:
         start = max(start, lease.metered_until)
     final = end if lease.ended else min(hour_of(end - MICROSECOND), hour_of(now))
     if final <= start:
-        return Metered(lines=(), metered_until=_settled(lease))
-    lines = []
+        return Final(spans=(), metered_until=_settled(lease))
+    spans = []
     from_at = start
     while from_at < final:
         hour = hour_of(from_at)
         to_at = min(hour + HOUR, final)
         last = to_at == end
-        lines += [
-            UsageLine(
-                line_id=derived("use", lease.lease_id, accelerator_no, _stamp(from_at)),
-                lease_id=lease.lease_id,
-                run_id=lease.run_id,
-                attempt_no=lease.attempt_no,
-                tenant_id=lease.tenant_id,
-                project_id=lease.project_id,
-                accelerator_no=accelerator_no,
-                node_id=lease.node_id,
-                site_id=lease.site_id,
-                model=lease.model,
+        spans.append(
+            Span(
+                stamp=_stamp(hour, from_at),
                 hour=hour,
                 from_at=from_at,
                 to_at=to_at,
@@ -129,10 +140,38 @@ def usage_of(lease: ObservedLease, *, now: datetime) -> Metered:
                 billable=lease.unbilled_for is None and (lease.billable is not False or not last),
                 reason=lease.unbilled_for or (lease.reason if last else None),
             )
-            for accelerator_no in sorted(lease.accelerator_nos)
-        ]
+        )
         from_at = to_at
-    return Metered(lines=tuple(lines), metered_until=final)
+    return Final(spans=tuple(spans), metered_until=final)
+
+
+def usage_of(lease: ObservedLease, *, now: datetime) -> Metered:
+    """The lines of `lease` that are final at `now` and not metered yet: each span on each of its accelerators."""
+    final = final_spans(lease, now=now)
+    stem = lease.lease_id.replace("lea_", "use_")
+    lines = tuple(
+        UsageLine(
+            line_id=f"{stem}-{accelerator_no}-{span.stamp}",
+            lease_id=lease.lease_id,
+            run_id=lease.run_id,
+            attempt_no=lease.attempt_no,
+            tenant_id=lease.tenant_id,
+            project_id=lease.project_id,
+            accelerator_no=accelerator_no,
+            node_id=lease.node_id,
+            site_id=lease.site_id,
+            model=lease.model,
+            hour=span.hour,
+            from_at=span.from_at,
+            to_at=span.to_at,
+            micro_seconds=span.micro_seconds,
+            billable=span.billable,
+            reason=span.reason,
+        )
+        for span in final.spans
+        for accelerator_no in sorted(lease.accelerator_nos)
+    )
+    return Metered(lines=lines, metered_until=final.metered_until)
 
 
 def _settled(lease: ObservedLease) -> datetime | None:
@@ -143,6 +182,6 @@ def _settled(lease: ObservedLease) -> datetime | None:
     return end if lease.metered_until is None else max(end, lease.metered_until)
 
 
-def _stamp(at: datetime) -> str:
-    """The instant as UTC text, so that equal instants of different zones give one id."""
-    return hour_of(at).isoformat() + f"+{micro_seconds(at - hour_of(at))}"
+def _stamp(hour: datetime, from_at: datetime) -> str:
+    """The instant as UTC text, so that equal instants of different zones give one id: `2026112010+1800000000`."""
+    return f"{hour:%Y%m%d%H}" + (f"+{micro_seconds(from_at - hour)}" if from_at != hour else "")

@@ -23,10 +23,11 @@ from baseai.finance.account import (
     is_revenue,
     receivable,
 )
+from baseai.finance.meter import MICROSECOND
+from baseai.finance.period import Calendar, period_of
 from baseai.finance.rate import Rates
 from baseai.finance.transfer import Transfer
 from baseai.ground.clock import hour_of
-from baseai.ground.identity import derived
 from baseai.ground.money import charge
 
 HOUR = timedelta(hours=1)
@@ -48,6 +49,7 @@ class HourOfUse:
     used_us: int
     billable_us: int  # by the verdicts known now
     note: str | None = None  # why not all of it is billable
+    round_id: str | None = None  # whose money bought the accelerator
 
     def __post_init__(self) -> None:
         if not 0 <= self.billable_us <= self.used_us:
@@ -92,14 +94,19 @@ def is_settled(hour: datetime, until: datetime | None) -> bool:
 
 
 def postings_of(
-    use: HourOfUse, rates: Rates, booked: Mapping[str, Booked] | None = None
+    use: HourOfUse,
+    rates: Rates,
+    booked: Mapping[str, Booked] | None = None,
+    *,
+    calendar: Calendar | None = None,
 ) -> tuple[Transfer, ...] | Unpriced:
-    """The transfers that bring the books from `booked` (by account) to what `use` says.
+    """The transfers that bring the books from `booked` (by account) to what `use` says, in the month that is open.
 
     At most one per account, none where the amount rounds to nothing. Equal arguments give equal transfers
     with equal ids, so writing them twice is the same as once.
     """
     booked = booked or {}
+    own, month = period_of(use.hour), (calendar or Calendar()).booking_of(use.hour)
     price = rates.price(use.model, use.hour)
     if price is None:
         return Unpriced(model=use.model, site_id=use.site_id, hour=use.hour, missing="price")
@@ -112,8 +119,8 @@ def postings_of(
         (COST_ENERGY, PAYABLE_ENERGY, cost.energy, cost.currency, use.used_us),
         (COST_COLOCATION, PAYABLE_COLOCATION, cost.colocation, cost.currency, use.used_us),
     )
-    entry_id = derived("entry", use.run_id, use.accelerator_no, hour_of(use.hour).isoformat())
-    digest = entry_id.partition("_")[2]
+    stamp = hour_of(use.hour).strftime("%Y%m%d%H")
+    key = f"{use.run_id.replace('run_', '')}-{use.accelerator_no}-{stamp}"
     transfers = []
     for account, other, rate, currency, total_us in wanted:
         before = booked.get(account)
@@ -131,25 +138,27 @@ def postings_of(
             continue
         raises, lowers = (other, account) if is_revenue(account) else (account, other)
         debit, credit = (raises, lowers) if amount > 0 else (lowers, raises)
-        # The entry's digest names run, accelerator and hour; the rest of the id can then be read by people.
-        transfer_id = f"tr_{digest}-{account.partition(':')[2]}"
+        transfer_id = f"tr_{key}-{account.partition(':')[2]}"
         if before is not None:
             transfer_id += f"-{before.transfers}"
         transfers.append(
             Transfer(
                 transfer_id=transfer_id,
-                entry_id=entry_id,
+                entry_id=f"use_{key}",
                 debit_account=debit,
                 credit_account=credit,
                 amount_micros=abs(amount),
                 currency=currency,
-                effective_at=use.until_at,
+                effective_at=use.until_at
+                - MICROSECOND,  # its last moment: the end belongs to what comes next
+                period=None if month == own else month,
                 tenant_id=use.tenant_id,
                 project_id=use.project_id,
                 run_id=use.run_id,
                 accelerator_no=use.accelerator_no,
                 node_id=use.node_id,
                 site_id=use.site_id,
+                round_id=use.round_id,
                 model=use.model,
                 hour=use.hour,
                 micro_seconds=abs(span_us),

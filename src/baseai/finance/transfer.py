@@ -1,18 +1,17 @@
 """A transfer moves an amount from the account it credits to the account it debits.
 
-Invariant: it balances by construction (one amount, two accounts, one currency) and never changes; a mistake
-is set right by another transfer. A pending transfer only reserves, and one later row, `post` or `void`, names
-it and resolves it, once. Whoever holds the books adds rows; nobody updates them.
+Invariant: it balances by construction (one amount, two accounts, one currency) and never changes. A mistake is set
+right by another transfer that names it, once. A pending transfer only reserves, and one later row, `post`, `void` or
+`timeout`, names it and resolves it, once. Whoever holds the books adds rows; nobody updates them.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Protocol
 
-from baseai.finance.account import Balance
+from baseai.finance.period import Calendar, Period, period_of
 from baseai.ground.fault import Conflict
 
 
@@ -23,6 +22,10 @@ class Kind(StrEnum):
     PENDING = "pending"  # reserved
     POST = "post"  # makes a pending one real, in full or in part; what is left over is freed
     VOID = "void"  # frees a pending one
+    TIMEOUT = "timeout"  # frees a pending one whose time is over
+
+
+RESOLVING = frozenset({Kind.POST, Kind.VOID, Kind.TIMEOUT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,18 +39,30 @@ class Transfer:
     amount_micros: int
     currency: str  # ISO 4217
     effective_at: datetime  # when what is paid for had happened; the books know when it was written down
+    period: Period | None = None  # a later month in which it is booked; None: that of effective_at
     kind: Kind = Kind.POSTED
-    pending_id: str | None = None  # the transfer that a post or void resolves
+    pending_id: str | None = None  # the transfer that a post, void or timeout resolves
+    timeout_at: datetime | None = None  # of a pending one: when it frees itself
+    reverses_id: str | None = None  # the transfer that this one takes back in full
     tenant_id: str | None = None
     project_id: str | None = None
+    customer_id: str | None = None
+    contract_id: str | None = None
+    price_id: str | None = None
     run_id: str | None = None
     accelerator_no: int | None = None
     node_id: str | None = None
     site_id: str | None = None
+    round_id: str | None = None
     model: str | None = None
     hour: datetime | None = None
     micro_seconds: int | None = None  # the accelerator time that the amount stands for
     unit_price: Decimal | None = None  # per accelerator-hour
+    fx_rate: Decimal | None = (
+        None  # of a conversion: units of the dearer currency's counterpart for one of it
+    )
+    fx_source: str | None = None
+    fx_on: date | None = None  # the day of the rate
     note: str | None = None
 
     def __post_init__(self) -> None:
@@ -57,97 +72,110 @@ class Transfer:
             raise ValueError(f"{self.transfer_id}: {self.debit_account} on both sides")
         if len(self.currency) != 3 or not self.currency.isupper():
             raise ValueError(f"{self.transfer_id}: {self.currency!r} is not an ISO 4217 code")
-        if (self.kind in (Kind.POST, Kind.VOID)) != (self.pending_id is not None):
-            raise ValueError(f"{self.transfer_id}: post and void, and only they, name a pending transfer")
+        if (self.kind in RESOLVING) != (self.pending_id is not None):
+            raise ValueError(
+                f"{self.transfer_id}: post, void and timeout, and only they, name a pending transfer"
+            )
         if self.effective_at.tzinfo is None:
             raise ValueError(f"{self.transfer_id}: {self.effective_at} names no zone")
+        if self.period is not None and self.period <= period_of(self.effective_at):
+            raise ValueError(
+                f"{self.transfer_id}: {self.period} is not after the month in which it took effect"
+            )
+        if self.timeout_at is not None and (
+            self.kind is not Kind.PENDING or self.timeout_at <= self.effective_at
+        ):
+            raise ValueError(
+                f"{self.transfer_id}: only a pending transfer times out, and after it took effect"
+            )
+        if self.reverses_id is not None and self.kind is not Kind.POSTED:
+            raise ValueError(f"{self.transfer_id}: a reversal is posted at once")
+        if len({self.fx_rate is None, self.fx_source is None, self.fx_on is None}) != 1:
+            raise ValueError(f"{self.transfer_id}: a conversion has rate, source and day, or none of them")
+
+    @property
+    def booked_in(self) -> Period:
+        """The month whose balances it changes."""
+        return self.period or period_of(self.effective_at)
+
+    def counts(self) -> bool:
+        """Whether it moves money, rather than reserving or freeing it."""
+        return self.kind in (Kind.POSTED, Kind.POST)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialBalance:
-    """Every account with what was debited and credited to it; the sums agree, or the books are wrong."""
-
-    at: datetime
-    balances: tuple[Balance, ...]  # by account, then currency
-
-    def difference_micros(self) -> dict[str, int]:
-        """Debits less credits per currency, posted and pending each: every value is zero in sound books."""
-        differences: dict[str, int] = {}
-        for row in self.balances:
-            posted = row.debits_micros - row.credits_micros
-            pending = row.pending_debits_micros - row.pending_credits_micros
-            for name, difference in ((row.currency, posted), (f"{row.currency} pending", pending)):
-                differences[name] = differences.get(name, 0) + difference
-        return differences
-
-    def is_balanced(self) -> bool:
-        return not any(self.difference_micros().values())
+def booked(transfer: Transfer, calendar: Calendar) -> Transfer:
+    """The transfer in the month that takes it now: a late fact goes to an open one and keeps its date."""
+    month = calendar.booking_of(transfer.effective_at)
+    return replace(transfer, period=None if month == period_of(transfer.effective_at) else month)
 
 
-class Books(Protocol):
-    """What may be done to the books, and asked of them."""
+def reversal_of(original: Transfer, *, transfer_id: str, effective_at: datetime, note: str) -> Transfer:
+    """The transfer that takes `original` back in full and says why; its dimensions are the original's."""
+    return replace(
+        original,
+        transfer_id=transfer_id,
+        debit_account=original.credit_account,
+        credit_account=original.debit_account,
+        effective_at=effective_at,
+        period=None,
+        kind=Kind.POSTED,
+        pending_id=None,
+        reverses_id=original.transfer_id,
+        note=note,
+    )
 
-    async def post(self, transfers: Sequence[Transfer]) -> int:
-        """Write all of them or none; how many were new.
 
-        The same transfer again is harmless. Raises Conflict when an id is known with another body, when a
-        pending transfer that is named is unknown or resolved already, or when its resolution does not fit it.
-        """
-
-    async def balance(self, account: str, at: datetime) -> tuple[Balance, ...]:
-        """The account in each of its currencies, of what took effect at or before `at`."""
-
-    async def trial_balance(self, at: datetime) -> TrialBalance:
-        """All accounts, of what took effect at or before `at`."""
+def timeouts_of(pending: Iterable[Transfer], calendar: Calendar) -> Sequence[Transfer]:
+    """The rows that free what has timed out. `pending` are those whose time is over and that nothing resolved."""
+    freed = []
+    for one in pending:
+        assert one.timeout_at is not None
+        row = replace(
+            one,
+            transfer_id=f"{one.transfer_id}-timeout",
+            effective_at=one.timeout_at,
+            period=None,
+            kind=Kind.TIMEOUT,
+            pending_id=one.transfer_id,
+            timeout_at=None,
+        )
+        freed.append(booked(row, calendar))
+    return freed
 
 
 def check_resolution(resolution: Transfer, pending: Transfer | None) -> None:
-    """Raises Conflict when `resolution`, a post or void, cannot resolve `pending`."""
+    """Raises Conflict when `resolution`, a post, void or timeout, cannot resolve `pending`."""
+    own, named = resolution.transfer_id, resolution.pending_id
     if pending is None or pending.kind is not Kind.PENDING:
-        raise Conflict(
-            f"{resolution.transfer_id} names {resolution.pending_id}, which is no pending transfer"
-        )
-    same = (pending.debit_account, pending.credit_account, pending.currency)
-    if (resolution.debit_account, resolution.credit_account, resolution.currency) != same:
-        raise Conflict(
-            f"{resolution.transfer_id} does not move between the accounts of {pending.transfer_id}"
-        )
-    if resolution.kind is Kind.VOID and resolution.amount_micros != pending.amount_micros:
-        raise Conflict(
-            f"{resolution.transfer_id} voids {pending.transfer_id} in part; a void frees all of it"
-        )
+        raise Conflict(f"{own} names {named}, which is no pending transfer")
+    if _sides(resolution) != _sides(pending):
+        raise Conflict(f"{own} does not move between the accounts of {named}")
+    if resolution.kind is not Kind.POST and resolution.amount_micros != pending.amount_micros:
+        raise Conflict(f"{own} frees {named} in part; a {resolution.kind.value} frees all of it")
     if resolution.amount_micros > pending.amount_micros:
-        raise Conflict(f"{resolution.transfer_id} posts more than {pending.transfer_id} reserved")
+        raise Conflict(f"{own} posts more than {named} reserved")
     if resolution.effective_at < pending.effective_at:
+        raise Conflict(f"{own} takes effect before {named}, which it resolves")
+    if resolution.kind is Kind.TIMEOUT:
+        if resolution.effective_at != pending.timeout_at:
+            raise Conflict(f"{own} takes effect at another time than that at which {named} times out")
+    elif pending.timeout_at is not None and resolution.effective_at >= pending.timeout_at:
         raise Conflict(
-            f"{resolution.transfer_id} takes effect before {pending.transfer_id}, which it resolves"
+            f"{own} comes too late: {named} timed out at {pending.timeout_at:%Y-%m-%d %H:%M:%S} UTC"
         )
 
 
-def balances_of(transfers: Iterable[Transfer], *, at: datetime) -> tuple[Balance, ...]:
-    """The balance of every account from the transfers alone, in order of account and currency.
+def check_reversal(reversal: Transfer, original: Transfer | None) -> None:
+    """Raises Conflict when `reversal` does not take `original` back, all of it and nothing else."""
+    own, named = reversal.transfer_id, reversal.reverses_id
+    if original is None or not original.counts():
+        raise Conflict(f"{own} reverses {named}, which is no posted transfer")
+    debit, credit, currency = _sides(original)
+    if _sides(reversal) != (credit, debit, currency) or reversal.amount_micros != original.amount_micros:
+        raise Conflict(f"{own} does not take back what {named} moved")
+    if reversal.effective_at < original.effective_at:
+        raise Conflict(f"{own} takes effect before {named}, which it reverses")
 
-    `transfers` are all there are, in any order; those that take effect after `at` do not count.
-    """
-    in_effect = [transfer for transfer in transfers if transfer.effective_at <= at]
-    resolved = {transfer.pending_id for transfer in in_effect if transfer.pending_id is not None}
-    sums: dict[tuple[str, str], list[int]] = {}
-    for transfer in in_effect:
-        counts = transfer.kind in (Kind.POSTED, Kind.POST)
-        reserves = transfer.kind is Kind.PENDING and transfer.transfer_id not in resolved
-        if not counts and not reserves:
-            continue
-        for account, column in ((transfer.debit_account, 0), (transfer.credit_account, 1)):
-            row = sums.setdefault((account, transfer.currency), [0, 0, 0, 0])
-            row[column + 2 * reserves] += transfer.amount_micros
-    return tuple(
-        Balance(
-            account=account,
-            currency=currency,
-            debits_micros=row[0],
-            credits_micros=row[1],
-            pending_debits_micros=row[2],
-            pending_credits_micros=row[3],
-        )
-        for (account, currency), row in sorted(sums.items())
-    )
+
+def _sides(transfer: Transfer) -> tuple[str, str, str]:
+    return transfer.debit_account, transfer.credit_account, transfer.currency

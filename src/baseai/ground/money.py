@@ -5,7 +5,7 @@ micro-units in one place, `charge`, which rounds half to even. Cents arise later
 """
 
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+from decimal import Decimal
 
 MICRO = 1_000_000
 SECONDS_PER_HOUR = 3600
@@ -38,13 +38,16 @@ class Money:
 
 
 def charge(rate_per_hour: Decimal, *, micro_seconds: int, currency: str) -> Money:
-    """What `micro_seconds` µs at `rate_per_hour` currency units an hour come to, half to even."""
+    """What `micro_seconds` µs at `rate_per_hour` currency units an hour come to, half to even.
+
+    Exact however many digits the rate has; the function `charge` in the database gives the same.
+    """
     if micro_seconds < 0:
         raise ValueError(f"{micro_seconds} µs is not a duration")
-    with localcontext() as context:
-        context.prec = 40
-        exact = rate_per_hour * MICRO * micro_seconds / (SECONDS_PER_HOUR * 1_000_000)
-        return Money(currency=currency, micros=int(exact.to_integral_value(rounding=ROUND_HALF_EVEN)))
+    numerator, denominator = rate_per_hour.as_integer_ratio()
+    whole, rest = divmod(numerator * micro_seconds, denominator * SECONDS_PER_HOUR)
+    twice = 2 * rest - denominator * SECONDS_PER_HOUR
+    return Money(currency=currency, micros=whole + (twice > 0 or (twice == 0 and whole % 2 == 1)))
 
 
 def shown(money: Money, *, least_digits: int = 2) -> str:
