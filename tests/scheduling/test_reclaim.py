@@ -40,9 +40,11 @@ def on(row: int, *devices: int) -> list[Spot]:
     return [Spot(row, devices or (0,))]
 
 
-def asks(milli: int = 1000, *, pods: int = 1, **terms: object) -> Gang:
+def asks(milli: int = 1000, *, pods: int = 1, reach: str = "", **terms: object) -> Gang:
     """The gang that waits."""
-    return Gang(run_id="new", number=999, shape=Shape(pods=pods, milli=milli), terms=Terms(**terms))  # type: ignore[arg-type]
+    return Gang(
+        run_id="new", number=999, shape=Shape(pods=pods, milli=milli, reach=reach), terms=Terms(**terms)
+    )  # type: ignore[arg-type]
 
 
 def anywhere(gang: Gang) -> Callable[[Hall], Spots | None]:
@@ -181,21 +183,17 @@ def test_capacity_that_would_come_free_outside_the_domain_is_left_alone() -> Non
     dear = [run(f"r{row}", on(row), spot=True, saved_s=200.0 + row) for row in (0, 1)]
     cheap = run("r2", on(2), spot=True, saved_s=990.0)
     stays = run("r3", on(3), queue="b")
-    new = asks(pods=2)
+    new = asks(pods=2, reach="leaf")
     for each in (*dear, cheap, stays):
         one.place(each.gang.run_id, each.gang.shape, each.spots)
 
-    def places(trial: Hall) -> Spots | None:
-        rows = [[row for row in range(4) if one.leaf[row] == leaf] for leaf in range(2)]
-        return next((spots for each in rows if (spots := trial.spots(new.shape, each)) is not None), None)
-
     running = Stakes(one, [*dear, cheap, stays])
-    found = reclaim(new, Entitlement(), running, one, places, NOW_S, within=one.leaf)
+    found = reclaim(new, Entitlement(), running, one, anywhere(new), NOW_S)
     assert found is not None
     assert {victim.run_id for victim in found.victims} == {"r0", "r1"}
     running.drop("r1")
     running.put(run("r1", on(1), queue="b"))
-    assert reclaim(new, Entitlement(), running, one, places, NOW_S, within=one.leaf) is None
+    assert reclaim(new, Entitlement(), running, one, anywhere(new), NOW_S) is None
 
 
 def test_nobody_is_stopped_where_some_other_check_refuses_the_place() -> None:

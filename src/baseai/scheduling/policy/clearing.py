@@ -49,21 +49,19 @@ class Clearing:
         return self._trial
 
     @staticmethod
-    def of_each_domain(
-        shape: Shape, running: Stakes, hall: Hall, weights: Floats, within: Ints | None, usable: Bools | None
-    ) -> Iterator["Clearing"]:
+    def of_each_domain(shape: Shape, running: Stakes, hall: Hall, weights: Floats) -> Iterator["Clearing"]:
         """One for each domain in which there might be room, the one that may weigh least first."""
         rows = hall.devices >= shape.devices
-        mask = hall.permitted(shape)
-        for each in (mask, usable, None if hall.all_ready else hall.ready):
-            if each is not None:
-                rows = rows & each
+        for mask in (hall.permitted(shape), None if hall.all_ready else hall.ready):
+            if mask is not None:
+                rows = rows & mask
         room = np.minimum(hall.room(shape), shape.pods)
         bounds = _bounds(shape, running, hall, weights, rows, room)
         domains: list[Bools] = [rows]
-        keys = [each for each in (within, hall.model if shape.one_model else None) if each is not None]
-        if keys and shape.pods > 1:
-            number = keys[0] if len(keys) == 1 else keys[0] * len(hall.models) + keys[1]
+        if shape.pods > 1 and (shape.reach or shape.one_model):
+            number = hall.domain(shape.reach) if shape.reach else np.zeros(len(hall), dtype=np.int64)
+            if shape.one_model:
+                number = number * len(hall.models) + hall.model
             hopeful = np.unique(number[rows & (np.isfinite(bounds) | (room > 0))])
             domains = [rows & (number == each) for each in hopeful.tolist()]
         found = [Clearing(shape, running, hall, weights, domain, room, bounds) for domain in domains]
@@ -136,6 +134,8 @@ class Clearing:
         return gained
 
     def _room_on(self, row: int) -> int:
+        if self._shape.tenant and not self._trial.joined_by(self._shape.tenant)[row]:
+            return 0
         devices = self._trial.free[row][np.newaxis, : self._hall.bays[row].devices]
         beside = np.array([[column[row] for column in _columns(self._trial)]], dtype=np.int64)
         return int(_room(self._shape, devices, beside)[0])
@@ -158,6 +158,7 @@ class Clearing:
             for spot in candidate.spots:
                 if spot.row == row:
                     frees[at, list(spot.devices)] += candidate.gang.shape.share
+        strangers = np.array([self._keeps_out(row, slot) for slot in slots.tolist()], dtype=np.bool_)
         beside = running.amounts[parts, 1:]
         have = np.array([column[row] for column in _columns(trial)], dtype=np.int64)
 
@@ -165,7 +166,7 @@ class Clearing:
             """For each choice, a row of ones and zeros over the runs: whether the pods fit once those are gone."""
             free = trial.free[row, :count] + chosen @ frees
             found: Bools = _room(shape, free, have + chosen @ beside) >= wanted
-            return found
+            return found & chosen[:, strangers].all(axis=1)
 
         chosen = (
             _CHOICES[len(parts)]
@@ -175,6 +176,14 @@ class Clearing:
         sums = np.where(enough(chosen), chosen @ weights, math.inf)
         best = int(np.argmin(sums))
         return float(sums[best]), slots[chosen[best] > 0].tolist()
+
+    def _keeps_out(self, row: int, slot: int) -> bool:
+        """Whether the gang may not join the node while that one is on it."""
+        if not self._shape.tenant or self._hall.shared[row]:
+            return False
+        candidate = self._running.candidates[slot]
+        assert candidate is not None
+        return candidate.gang.shape.tenant != self._shape.tenant
 
 
 def _by_turns(enough: Callable[[Ints], Bools], weights: Floats, milli: Ints) -> Ints:

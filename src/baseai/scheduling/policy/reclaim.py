@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from baseai.scheduling.gang import Gang
-from baseai.scheduling.hall import Bools, Hall, Ints, Spots
+from baseai.scheduling.hall import Hall, Ints, Spots
 from baseai.scheduling.policy.clearing import Clearing
+from baseai.scheduling.policy.shares import queue_of
 from baseai.scheduling.policy.stakes import Candidate, Class, Floats, Quotas, Stakes, covered
 
 Places = Callable[[Hall], Spots | None]  # where the gang goes in such a hall, by all checks there are
@@ -66,14 +67,10 @@ def reclaim(
     hall: Hall,
     places: Places,
     now_s: float,
-    *,
-    within: Ints | None = None,
-    usable: Bools | None = None,
 ) -> Reclaimed | None:
     """The cheapest to stop for the gang to start, within the lowest class that is enough; None where nothing is.
 
     places: asked of copies of the hall alone; what fits must go on to fit when more is free.
-    within: number of the domain of each row, where all pods must be in one. usable: rows it may go to at all.
     The cheapest is exact for a gang of one pod, as far as `clearing.EXACT_MOST` runs stand on a row; else it is
     row by row. O(parts log parts + rows).
     """
@@ -88,7 +85,7 @@ def reclaim(
             continue  # who would borrow takes from nobody but spot, unless its own juniors make up for it
         weights: Floats = np.where(may, costs * DEARER ** np.maximum(classes, 0), math.inf)
         owed = lacking if most > Class.SPOT else 0
-        found = _cleared(gang, running, hall, places, weights, classes, owed, within, usable)
+        found = _cleared(gang, running, hall, places, weights, classes, owed)
         if found is not None:
             slots, spots = found
             return _reclaimed(running, slots, classes, spots, now_s)
@@ -106,7 +103,7 @@ def objective_of(
     """
     by_queue: dict[str, list[Candidate]] = {}
     for each in running:
-        by_queue.setdefault(each.gang.terms.queue, []).append(each)
+        by_queue.setdefault(queue_of(each.gang), []).append(each)
     levels, paying, held = [0] * 101, 0, 0
     for queue, theirs in by_queue.items():
         held += sum(each.gang.shape.milli_total for each in theirs)
@@ -141,12 +138,10 @@ def _cleared(
     weights: Floats,
     classes: Ints,
     owed_milli: int,
-    within: Ints | None,
-    usable: Bools | None,
 ) -> tuple[list[int], Spots] | None:
     """Slots of the cheapest found, and where the gang then goes."""
     best: tuple[float, list[int], Spots] | None = None
-    for clearing in Clearing.of_each_domain(gang.shape, running, hall, weights, within, usable):
+    for clearing in Clearing.of_each_domain(gang.shape, running, hall, weights):
         if best is not None and clearing.least_weight >= best[0]:
             break  # they come by what they cost at least
         gone = clearing.clear(places)
@@ -196,7 +191,7 @@ def _let_off(
             continue
         candidate = running.candidates[slot]
         assert candidate is not None
-        trial.place(candidate.gang.run_id, candidate.gang.shape, candidate.spots)
+        trial.place(candidate.gang.run_id, candidate.gang.shape, candidate.spots, stands=True)
         without = places(trial)
         if without is None:
             trial.remove(candidate.gang.run_id)

@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 
 from baseai.scheduling.gang import WHOLE, Gang
 from baseai.scheduling.hall import Bools, Hall, Ints, Spots
+from baseai.scheduling.policy.shares import queue_of
 
 Floats = NDArray[np.float64]
-Key = tuple[str, str]  # (queue, model); model "" where a quota is over all models together
+Key = tuple[
+    str, str
+]  # (queue as `queue_of` names it, model); model "" where a quota is over all models together
 Quotas = Mapping[Key, int]  # thousandths of accelerators; a queue without one borrows nothing
 
 STOPPING_S = 60.0  # what being stopped takes of a run beside its work: it saves, ends and starts again
@@ -143,7 +146,7 @@ class Stakes:
         self.number[slot] = gang.number
         self._turns += 1
         self.turn[slot] = self._turns
-        self.queue[slot] = self._queue_numbers.setdefault(terms.queue, len(self._queue_numbers))
+        self.queue[slot] = self._queue_numbers.setdefault(queue_of(gang), len(self._queue_numbers))
         self.model[slot] = self._hall.model[candidate.spots[0].row]
         self.milli[slot] = gang.shape.milli_total
         self.since_s[slot] = candidate.since_s
@@ -188,7 +191,7 @@ class Stakes:
     def classes(self, gang: Gang, now_s: float) -> Ints:
         """The class of each run for this gang, by slot; −1 for those it may not stop."""
         found: Ints = np.full(len(self.candidates), -1, dtype=np.int64)
-        own = self.queue == self._queue_numbers.get(gang.terms.queue, -1)
+        own = self.queue == self._queue_numbers.get(queue_of(gang), -1)
         found[self.borrowed() & ~own] = Class.BORROWED
         found[own & (self.priority < gang.terms.priority)] = Class.JUNIOR
         found[self.spot] = Class.SPOT
@@ -198,8 +201,25 @@ class Stakes:
     def borrowed(self) -> Bools:
         """Runs that the quota of their queue does not cover, by slot."""
         beyond = np.zeros(len(self.candidates), dtype=np.bool_)
+        if not self.quotas:
+            return beyond
+        count = len(self._hall.models)
+        paying = (~self.spot & (self.milli > 0)).nonzero()[0]
+        held = np.bincount(
+            self.queue[paying] * count + self.model[paying],
+            self.milli[paying],
+            len(self._queue_numbers) * count,
+        ).reshape(-1, count)
+        in_all, number_of = held.sum(axis=1), {name: number for number, name in enumerate(self._hall.models)}
         for (queue, model), quota in self.quotas.items():
-            beyond[self._beyond(queue, model, quota)] = True
+            number = self._queue_numbers.get(queue)
+            if number is None or (model and model not in number_of):
+                continue
+            if (held[number, number_of[model]] if model else in_all[number]) > quota:
+                slots = self._paying(queue, model)
+                order = np.lexsort((self.turn[slots], self.since_s[slots], -self.priority[slots]))
+                slots = slots[order]
+                beyond[slots[~covered(self.milli[slots], quota)]] = True
         return beyond
 
     def left_milli(self, queue: str, model: str = "") -> int | None:
@@ -209,22 +229,11 @@ class Stakes:
 
     def _paying(self, queue: str, model: str) -> Ints:
         """Slots of the queue's runs that are no spot runs, on that model where one is named."""
-        number = self._queue_numbers.get(queue)
-        if number is None:
-            return np.zeros(0, dtype=np.int64)
-        theirs = (self.queue == number) & ~self.spot & (self.milli > 0)
+        theirs = (self.queue == self._queue_numbers.get(queue, -1)) & ~self.spot & (self.milli > 0)
         if model:
             theirs &= self.model == (self._hall.models.index(model) if model in self._hall.models else -1)
         slots: Ints = theirs.nonzero()[0]
         return slots
-
-    def _beyond(self, queue: str, model: str, quota: int) -> Ints:
-        slots = self._paying(queue, model)
-        if int(self.milli[slots].sum()) <= quota:
-            return slots[:0]
-        order = np.lexsort((self.turn[slots], self.since_s[slots], -self.priority[slots]))
-        slots = slots[order]
-        return slots[~covered(self.milli[slots], quota)]
 
     # --------------------------------------------------------------------------------------------- its storage
 
