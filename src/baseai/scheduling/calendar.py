@@ -47,6 +47,7 @@ class Holding:
     )
     grace_s: float  # what it needs to save and stop, once asked
     reservation_id: str | None = None  # on whose capacity it stands
+    going: bool = False  # it has been asked to stop already
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,9 +112,10 @@ def claims_of(
         if not stands(one, now_s):
             continue
         begun, pods_left = one.pods_left(used.get(one.reservation_id, {}))
-        wanted = [(1, (node_id,), one.accelerators - held) for node_id, held in begun]
-        if pods_left:
-            wanted.insert(0, (pods_left, (), one.accelerators))
+        wanted: list[tuple[int, tuple[str, ...], int]] = (
+            [(pods_left, (), one.accelerators)] if pods_left else []
+        )
+        wanted += [(1, (node_id,), one.accelerators - held) for node_id, held in begun]
         claims += [
             FutureClaim(
                 name=one.name,

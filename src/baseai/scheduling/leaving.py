@@ -41,6 +41,7 @@ def make_way(
     cleared of spot runs: the rest is resold until somebody comes.
     """
     leaves: dict[str, Leave] = {}
+    holdings = [one for one in holdings if not one.going]
     near = [claim for claim in claims if claim.from_s <= now_s + HORIZON_S and claim.until_s > now_s]
     for claim in near:
         if claim.kind == "maintenance":

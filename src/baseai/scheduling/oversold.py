@@ -149,7 +149,7 @@ def room_at(
     }
     room: dict[str, int] = {bay.node_id: bay.accelerators for bay in bays if bay.node_id not in away}
     for one in holdings:
-        if one.node_id in room and min(one.ends_s, one.firm_until_s) > at_s:
+        if one.node_id in room and not one.going and min(one.ends_s, one.firm_until_s) > at_s:
             room[one.node_id] -= one.accelerators
     return room
 
