@@ -4,12 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from baseai.finance.bucket import HOUR, Bucket, BucketSpan, Claim, Interval, spans_of
+from baseai.finance.bucket import Bucket, Claim, Interval, spans_of
 from baseai.finance.claim import (
     ACCELERATOR_CLAIMS,
     NODE_CLAIMS,
     SOLD_AS,
-    Hold,
     LeaseFacts,
     Move,
     Setback,
@@ -17,7 +16,6 @@ from baseai.finance.claim import (
     accelerator_claims,
     lease_claims,
     node_claims,
-    unused_claims,
 )
 from baseai.fleet.node import NodeState
 from baseai.truth.migrations.versions.v0001_first import MOVES
@@ -42,10 +40,12 @@ def lease(
     ended: Reason | None = None,
     saved: tuple[float, ...] = (),
     setbacks: tuple[Setback, ...] = (),
+    research: tuple[Interval, ...] = (),
 ) -> LeaseFacts:
     """Granted at ten o'clock; hours after that."""
     return LeaseFacts(
         terms=terms,
+        tenant_id="acme",
         granted_at=TEN,
         until_at=None if until is None else after(until),
         observed_from=None if seen is None else after(seen[0]),
@@ -53,6 +53,7 @@ def lease(
         verdict=None if ended is None else VERDICTS[ended],
         saved_at=tuple(after(hours) for hours in saved),
         setbacks=setbacks,
+        research=research,
     )
 
 
@@ -105,6 +106,11 @@ def lease(
             ),
             [(B.ON_DEMAND, 1), (B.LOST, 0.75), (B.ON_DEMAND, 2.25)],
             id="workers were lost, and worked again",
+        ),
+        pytest.param(
+            lease(seen=(0, 4), until=None, research=(Interval(from_at=after(1), until_at=after(2)),)),
+            [(B.ON_DEMAND, 1), (B.RESEARCH, 1), (B.ON_DEMAND, 2)],
+            id="on the research tariff while it holds",
         ),
         pytest.param(
             lease(seen=(-1, 9), until=2), [(B.ON_DEMAND, 2), (B.IDLE, 2)], id="nothing outside the lease"
@@ -175,49 +181,3 @@ def test_accelerators() -> None:
 def test_every_state_is_known() -> None:
     assert set(NODE_CLAIMS) == set(NodeState)
     assert set(ACCELERATOR_CLAIMS) == {state for pair in MOVES["accelerator"] for state in pair}
-
-
-def idle(accelerator_no: int, start: float, end: float, bucket: Bucket = B.IDLE) -> BucketSpan:
-    return BucketSpan(accelerator_no=accelerator_no, bucket=bucket, from_at=after(start), until_at=after(end))
-
-
-def held(count: int, start: float, end: float | None = None) -> Hold:
-    return Hold(count=count, from_at=after(start), until_at=None if end is None else after(end))
-
-
-def leased(start: float, end: float | None) -> Interval:
-    return Interval(from_at=after(start), until_at=None if end is None else after(end))
-
-
-@pytest.mark.parametrize(
-    ("spans", "holds", "used", "expected"),
-    [
-        pytest.param(
-            [idle(1, 0, 4), idle(2, 0, 4), idle(3, 0, 4)], [held(2, 1, 3)], [],
-            {1: [(1, 3)], 2: [(1, 3)]}, id="the lowest numbers stand for what is held",
-        ),
-        pytest.param(
-            [idle(1, 0, 4), idle(2, 2, 4)], [held(2, 0)], [leased(0, 2)],
-            {1: [(0, 4)], 2: [(2, 4)]}, id="what is leased on these terms is not unused",
-        ),
-        pytest.param(
-            [idle(1, 0, 2), idle(2, 0, 4, B.FRAGMENTED)], [held(1, 0)], [],
-            {1: [(0, 2)], 2: [(2, 4)]}, id="the next one stands in when the first is taken",
-        ),
-        pytest.param(
-            [idle(1, 0, 1, B.ON_DEMAND)], [held(1, 0)], [], {}, id="what is sold to others cannot stand unused"
-        ),
-        pytest.param([idle(1, 0, 1)], [], [leased(0, 1)], {}, id="nothing is held"),
-    ],
-)  # fmt: skip
-def test_unused(
-    spans: list[BucketSpan],
-    holds: list[Hold],
-    used: list[Interval],
-    expected: dict[int, list[tuple[float, float]]],
-) -> None:
-    found = unused_claims(spans, holds, used)
-    assert {
-        number: [((c.from_at - TEN) / HOUR, ((c.until_at or TEN) - TEN) / HOUR) for c in claims]
-        for number, claims in found.items()
-    } == expected

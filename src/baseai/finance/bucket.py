@@ -79,10 +79,10 @@ NATURE: Mapping[Bucket, Nature] = MappingProxyType(
 # Which claim has the time where several do: the first. And why it goes before what follows.
 PRECEDENCE: tuple[tuple[Bucket, str], ...] = (
     (Bucket.LOST, "a lease that our fault made worthless was never a sale, whatever it looked like before"),
-    (Bucket.ON_DEMAND, "a tenant's processes were seen: it was sold, also on a node that is being drained"),
-    (Bucket.RESERVED, "leases never overlap, so the order among the four that are sold decides nothing"),
-    (Bucket.RESEARCH, "likewise"),
-    (Bucket.SPOT, "likewise"),
+    (Bucket.SPOT, "a tenant's processes were seen: it was sold, also on a node that is being drained"),
+    (Bucket.RESERVED, "likewise; what a commitment covers goes first, so it is not on demand as well"),
+    (Bucket.RESEARCH, "likewise; where the tariff holds, nothing is on demand"),
+    (Bucket.ON_DEMAND, "likewise; the terms of whoever agreed on nothing else"),
     (Bucket.START_UP, "a lease holds the accelerator for its run, whatever becomes of the node meanwhile"),
     (Bucket.RMA, "what is with its maker is not merely broken"),
     (Bucket.FAILED, "what is broken is not in maintenance because somebody looks after its node as well"),

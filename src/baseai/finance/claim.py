@@ -1,17 +1,17 @@
-"""Claims are made of facts: leases with what was seen of them, stays in a state, capacity held for somebody.
+"""Claims are made of facts: leases with what was seen of them, and stays in a state.
 
 Invariant: a fact claims only its own time and knows of no other fact; which claim has the time is decided in
 `bucket.py` alone. Reasons and states are read from their tables (`workloads.reason`, `fleet.node`). Pure; the shell
 brings the rows.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 
-from baseai.finance.bucket import Bucket, BucketSpan, Claim, Interval
+from baseai.finance.bucket import Bucket, Claim, Interval
 from baseai.fleet.node import NodeState
 from baseai.workloads.reason import Verdict
 
@@ -20,9 +20,8 @@ class Terms(StrEnum):
     """On what terms a lease is held."""
 
     ON_DEMAND = "on_demand"
-    RESERVED = "reserved"
+    RESERVED = "reserved"  # on capacity that its spec names as held for it
     SPOT = "spot"
-    RESEARCH = "research"
     HOUSE = "house"  # a test of our own
 
 
@@ -31,7 +30,6 @@ SOLD_AS: Mapping[Terms, Bucket] = MappingProxyType(
         Terms.ON_DEMAND: Bucket.ON_DEMAND,
         Terms.RESERVED: Bucket.RESERVED,
         Terms.SPOT: Bucket.SPOT,
-        Terms.RESEARCH: Bucket.RESEARCH,
     }
 )
 
@@ -49,6 +47,7 @@ class LeaseFacts:
     """A lease on one accelerator with what its agent saw of it and what its attempt came to."""
 
     terms: Terms
+    tenant_id: str
     granted_at: datetime
     until_at: datetime | None  # released, or ended by itself; None: it goes on
     observed_from: datetime | None  # the first and the last moment at which its processes were seen
@@ -56,6 +55,15 @@ class LeaseFacts:
     verdict: Verdict | None = None  # None while the attempt goes on
     saved_at: tuple[datetime, ...] = ()  # commits of checkpoints by the attempt, ascending
     setbacks: tuple[Setback, ...] = ()
+    research: tuple[Interval, ...] = ()  # when the research tariff held for its tenant
+
+    def seen(self) -> Interval | None:
+        """When its processes were seen, within the lease; None when never."""
+        if self.observed_from is None or self.observed_until is None:
+            return None
+        until_at = self.observed_until if self.until_at is None else min(self.observed_until, self.until_at)
+        from_at = max(self.observed_from, self.granted_at)
+        return Interval(from_at=from_at, until_at=until_at) if from_at < until_at else None
 
 
 def lease_claims(lease: LeaseFacts) -> Iterator[Claim]:
@@ -73,18 +81,24 @@ def lease_claims(lease: LeaseFacts) -> Iterator[Claim]:
         yield Claim(bucket=Bucket.LOST, from_at=lease.granted_at, until_at=lease.until_at)
         return
     yield Claim(bucket=Bucket.START_UP, from_at=lease.granted_at, until_at=lease.until_at)
-    if lease.observed_from is None or lease.observed_until is None:
+    seen = lease.seen()
+    if seen is None:
         return
-    seen_from = max(lease.observed_from, lease.granted_at)
-    seen_until = lease.observed_until if lease.until_at is None else min(lease.observed_until, lease.until_at)
-    yield Claim(bucket=SOLD_AS[lease.terms], from_at=seen_from, until_at=seen_until)
-    setbacks = (*lease.setbacks, Setback(at=seen_until)) if ours else lease.setbacks
+    assert seen.until_at is not None
+    yield Claim(bucket=SOLD_AS[lease.terms], from_at=seen.from_at, until_at=seen.until_at)
+    if lease.terms is Terms.ON_DEMAND:
+        for interval in lease.research:
+            until_at = seen.until_at if interval.until_at is None else min(interval.until_at, seen.until_at)
+            yield Claim(
+                bucket=Bucket.RESEARCH, from_at=max(interval.from_at, seen.from_at), until_at=until_at
+            )
+    setbacks = (*lease.setbacks, Setback(at=seen.until_at)) if ours else lease.setbacks
     for setback in setbacks:
-        saved_at = max((at for at in lease.saved_at if at <= setback.at), default=seen_from)
+        saved_at = max((at for at in lease.saved_at if at <= setback.at), default=seen.from_at)
         yield Claim(
             bucket=Bucket.LOST,
-            from_at=max(saved_at, seen_from),
-            until_at=min(max(setback.at, setback.resumed_at or setback.at), seen_until),
+            from_at=max(saved_at, seen.from_at),
+            until_at=min(max(setback.at, setback.resumed_at or setback.at), seen.until_at),
         )
 
 
@@ -170,62 +184,3 @@ def _stays(
     for number, move in enumerate(moves):
         until_at = ends[number + 1] if number + 1 < len(ends) else None
         yield move.to_state, Interval(from_at=move.at, until_at=until_at), move
-
-
-# ---- capacity that is held ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
-    """So many accelerators of one pool (a model at a site) are held for somebody, on no serials in particular."""
-
-    count: int
-    from_at: datetime
-    until_at: datetime | None = None
-
-
-def unused_claims(
-    spans: Iterable[BucketSpan], holds: Iterable[Hold], used: Iterable[Interval]
-) -> dict[int, list[Claim]]:
-    """Which accelerators of a pool stood unused for whom they are held, by accelerator number.
-
-    spans: what the pool's accelerators were by all other claims. used: one interval for each accelerator leased on
-    a hold's terms. As many accelerators as are held and not leased so count, of those that were idle or fragmented,
-    the lowest number first: a hold names no serials, and this choice is the same every time.
-    """
-    turns: list[
-        tuple[datetime, int, int | None, int]
-    ] = []  # at, change of held less used, accelerator, change
-    for hold in holds:
-        turns.append((hold.from_at, hold.count, None, 0))
-        if hold.until_at is not None:
-            turns.append((max(hold.until_at, hold.from_at), -hold.count, None, 0))
-    if not turns:
-        return {}
-    for interval in used:
-        turns.append((interval.from_at, -1, None, 0))
-        if interval.until_at is not None:
-            turns.append((max(interval.until_at, interval.from_at), 1, None, 0))
-    for span in spans:
-        if span.bucket in (Bucket.IDLE, Bucket.FRAGMENTED):
-            turns.append((span.from_at, 0, span.accelerator_no, 1))
-            turns.append((span.until_at, 0, span.accelerator_no, -1))
-    claims: dict[int, list[Claim]] = {}
-    since: dict[int, datetime] = {}
-    free: dict[int, int] = {}
-    wanted = 0
-    ordered = sorted(turns, key=lambda turn: turn[0])
-    for number, (at, change, accelerator_no, appears) in enumerate(ordered):
-        wanted += change
-        if accelerator_no is not None:
-            free[accelerator_no] = free.get(accelerator_no, 0) + appears
-        if number + 1 < len(ordered) and ordered[number + 1][0] == at:
-            continue
-        chosen = set(sorted(no for no, spans_open in free.items() if spans_open > 0)[: max(0, wanted)])
-        for gone in [no for no in since if no not in chosen]:
-            claims.setdefault(gone, []).append(
-                Claim(bucket=Bucket.RESERVED_UNUSED, from_at=since.pop(gone), until_at=at)
-            )
-        for come in chosen - since.keys():
-            since[come] = at
-    return claims

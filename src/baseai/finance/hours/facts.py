@@ -5,22 +5,21 @@ Rows of PostgreSQL become these in `postgres.py`; nobody changes them.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 
 from baseai.finance.bucket import Bucket, BucketSpan, Claim, Interval, hours_of, spans_of
 from baseai.finance.claim import (
-    Hold,
     LeaseFacts,
     Move,
     Terms,
     accelerator_claims,
     lease_claims,
     node_claims,
-    unused_claims,
 )
+from baseai.finance.held import Hold, Presence, committed_steps, first_claims, unused_steps
 
 Pool = tuple[str, str]  # model, site
 Hours = Mapping[tuple[int, datetime], Mapping[Bucket, int]]  # (accelerator_no, hour) → µs by bucket
@@ -31,7 +30,8 @@ class AcceleratorFacts:
     """One accelerator with its moves, its node's, and its leases, each ascending in time."""
 
     accelerator_no: int
-    pool: Pool
+    model: str
+    site_id: str
     installed: Interval
     state: str
     moves: Sequence[Move]
@@ -42,32 +42,29 @@ class AcceleratorFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """All that is known of some accelerators in one window. Pools in `holds` are here whole, or not in it."""
+    """All that is known of some accelerators in one window. A model of which something is held is here whole."""
 
     window: tuple[datetime, datetime]
     accelerators: Sequence[AcceleratorFacts]
     fragmented: Mapping[Pool, Sequence[Interval]]
-    holds: Mapping[Pool, Sequence[Hold]]
+    holds: Sequence[Hold]
 
 
 def reckoned(facts: Facts) -> Hours:
-    """What every hour of the window was. Linear in claims and hours but for sorting."""
+    """What every hour of the window was. Linear in claims and hours but for sorting, where nothing is held."""
     claims = {one.accelerator_no: list(_claims(one, facts)) for one in facts.accelerators}
     spans = {one.accelerator_no: _spans(one, claims, facts) for one in facts.accelerators}
-    pools: dict[Pool, list[AcceleratorFacts]] = defaultdict(list)
-    for one in facts.accelerators:
-        if facts.holds.get(one.pool):
-            pools[one.pool].append(one)
-    for pool, members in pools.items():
-        found = unused_claims(
-            chain.from_iterable(spans[one.accelerator_no] for one in members),
-            facts.holds[pool],
-            _used_by_holders(members),
+    for holds, members in _held(facts):
+        tenant_id = holds[0].tenant_id
+        found = first_claims(Bucket.RESERVED, committed_steps(holds), _seen(members, tenant_id, facts))
+        _add(found, members, claims, spans, facts)
+        idle = (
+            Presence(accelerator_no=span.accelerator_no, from_at=span.from_at, until_at=span.until_at)
+            for span in chain.from_iterable(spans[one.accelerator_no] for one in members)
+            if span.bucket in (Bucket.IDLE, Bucket.FRAGMENTED)
         )
-        for one in members:
-            if one.accelerator_no in found:
-                claims[one.accelerator_no] += found[one.accelerator_no]
-                spans[one.accelerator_no] = _spans(one, claims, facts)
+        steps = unused_steps(holds, _leased(members, tenant_id, facts))
+        _add(first_claims(Bucket.RESERVED_UNUSED, steps, idle), members, claims, spans, facts)
     return hours_of(chain.from_iterable(spans.values()))
 
 
@@ -77,18 +74,61 @@ def _claims(one: AcceleratorFacts, facts: Facts) -> Iterator[Claim]:
     yield from accelerator_claims(one.moves, now_in=one.state, since=since)
     for lease in one.leases:
         yield from lease_claims(lease)
-    for interval in facts.fragmented.get(one.pool, ()):
+    for interval in facts.fragmented.get((one.model, one.site_id), ()):
         yield Claim(bucket=Bucket.FRAGMENTED, from_at=interval.from_at, until_at=interval.until_at)
 
 
 def _spans(
-    one: AcceleratorFacts, claims: Mapping[int, Iterable[Claim]], facts: Facts
+    one: AcceleratorFacts, claims: Mapping[int, Sequence[Claim]], facts: Facts
 ) -> Sequence[BucketSpan]:
     return spans_of(one.accelerator_no, one.installed, claims[one.accelerator_no], window=facts.window)
 
 
-def _used_by_holders(members: Iterable[AcceleratorFacts]) -> Iterator[Interval]:
+def _add(
+    found: Mapping[int, Sequence[Claim]],
+    members: Sequence[AcceleratorFacts],
+    claims: Mapping[int, list[Claim]],
+    spans: dict[int, Sequence[BucketSpan]],
+    facts: Facts,
+) -> None:
+    for one in members:
+        if one.accelerator_no in found:
+            claims[one.accelerator_no].extend(found[one.accelerator_no])
+            spans[one.accelerator_no] = _spans(one, claims, facts)
+
+
+def _held(facts: Facts) -> Iterator[tuple[Sequence[Hold], Sequence[AcceleratorFacts]]]:
+    """The holds of each tenant on each model, and the accelerators that they may be kept on, in one order always."""
+    by_tenant: dict[tuple[str, str], list[Hold]] = defaultdict(list)
+    for hold in facts.holds:
+        by_tenant[hold.model, hold.tenant_id].append(hold)
+    for (model, _), holds in sorted(by_tenant.items()):
+        sites = {hold.site_id for hold in holds}
+        members = [
+            one
+            for one in facts.accelerators
+            if one.model == model and (None in sites or one.site_id in sites)
+        ]
+        yield holds, members
+
+
+def _leased(members: Sequence[AcceleratorFacts], tenant_id: str, facts: Facts) -> Iterator[Presence]:
+    """What the tenant has leased that can be within a hold, processes seen or not."""
     for one in members:
         for lease in one.leases:
-            if lease.terms is Terms.RESERVED:
-                yield Interval(from_at=lease.granted_at, until_at=lease.until_at)
+            if lease.tenant_id == tenant_id and lease.terms in (Terms.ON_DEMAND, Terms.RESERVED):
+                until_at = facts.window[1] if lease.until_at is None else lease.until_at
+                yield Presence(accelerator_no=one.accelerator_no, from_at=lease.granted_at, until_at=until_at)
+
+
+def _seen(members: Sequence[AcceleratorFacts], tenant_id: str, facts: Facts) -> Iterator[Presence]:
+    """Likewise, while its processes were seen."""
+    for one in members:
+        for lease in one.leases:
+            seen = lease.seen()
+            if seen is None or seen.until_at is None or lease.tenant_id != tenant_id:
+                continue
+            if lease.terms in (Terms.ON_DEMAND, Terms.RESERVED):
+                yield Presence(
+                    accelerator_no=one.accelerator_no, from_at=seen.from_at, until_at=seen.until_at
+                )
