@@ -71,6 +71,7 @@ class Clearing:
     def clear(self, places: Callable[[Hall], Spots | None]) -> list[int] | None:
         """Slots of those who are stopped so that the gang has a place; None where that is not enough."""
         self._trial = self._hall.copy()
+        self._stays = self._weights.copy()
         gone: list[int] = []
         lacking = self._shape.pods - int(self._room.sum())
         for _ in range(TRIES_MOST):
@@ -85,6 +86,31 @@ class Clearing:
                 1, len(gone)
             )  # some check wants more than room: twice as much, what is not needed is let off
         return None
+
+    def let_off(
+        self,
+        gone: list[int],
+        places: Callable[[Hall], Spots | None],
+        goes: Callable[[int], bool] = lambda _: False,
+    ) -> Spots:
+        """Take out of `gone` whoever is not needed, the dearest first; where the gang goes then.
+
+        goes: whether that one goes in any case, asked while `gone` still names it.
+        """
+        spots = places(self._trial)
+        assert spots is not None
+        for slot in sorted(gone, key=lambda slot: (-self._weights[slot], self._running.number[slot])):
+            if goes(slot):
+                continue
+            candidate = self._running.at(slot)
+            self._trial.place(candidate.gang.run_id, candidate.gang.shape, candidate.spots, stands=True)
+            without = places(self._trial)
+            if without is None:
+                self._trial.remove(candidate.gang.run_id)
+            else:
+                gone.remove(slot)
+                spots = without
+        return spots
 
     # ------------------------------------------------------------------------------------------------- row by row
 
@@ -117,12 +143,10 @@ class Clearing:
     def _stop(self, slots: list[int], gone: list[int]) -> int:
         touched = set[int]()
         for slot in slots:
-            candidate = self._running.candidates[slot]
-            assert candidate is not None
+            candidate = self._running.at(slot)
             self._trial.remove(candidate.gang.run_id)
             gone.append(slot)
-            self._weights = self._weights.copy() if len(gone) == 1 else self._weights
-            self._weights[slot] = math.inf
+            self._stays[slot] = math.inf
             touched.update(self._running.part_row[(self._running.part_run == slot).nonzero()[0]].tolist())
         gained = 0
         for row in touched:
@@ -144,7 +168,7 @@ class Clearing:
         """The least weight to stop for one more pod on the row, and who that is; inf where nothing is enough."""
         running, shape, trial = self._running, self._shape, self._trial
         parts = ((running.part_row == row) & (running.part_run >= 0)).nonzero()[0]
-        parts = parts[np.isfinite(self._weights[running.part_run[parts]])]
+        parts = parts[np.isfinite(self._stays[running.part_run[parts]])]
         wanted = int(self._room[row]) + 1
         if len(parts) == 0 or wanted > shape.pods or (shape.apart and wanted > 1):
             return math.inf, []
@@ -153,8 +177,7 @@ class Clearing:
         count = self._hall.bays[row].devices
         frees = np.zeros((len(parts), count), dtype=np.int64)
         for at, slot in enumerate(slots.tolist()):
-            candidate = running.candidates[slot]
-            assert candidate is not None
+            candidate = running.at(slot)
             for spot in candidate.spots:
                 if spot.row == row:
                     frees[at, list(spot.devices)] += candidate.gang.shape.share
@@ -181,8 +204,7 @@ class Clearing:
         """Whether the gang may not join the node while that one is on it."""
         if not self._shape.tenant or self._hall.shared[row]:
             return False
-        candidate = self._running.candidates[slot]
-        assert candidate is not None
+        candidate = self._running.at(slot)
         return candidate.gang.shape.tenant != self._shape.tenant
 
 

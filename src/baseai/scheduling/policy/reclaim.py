@@ -143,22 +143,33 @@ def _cleared(
     best: tuple[float, list[int], Spots] | None = None
     for clearing in Clearing.of_each_domain(gang.shape, running, hall, weights):
         if best is not None and clearing.least_weight >= best[0]:
-            break  # they come by what they cost at least
+            break  # they come by what they weigh at least
         gone = clearing.clear(places)
         if gone is None or not _give_back(gone, running, weights, classes, owed_milli, clearing.trial):
             continue
-        spots = _let_off(gone, running, weights, classes, owed_milli, clearing.trial, places)
+
+        def owed(slot: int, gone: list[int] = gone) -> bool:
+            """Whether it is stopped for its queue's quota, if not for the room."""
+            rest = [other for other in gone if other != slot]
+            return classes[slot] == Class.JUNIOR and _given_milli(rest, running, classes) < owed_milli
+
+        spots = clearing.let_off(gone, places, owed)
         weight = float(weights[gone].sum())
         if gone and (best is None or weight < best[0]):
             best = (weight, gone, spots)
     return None if best is None else best[1:]
 
 
+def _given_milli(gone: list[int], running: Stakes, classes: Ints) -> int:
+    """What the queue of the one who asks gets back by that."""
+    return sum(int(running.milli[slot]) for slot in gone if classes[slot] == Class.JUNIOR)
+
+
 def _give_back(
     gone: list[int], running: Stakes, weights: Floats, classes: Ints, owed_milli: int, trial: Hall
 ) -> bool:
     """Stop juniors until the queue has given back what the gang would borrow; whether there are enough."""
-    owed = owed_milli - sum(int(running.milli[slot]) for slot in gone if classes[slot] == Class.JUNIOR)
+    owed = owed_milli - _given_milli(gone, running, classes)
     if owed <= 0:
         return True
     juniors = ((classes == Class.JUNIOR) & np.isfinite(weights)).nonzero()[0]
@@ -166,52 +177,16 @@ def _give_back(
         if owed <= 0:
             break
         if slot not in gone:
-            trial.remove(_run_id(running, slot))
+            trial.remove(running.at(slot).gang.run_id)
             gone.append(slot)
             owed -= int(running.milli[slot])
     return owed <= 0
 
 
-def _let_off(
-    gone: list[int],
-    running: Stakes,
-    weights: Floats,
-    classes: Ints,
-    owed_milli: int,
-    trial: Hall,
-    places: Places,
-) -> Spots:
-    """Take out of `gone` whoever is not needed, the dearest first; where the gang goes then."""
-    spots = places(trial)
-    assert spots is not None
-    given = sum(int(running.milli[slot]) for slot in gone if classes[slot] == Class.JUNIOR)
-    for slot in sorted(gone, key=lambda slot: (-weights[slot], running.number[slot])):
-        own = int(running.milli[slot]) if classes[slot] == Class.JUNIOR else 0
-        if own and given - own < owed_milli:
-            continue
-        candidate = running.candidates[slot]
-        assert candidate is not None
-        trial.place(candidate.gang.run_id, candidate.gang.shape, candidate.spots, stands=True)
-        without = places(trial)
-        if without is None:
-            trial.remove(candidate.gang.run_id)
-        else:
-            gone.remove(slot)
-            spots, given = without, given - own
-    return spots
-
-
-def _run_id(running: Stakes, slot: int) -> str:
-    candidate = running.candidates[slot]
-    assert candidate is not None
-    return candidate.gang.run_id
-
-
 def _reclaimed(running: Stakes, slots: list[int], classes: Ints, spots: Spots, now_s: float) -> Reclaimed:
     victims = []
     for slot in sorted(slots, key=lambda slot: int(running.number[slot])):
-        candidate = running.candidates[slot]
-        assert candidate is not None
+        candidate = running.at(slot)
         lost_s = max(0.0, now_s - float(running.saved_s[slot]))
         victims.append(
             Victim(

@@ -67,9 +67,8 @@ class Stakes:
 
     __slots__ = (
         "_family", "_free_parts", "_free_slots", "_hall", "_parts_of", "_queue_numbers", "_slots", "_turns",
-        "amounts",
-        "candidates", "milli", "model", "number", "part_row", "part_run", "priority", "queue", "quotas", "rate",
-        "rows_of", "safe_until_s", "saved_s", "since_s", "spot", "turn",
+        "amounts", "candidates", "has_saved", "milli", "model", "number", "part_row", "part_run", "priority", "queue",
+        "quotas", "rate", "rows_of", "safe_until_s", "saved_s", "since_s", "spot", "turn",
     )  # fmt: skip
 
     candidates: list[Candidate | None]  # by slot; None where nobody stands
@@ -82,6 +81,7 @@ class Stakes:
     milli: Ints
     since_s: Floats
     saved_s: Floats  # never before `since_s`
+    has_saved: Bools  # it has a checkpoint at all
     safe_until_s: Floats  # its minimum runtime ends; inf in an empty slot
     rate: Floats
     rows_of: Ints  # how many rows it stands on
@@ -99,7 +99,7 @@ class Stakes:
         self._free_parts: list[int] = []
         self.candidates = []
         empty: Ints = np.zeros(0, dtype=np.int64)
-        self.spot = np.zeros(0, dtype=np.bool_)
+        self.spot, self.has_saved = np.zeros(0, dtype=np.bool_), np.zeros(0, dtype=np.bool_)
         self._turns = 0
         self.priority, self.number, self.turn, self.queue, self.model, self.milli, self.rows_of = (
             empty.copy() for _ in range(7)
@@ -127,7 +127,11 @@ class Stakes:
         return (self[run_id] for run_id in self._slots)
 
     def __getitem__(self, run_id: str) -> Candidate:
-        found = self.candidates[self._slots[run_id]]
+        return self.at(self._slots[run_id])
+
+    def at(self, slot: int) -> Candidate:
+        """Who stands in a slot that is not empty."""
+        found = self.candidates[slot]
         assert found is not None
         return found
 
@@ -150,6 +154,7 @@ class Stakes:
         self.model[slot] = self._hall.model[candidate.spots[0].row]
         self.milli[slot] = gang.shape.milli_total
         self.since_s[slot] = candidate.since_s
+        self.has_saved[slot] = candidate.saved_s is not None
         self.saved_s[slot] = max(candidate.since_s, candidate.saved_s or candidate.since_s)
         self.safe_until_s[slot] = candidate.since_s + terms.min_runtime_s
         self.rate[slot] = candidate.rate
@@ -164,8 +169,7 @@ class Stakes:
     def drop(self, run_id: str) -> Candidate:
         """It runs no more. Raises KeyError where it did not. O(pods)."""
         slot = self._slots.pop(run_id)
-        found = self.candidates[slot]
-        assert found is not None
+        found = self.at(slot)
         self.candidates[slot] = None
         self.safe_until_s[slot] = np.inf
         self.milli[slot] = 0
@@ -179,9 +183,14 @@ class Stakes:
         """It has committed a checkpoint at that instant. Raises KeyError where it does not run. O(1)."""
         slot = self._slots[run_id]
         self.candidates[slot] = replace(self[run_id], saved_s=saved_s)
+        self.has_saved[slot] = True
         self.saved_s[slot] = max(self.since_s[slot], saved_s)
 
     # -------------------------------------------------------------------------------------------- what is owed
+
+    def slots_of(self, run_ids: Iterable[str]) -> list[int]:
+        """Where those of them stand that run."""
+        return [self._slots[run_id] for run_id in run_ids if run_id in self._slots]
 
     def costs(self, now_s: float) -> Floats:
         """US$ of stopping each now, by slot; as `Candidate.cost`."""
@@ -256,8 +265,8 @@ class Stakes:
             more = max(64, size)
             self.candidates += [None] * more
             for name in (
-                "model", "milli", "number", "priority", "queue", "rate", "rows_of", "saved_s", "since_s", "spot",
-                "turn",
+                "has_saved", "model", "milli", "number", "priority", "queue", "rate", "rows_of", "saved_s", "since_s",
+                "spot", "turn",
             ):  # fmt: skip
                 setattr(self, name, _grown(getattr(self, name), more))
             self.safe_until_s = np.concatenate([self.safe_until_s, np.full(more, np.inf)])
