@@ -53,5 +53,5 @@ def behind_sentence(run: str, found: Behind, ends_s: float) -> str:
 
 
 def _span_text(span_s: float) -> str:
-    minutes = int(span_s // 60)
-    return f"{minutes // 60}h{minutes % 60}m" if minutes >= 60 else f"{minutes}m"
+    hours, minutes = divmod(int(span_s // 60), 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if minutes or not hours else "")
