@@ -1,110 +1,94 @@
 """Free in sum and in no place: the rule on counts, the same of a whole cycle, and the intervals it leaves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from baseai.scheduling.decide import decide
-from baseai.scheduling.fragmentation import Pool, Want, fragmented_in, fragmented_models
+from baseai.scheduling.fragmentation import Pool, fragmented_pools
 from baseai.scheduling.fragments.postgres import Fragmentations
-from baseai.scheduling.snapshot import LeaseRow, NodeRow
+from baseai.scheduling.gang import WHOLE, Shape
+from baseai.scheduling.hall import Bay, Hall, Spot
 from baseai.truth.session import Truth, fetch_all
-from baseai.workloads.demand import Demand
-from tests.scheduling.fleet import H100, NOON, at, gang, lease, node, snapshot
+from tests.scheduling.fleet import H100, NOON, at
 
 
-def pool(model: str = "H100", site: str = "a") -> Pool:
-    return Pool(model=model, site=site)
+def hall(*free: int, **other: Any) -> Sequence[Bay]:
+    """Bays of a node each, with so many accelerators on it, all of them free."""
+    usual: dict[str, Any] = {"model": H100, "site": "SP4", "country": "BR", "memory_mib": 64}
+    said = usual | other
+    return [
+        Bay(node_id=f"{said['site']}{said['model']}{n}", devices=many, **said) for n, many in enumerate(free)
+    ]
 
 
-def want(node_count: int, count: int, *models: str, sites: tuple[str, ...] = ()) -> Want:
-    return Want(models=models or ("H100",), count=count, node_count=node_count, sites=sites)
+def shape(pods: int, count: int, *models: str, **other: Any) -> Shape:
+    return Shape(
+        pods=pods, milli=count * WHOLE, models=models or (H100,), one_model=True, apart=True, **other
+    )
 
 
 @pytest.mark.parametrize(
-    ("free", "wants", "expected"),
+    ("bays", "short", "expected"),
     [
-        pytest.param({pool(): (4, 4)}, [want(1, 8)], {pool()}, id="eight are free and not on one node"),
-        pytest.param({pool(): (4, 3)}, [want(1, 8)], set(), id="not even in sum"),
-        pytest.param({pool(): (8, 0)}, [want(1, 8)], set(), id="it fits"),
-        pytest.param({pool(): (16,)}, [want(2, 8)], {pool()}, id="two nodes are wanted and one has it all"),
+        pytest.param(hall(4, 4), [(shape(1, 8),)], {(H100, "SP4")}, id="eight are free and not on one node"),
+        pytest.param(hall(4, 3), [(shape(1, 8),)], set(), id="not even in sum"),
+        pytest.param(hall(8, 1), [(shape(1, 8),)], set(), id="it fits"),
+        pytest.param(hall(16), [(shape(2, 8),)], {(H100, "SP4")}, id="two nodes are wanted, one has it all"),
         pytest.param(
-            {pool(): (4,), pool(site="b"): (4,)}, [want(1, 8)], {pool(), pool(site="b")}, id="over two sites"
+            [*hall(4), *hall(4, site="MI1")],
+            [(shape(1, 8),)],
+            {(H100, "SP4"), (H100, "MI1")},
+            id="half of it at each of two sites",
         ),
         pytest.param(
-            {pool(): (4,), pool(site="b"): (4,)}, [want(1, 8, sites=("a",))], set(), id="only one is allowed"
+            [*hall(4), *hall(4, site="MI1")], [(shape(1, 8, sites=("SP4",)),)], set(), id="one is allowed"
         ),
         pytest.param(
-            {pool(): (4, 4), pool("A100"): (8,)},
-            [want(1, 8, "H100", "A100")],
+            [*hall(4), *hall(4, site="MI1", country="US")],
+            [(shape(1, 8, residency=("BR",)),)],
+            set(),
+            id="data stays here",
+        ),
+        pytest.param(
+            [*hall(4, 4), *hall(8, model="A100")],
+            [(shape(1, 8, H100, "A100"),)],
             set(),
             id="another model serves",
         ),
         pytest.param(
-            {pool(): (4, 4), pool("A100"): (4,)}, [want(1, 8, "H100", "A100")], {pool()}, id="no model serves"
+            [*hall(4, 4), *hall(4, model="A100")],
+            [(shape(1, 8, H100, "A100"),)],
+            {(H100, "SP4")},
+            id="no model serves",
         ),
-        pytest.param({pool(): (4, 4)}, [], set(), id="nobody waits"),
+        pytest.param(hall(4, 4), [(shape(1, 8), shape(1, 4))], set(), id="less would do"),
+        pytest.param(
+            hall(8), [(shape(1, 8, memory_mib=100),)], {(H100, "SP4")}, id="its node has no memory left"
+        ),
+        pytest.param(
+            hall(4, 4), [(shape(1, 9),), (shape(1, 8),)], {(H100, "SP4")}, id="one of two is enough"
+        ),
+        pytest.param(hall(4, 4), [], set(), id="nobody waits"),
     ],
 )
-def test_fragmented_models(
-    free: Mapping[Pool, Sequence[int]], wants: Sequence[Want], expected: set[Pool]
+def test_fragmented_pools(
+    bays: Sequence[Bay], short: Sequence[tuple[Shape, ...]], expected: set[tuple[str, str]]
 ) -> None:
-    assert fragmented_models(free, wants) == expected
+    found = fragmented_pools(short, Hall(bays))
+    assert {(pool.model, pool.site) for pool in found} == expected
 
 
-TWO = (node("n1"), node("n2"))
+def test_what_is_taken_or_out_of_service_is_not_free() -> None:
+    stood = Hall(hall(4, 4, 4))
+    eight = shape(1, 8)
+    assert fragmented_pools([(eight,)], stood)
+    stood.place("busy", shape(1, 2), [Spot(0, (0, 1))])
+    stood.set_ready(stood.node_ids[1], False)
+    assert not fragmented_pools([(eight,)], stood)
+
+
 HERE = frozenset({Pool(model=H100, site="SP4")})
-
-
-def cycle(nodes: Sequence[NodeRow], leases: Sequence[LeaseRow], *queue: Demand) -> frozenset[Pool]:
-    seen = snapshot(nodes, leases, queue)
-    return fragmented_in(seen, decide(seen, NOON))
-
-
-@pytest.mark.parametrize(
-    ("nodes", "leases", "queue", "expected"),
-    [
-        pytest.param(
-            TWO, [lease("n1", 4, hours=9), lease("n2", 4, hours=9)], [gang(1, 8)], HERE, id="four and four"
-        ),
-        pytest.param(
-            TWO, [lease("n1", 4, hours=9), lease("n2", 5, hours=9)], [gang(1, 8)], set(), id="too few in sum"
-        ),
-        pytest.param(TWO, [lease("n1", 8, hours=9)], [gang(1, 8)], set(), id="it starts"),
-        pytest.param(
-            [node("n1"), node("n2", state="cordoned")],
-            [lease("n1", 4, hours=9)],
-            [gang(1, 8)],
-            set(),
-            id="what is out of service is not free",
-        ),
-        pytest.param(
-            TWO,
-            [lease("n1", 2, hours=9), lease("n2", 2, hours=9)],
-            [gang(1, 5, run="a"), gang(1, 7, run="b")],
-            HERE,
-            id="what the first to start leaves",
-        ),
-        pytest.param(
-            TWO,
-            [lease("n1", 4, hours=1)],
-            [gang(2, 8, run="head"), gang(1, 4, run="long", hours=9)],
-            set(),
-            id="held back behind a booking is not without a place",
-        ),
-        pytest.param(
-            [node("n1", memory_mib=64)],
-            [lease("n1", 1, hours=9, memory_mib=60)],
-            [gang(1, 4, memory_mib=32)],
-            HERE,
-            id="accelerators are free and their node's memory is not",
-        ),
-    ],
-)
-def test_a_whole_cycle(
-    nodes: Sequence[NodeRow], leases: Sequence[LeaseRow], queue: Sequence[Demand], expected: set[Pool]
-) -> None:
-    assert cycle(nodes, leases, *queue) == expected
 
 
 async def intervals(truth: Truth) -> list[tuple[float, float, float | None]]:

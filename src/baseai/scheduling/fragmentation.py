@@ -4,15 +4,13 @@ Invariant: a verdict is about one instant, and says nothing of runs that wait fo
 a limit, or for more than is free. Pure; who reads the verdict (the time ledger does, from its table) is no matter here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from baseai.scheduling.place import options, permitted, place
-from baseai.scheduling.plan import Plan, WaitKind
-from baseai.scheduling.snapshot import Ints, Snapshot
-from baseai.workloads.demand import Demand
+from baseai.scheduling.gang import WHOLE, Shape
+from baseai.scheduling.hall import Bools, Hall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -23,88 +21,45 @@ class Pool:
     site: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Want:
-    """One way in which a waiting run could be served: so many accelerators on each of so many nodes."""
+def fragmented_pools(short: Iterable[tuple[Shape, ...]], hall: Hall) -> frozenset[Pool]:
+    """Pools with free accelerators that in sum would serve somebody who is short, which no choice of nodes does.
 
-    models: tuple[str, ...]  # any of these, one for all its nodes
-    count: int  # on each node
-    node_count: int
-    sites: tuple[str, ...] = ()  # empty means anywhere
-
-
-def fragmented_models(free: Mapping[Pool, Sequence[int]], wants: Iterable[Want]) -> frozenset[Pool]:
-    """Pools with free accelerators that in sum would serve a want, which no choice of nodes can.
-
-    free: accelerators free on each node of the pool. One site's nodes may serve a want together with another's.
-    A want that one of its models can serve fragments none of them: it will start.
+    short: of each that waits, the shapes that would do. Whoever one of them can serve fragments nothing, and only
+    nodes where the run may be count; nodes of several sites may serve it together. O(shapes x rows).
     """
     fragmented: set[Pool] = set()
-    for want in wants:
-        short: set[Pool] = set()
-        for model in want.models:
-            pools = {
-                pool: counts
-                for pool, counts in free.items()
-                if pool.model == model and (not want.sites or pool.site in want.sites)
-            }
-            every = [count for counts in pools.values() for count in counts]
-            if sum(count >= want.count for count in every) >= want.node_count:
-                short.clear()
+    for shapes in short:
+        found: set[Pool] = set()
+        ways = ((way, rows) for way in shapes for rows in _together(way, hall))
+        for shape, rows in ways:
+            if shape.milli == 0 or _milli_free(rows, shape, hall) < shape.milli_total:
+                continue
+            if int(hall.room_together(shape)[rows].sum()) >= shape.pods:
+                found.clear()
                 break
-            if sum(every) >= want.count * want.node_count:
-                short.update(pool for pool, counts in pools.items() if sum(counts) > 0)
-        fragmented |= short
+            found |= _pools(rows, hall)
+        fragmented |= found
     return frozenset(fragmented)
 
 
-def fragmented_in(snapshot: Snapshot, plan: Plan) -> frozenset[Pool]:
-    """The same of a whole cycle: what `plan`'s grants leave of `snapshot`, and who waits because too few nodes fit.
-
-    Here no placement exists by every constraint, memory and tenants among them, and what a node that the run may
-    not be on has free is not counted. O(different demands that wait x bays).
-    """
-    short = {wait.run_id for wait in plan.waits if wait.kind is WaitKind.SHORT}
-    if not short:
-        return frozenset()
-    free = snapshot.free.copy()
-    node_no = {node_id: number for number, node_id in enumerate(snapshot.node_ids)}
-    granted = {run.demand.run_id: run.demand for run in snapshot.waiting}
-    for grant in plan.grants:
-        demand = granted.get(grant.run_id)
-        if demand is None:
-            continue  # it yields, and holds nothing to others
-        for node_id, model, count in grant.places:
-            node = node_no[node_id]
-            start, end = snapshot.bay_span[model]
-            bay = start + int(np.flatnonzero(snapshot.bay_node[start:end] == node)[0])
-            free.accelerators[bay] -= count
-            free.memory_mib[node] -= demand.memory_mib
-            free.disk_mib[node] -= demand.disk_mib
-            free.cpu_milli[node] -= demand.cpu_milli
-            free.tenant[node] = snapshot.tenants[demand.tenant_id]
-    fragmented: set[Pool] = set()
-    seen: set[int] = set()
-    for run, likeness in zip(snapshot.waiting, snapshot.likeness, strict=True):
-        if run.demand.run_id not in short or likeness in seen:
-            continue
-        seen.add(likeness)
-        if place(run.demand, snapshot, free, (), usable=snapshot.ready) is None:
-            fragmented |= _short_pools(run.demand, snapshot, free.accelerators)
-    return frozenset(fragmented)
+def _together(shape: Shape, hall: Hall) -> Iterator[Bools]:
+    """The rows that can serve the shape together: all where it may be, or those of one model at a time."""
+    permitted = hall.permitted(shape)
+    allowed: Bools = hall.ready if permitted is None else hall.ready & permitted
+    if not shape.one_model:
+        yield allowed
+        return
+    for number, name in enumerate(hall.models):
+        if not shape.models or name in shape.models:
+            yield allowed & (hall.model == number)
 
 
-def _short_pools(demand: Demand, snapshot: Snapshot, free: Ints) -> set[Pool]:
-    sites = {code: site for site, code in snapshot.sites.items()}
-    allowed = permitted(demand, snapshot, snapshot.ready)
-    pools: set[Pool] = set()
-    for model, count in options(demand):
-        start, end = snapshot.bay_span.get(model, (0, 0))
-        nodes = snapshot.bay_node[start:end]
-        counts = np.where(allowed[nodes], free[start:end], 0)
-        if counts.sum() >= count * demand.node_count:
-            pools |= {
-                Pool(model=model, site=sites[int(code)])
-                for code in np.unique(snapshot.site[nodes[counts > 0]])
-            }
-    return pools
+def _milli_free(rows: Bools, shape: Shape, hall: Hall) -> int:
+    return int(hall.spare[rows].sum() if shape.milli < WHOLE else hall.whole[rows].sum() * WHOLE)
+
+
+def _pools(rows: Bools, hall: Hall) -> set[Pool]:
+    return {
+        Pool(model=hall.models[int(hall.model[row])], site=hall.sites[int(hall.site[row])])
+        for row in np.flatnonzero(rows & (hall.spare > 0)).tolist()
+    }
