@@ -120,6 +120,16 @@ class Fold:
         elif kind in (Kind.POSTED, Kind.POST):
             self._move(debit, credit, currency, micros, self._sums, 0)
 
+    def merge(self, other: "Fold") -> None:
+        """Add everything that `other` has seen; the same transfer must not be in both."""
+        self.rows += other.rows
+        self._pending |= other._pending
+        self._resolved |= other._resolved
+        for key, row in other._sums.items():
+            held = self._sums.setdefault(key, [0, 0, 0, 0])
+            for column, micros in enumerate(row):
+                held[column] += micros
+
     def balances(self) -> tuple[Balance, ...]:
         sums = {key: list(row) for key, row in self._sums.items()}
         for transfer_id, (debit, credit, currency, micros) in self._pending.items():

@@ -94,14 +94,18 @@ class Truth:
         await self._pool.close()
 
     @asynccontextmanager
-    async def transaction(self, scope: Scope = PLATFORM) -> AsyncIterator[Session]:
+    async def transaction(self, scope: Scope = PLATFORM, *, snapshot: bool = False) -> AsyncIterator[Session]:
         """One transaction in `scope`; commits on leaving, rolls back on an exception.
+
+        With `snapshot` all its statements see the database as of the first one; for reading alone.
 
         Raises TruthUnavailable when PostgreSQL cannot be reached, Overlap when a lease would overlap, Refused for
         text or numbers that PostgreSQL does not have.
         """
         try:
             async with self._pool.connection() as connection, connection.transaction():
+                if snapshot:
+                    await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 await connection.execute("SELECT set_config('baseai.tenant', %s, true)", (scope.setting(),))
                 yield connection
         except psycopg.DataError as wrong:
