@@ -53,7 +53,7 @@ DAY_S = 86_400.0
             id="a limit bounds the guarantees below",
         ),
         pytest.param(
-            [queue("t", tenant="ten_1"), queue("a", "t")], "t, which is one tenant's alone", id="a tenant's own"
+            [queue("t", tenant="ten_1"), queue("a", "t")], "below t, where not all who may wait in a may", id="a tenant's own"
         ),
     ],
 )  # fmt: skip

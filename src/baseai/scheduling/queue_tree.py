@@ -30,7 +30,8 @@ class Queue:
     quota: Mapping[str, int] = field(default_factory=dict)  # guaranteed: who borrows it makes way
     limit: Mapping[str, int] = field(default_factory=dict)  # never exceeded, however empty the fleet is
     half_life_s: float | None = None  # of its past usage; None for its parent's
-    tenant: str | None = None  # whose runs alone may wait in it; None for everybody's
+    tenant: str | None = None  # whose runs alone may wait in it, by id; None for everybody's
+    project: str | None = None  # of the tenant, whose runs alone; None for all of them
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.weight) and self.weight > 0):
@@ -39,6 +40,8 @@ class Queue:
             raise ValueError(
                 f"queue {self.name} forgets its usage by half in {self.half_life_s:g} s: say more than 0"
             )
+        if self.project is not None and self.tenant is None:
+            raise ValueError(f"queue {self.name} is kept to a project: say of which tenant")
         for what, amounts in (("quota", self.quota), ("limit", self.limit)):
             for model, count in amounts.items():
                 if count < 0:
@@ -80,10 +83,10 @@ class QueueTree:
                 raise ValueError(f"queues hang in a circle: {' below '.join([*passed, above.parent])}")
             below, above = above, self.by_name[above.parent]
             passed.append(above.name)
-            if above.tenant is not None and below.tenant != above.tenant:
+            if above.tenant not in (None, below.tenant) or above.project not in (None, below.project):
                 raise ValueError(
-                    f"queue {below.name} hangs below {above.name}, which is one tenant's alone:"
-                    f" make it the same tenant's, or hang it elsewhere"
+                    f"queue {below.name} hangs below {above.name}, where not all who may wait in {below.name} may:"
+                    f" give it the same tenant and project, or hang it elsewhere"
                 )
 
     def _must_cover_what_is_below(self, queue: Queue) -> None:
