@@ -147,3 +147,10 @@ def test_what_gave_way_is_queued_again_however_often_it_did() -> None:
 def test_a_node_lost_while_its_run_gives_way_changes_nothing() -> None:
     found = judged(RunState.PREEMPTED, part(ended=Reason.NODE_LOST, released=True), interruptions=99)
     assert found.moves == (RunEvent.REQUEUE,)
+
+
+def test_a_run_that_makes_room_and_is_unwanted_meanwhile_does_not_wait_again() -> None:
+    gone = part(ended=Reason.PREEMPTED, released=True)
+    found = judged(RunState.PREEMPTED, gone, stop=Reason.STOPPED_BY_USER)
+    assert (found.moves, found.over) == ((RunEvent.REQUEUE, RunEvent.CANCEL), True)
+    assert found.reason is Reason.STOPPED_BY_USER

@@ -122,6 +122,8 @@ def _ending(
         return Judgement(moves=(RunEvent.FAIL,), reason=reason, sentence=sentence)
     if state is RunState.PREEMPTED or (reason is Reason.PREEMPTED and state is not RunState.RUNNING):
         # It gave way to another: that is nobody's failure, and no number of times is too many.
+        if stop is not None:  # meanwhile somebody wanted it to end
+            return Judgement(moves=(RunEvent.REQUEUE, RunEvent.CANCEL), reason=stop)
         return Judgement(moves=(RunEvent.REQUEUE,), reason=reason, sentence=sentence)
     kind = VERDICTS[reason].retry
     left = {

@@ -6,7 +6,7 @@ to the database's clock by the report's own `sent_at`, then clipped to the lease
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from baseai.engine.order import NodeReport, Order, OrderedDevice, OrderedFile, O
 from baseai.fleet.lease import LeaseState, clipped
 from baseai.fleet.node import SILENT_AFTER_S, NodeState
 from baseai.ground.fault import Conflict, NotFound
+from baseai.scheduling.preemption.postgres import note_loss
 from baseai.truth.history import record
 from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
 from baseai.workloads.burn import BurnIn
@@ -32,13 +33,14 @@ STOP_GRACE_S = 20.0
 YIELD_GRACE_S = 2.0  # of what yields: it keeps nothing, and somebody waits for its accelerators
 WORKER_RESTARTS_MAX = 100  # by the launcher itself, within one attempt
 INTERRUPTIONS_MAX = 50  # attempts lost to the platform; a bound, not a budget
-CHECKPOINT_GRACE_MAX_S = 600.0  # what a run may take for its last checkpoint when its node is drained
+CHECKPOINT_GRACE_MAX_S = 600.0  # what a run may take for its last checkpoint when it goes on elsewhere
 LEAVING = (
     NodeState.DRAINING,
     NodeState.REPAIRING,
     NodeState.QUARANTINED,
     NodeState.RMA,
 )  # nothing stays there
+SAVES_FIRST = (Reason.DRAINED, Reason.PREEMPTED)  # why a run is asked for a last checkpoint: it goes on later
 CONTROLLER = Scope(tenant_id=None, actor="controller")
 Row = dict[str, Any]
 
@@ -100,7 +102,7 @@ class Engine:
         spec = RunSpec.from_json(row["spec"])
         grace_s = YIELD_GRACE_S if isinstance(spec.work, BurnIn) else STOP_GRACE_S
         stop_grace_s = grace_s
-        if row["stop"] and row["attempt_reason"] == Reason.DRAINED:
+        if row["stop"] and row["attempt_reason"] in SAVES_FIRST and not isinstance(spec.work, BurnIn):
             stop_grace_s = max(grace_s, await _checkpoint_grace_s(session, row["run_id"]))
         devices = await fetch_all(
             session,
@@ -414,6 +416,12 @@ class Engine:
         self, session: Session, run: Row, attempt: Row, leases: Sequence[Row], judgement: Judgement
     ) -> None:
         reason = judgement.reason or Reason.STARTED
+        if judgement.over and attempt["reason"] == Reason.PREEMPTED:
+            lost = await note_loss(
+                session, run["run_id"], attempt["attempt_no"], finished=reason is Reason.FINISHED
+            )
+            if lost is not None and reason is Reason.PREEMPTED:
+                judgement = replace(judgement, sentence=lost)
         for event in judgement.moves:
             told = Reason.STARTED if event is RunEvent.BEGIN else reason
             run = await move_run(session, run, event, told, actor="controller", sentence=judgement.sentence)

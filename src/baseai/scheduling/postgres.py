@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 
 from baseai.ground.identity import NodeId, RunId, TenantId, mint
 from baseai.scheduling.plan import Grant, Plan, Wait
+from baseai.scheduling.preemption.postgres import ask_to_make_room
 from baseai.scheduling.sentence import change_phrase, sentence
 from baseai.scheduling.snapshot import UNTRIED, LeaseRow, NodeRow, Snapshot, WaitingRun, snapshot_of
 from baseai.truth.history import record
@@ -109,9 +110,14 @@ class PostgresQueue:
                 why = str(wrong)
             if why is not None:
                 stale.append(Refused(run_id=grant.run_id, why=why))
-        for run_id in plan.evictions:
+        for eviction in plan.evictions:
             async with self._truth.transaction(SCHEDULER) as session:
-                await self._evict(session, run_id)
+                await ask_to_make_room(
+                    session,
+                    eviction.run_id,
+                    for_run=eviction.for_run,
+                    lost_accelerator_s=eviction.lost_accelerator_s,
+                )
         if plan.waits:
             async with self._truth.transaction(SCHEDULER) as session:
                 for wait in plan.waits:
@@ -182,26 +188,6 @@ class PostgresQueue:
             sentence=f"attempt {run['attempt_no']}",
         )  # fmt: skip
         return None
-
-    async def _evict(self, session: Session, run_id: RunId) -> None:
-        """Have the processes of a run that yields end at once. Asking again while they end changes nothing."""
-        attempt = await fetch_one(
-            session,
-            "UPDATE attempts SET stop = true, reason = 'preempted' WHERE run_id = %s AND state <> 'ended' AND NOT stop"
-            " RETURNING *",
-            (run_id,),
-        )
-        if attempt is None:
-            return
-        await session.execute(
-            "UPDATE nodes SET desired_version = desired_version + 1 WHERE node_id IN"
-            " (SELECT node_id FROM leases WHERE run_id = %s AND attempt_no = %s AND state <> 'released')",
-            (run_id, attempt["attempt_no"]),
-        )
-        await record(
-            session, "run", run_id, "evict", actor="scheduler", tenant_id=attempt["tenant_id"],
-            project_id=attempt["project_id"], reason="preempted", sentence="another run starts where it stands",
-        )  # fmt: skip
 
     async def _free_port(self, session: Session, grant: Grant, attempt_no: int) -> int:
         """A rendezvous port that no other attempt on the first node holds; spread, so that strangers rarely hit it."""

@@ -1,0 +1,1 @@
+"""Preemptions: attempts that were asked to end so that another run could start."""
