@@ -20,6 +20,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from baseai.api.schemas import (
+    AccuracyView,
     Balance,
     BurnInView,
     CheckpointView,
@@ -35,7 +36,9 @@ from baseai.api.schemas import (
     Offer,
     Page,
     Problem,
+    QueueView,
     Reckoning,
+    RoomView,
     RunDetail,
     RunView,
     SecretView,
@@ -182,6 +185,21 @@ def application(state: State) -> FastAPI:
         return page(
             [run for run in shown if request.query_params.get("state") in (None, run.state)], limit, cursor
         )
+
+    @app.get("/api/v1/queue")
+    async def queue(limit: int = 100, cursor: str | None = None) -> Response:
+        waiting = [run for run in state.runs.values() if run.state == "queued"]
+        start = int(cursor or 0)
+        following = str(start + limit) if start + limit < len(waiting) else None
+        accuracy = AccuracyView(
+            models=["H100-SXM"], outcomes=412, held_ratio=0.79, median_error_s=750.0, from_at=LONG_AGO
+        )
+        return shaped(
+            QueueView(
+                items=waiting[start : start + limit], next=following, waiting=len(waiting), accuracy=[accuracy],
+                models=[RoomView(model="H100-SXM", total=16, free=3)],
+            )
+        )  # fmt: skip
 
     @app.get("/api/v1/runs/{name}")
     async def run(name: str) -> Response:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from baseai.api.schemas import Offer, WaitView
+from baseai.api.schemas import ChangeView, Offer, WaitView
 from baseai.cli.runs import price_text
 from tests.cli.conftest import Baseai
 from tests.cli.loopback import LONG_AGO, Loopback, run_of
@@ -62,14 +62,16 @@ def test_a_waiting_run_says_why(platform: Loopback, baseai: Baseai, spec: Path) 
         ahead=1,
         sentence="waits for 2 accelerators",
         failing={"model": 3, "memory": 0},
-        change="ask for 1",
+        change=ChangeView(
+            lever="accelerators", asked=2, instead=1, sentence="1 accelerator on each node instead of 2"
+        ),
         earliest_at=LONG_AGO + timedelta(hours=1),
     )
     out = baseai("apply", "-f", str(spec)).out
     assert "waits            waits for 2 accelerators\n" in out
     assert "nodes ruled out  3 by model\n" in out
-    assert "would start now  ask for 1\n" in out
-    assert "may start        2026-01-02 04:04:05Z at the earliest\n" in out
+    assert "would start now  with 1 accelerator on each node instead of 2\n" in out
+    assert "not before       " in out
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from baseai.ground.identity import NodeId, RunId, TenantId
-from baseai.scheduling.place import Constraint
+from baseai.scheduling.constraint import Constraint
 from baseai.scheduling.plan import (
     Change,
     Explanation,

@@ -3,8 +3,12 @@
 from typing import Any
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from baseai.ground.fault import NotFound, Refused
+from baseai.ground.identity import NodeId, RunId, TenantId
+from baseai.scheduling.plan import StartKind, Wait, WaitKind, Why
+from baseai.scheduling.record import wait_record, why_record
 from baseai.truth.session import Scope, Truth
 from baseai.views.postgres import POINTS_MAX, Views
 from baseai.workloads.spec import spec_of
@@ -27,8 +31,6 @@ INSERT INTO accelerators (accelerator_id, node_id, model, serial, device_index, 
 
 
 def spec() -> Any:
-    from psycopg.types.json import Jsonb
-
     return Jsonb(
         spec_of("type: task\ncommands: [echo]\nresources: {cpu: 2}\n", "r.yaml", lambda *_: ()).to_json()
     )
@@ -86,9 +88,93 @@ async def test_a_cursor_comes_from_a_page(views: Views, cursor: str) -> None:
         await views.runs(ALL, cursor=cursor)
 
 
-async def test_the_queue_is_in_its_order(views: Views) -> None:
-    assert [row["priority"] for row in await views.queue(ALL)] == [51, 51, 50, 50, 50]
-    assert {row["tenant"] for row in await views.queue(B)} == {"b"}
+async def waits(truth: Truth, order: str) -> None:
+    """The last cycle has put the runs of these numbers in this order."""
+    async with truth.transaction() as session:
+        for ahead, number in enumerate(order):
+            owners = {tenant: sum("aabab"[int(one)] == tenant for one in order[:ahead]) for tenant in "ab"}
+            wait = Wait(
+                run_id=RunId(f"run_{number}"), position=ahead + 1, ahead=ahead, kind=WaitKind.SHORT, behind=None,
+                explanation=None,
+                owners_ahead=tuple((TenantId(f"ten_{each}"), count) for each, count in owners.items() if count),
+            )  # fmt: skip
+            await session.execute(
+                "UPDATE runs SET wait = %s WHERE run_id = %s", (Jsonb(wait_record(wait)), wait.run_id)
+            )
+
+
+async def queued(views: Views, scope: Scope, **asked: Any) -> list[str]:
+    return [row["run_id"] for row in (await views.queue(scope, **asked))[0]]
+
+
+async def test_the_queue_is_in_the_order_of_the_last_cycle_then_whom_it_has_not_seen(
+    views: Views, truth: Truth
+) -> None:
+    await waits(truth, "403")
+    assert await queued(views, ALL) == ["run_4", "run_0", "run_3", "run_1", "run_2"]
+    assert await queued(views, A) == ["run_0", "run_3", "run_1"]
+    seen, cursor = [], None
+    while True:
+        rows, cursor = await views.queue(ALL, limit=2, cursor=cursor)
+        seen += [row["run_id"] for row in rows]
+        if cursor is None:
+            break
+    assert seen == await queued(views, ALL)
+    with pytest.raises(Refused, match="is not a cursor"):
+        await views.queue(ALL, cursor="soon|run_1")
+
+
+async def test_operators_read_who_is_ahead_and_tenants_how_many(views: Views, truth: Truth) -> None:
+    await waits(truth, "403")
+    for rows in (
+        (await views.queue(ALL))[0],
+        (await views.runs(ALL))[0],
+        [(await views.run(ALL, "run_3"))["run"]],
+    ):
+        [wait] = [row["wait"] for row in rows if row["run_id"] == "run_3"]
+        assert wait["sentence"].endswith("Ahead of it: 1 of a, 1 of b.")
+        assert [(owner["tenant"], owner["runs"]) for owner in wait["owners_ahead"]] == [("a", 1), ("b", 1)]
+    for rows in ((await views.queue(A))[0], (await views.runs(A))[0], [(await views.run(A, "run_3"))["run"]]):
+        [wait] = [row["wait"] for row in rows if row["run_id"] == "run_3"]
+        assert (wait["own_ahead"], wait["others_ahead"], wait["owners_ahead"]) == (1, 1, [])
+        assert "ten_b" not in str(wait)
+
+
+async def test_why_it_is_where_it_is_names_other_nodes_to_those_alone_who_see_the_fleet(
+    views: Views, truth: Truth
+) -> None:
+    await lease(truth)
+    why = Why(
+        kind=StartKind.IN_TURN, policy="lookahead", nodes_fitting=2, strands_milli=0.0, next_best=NodeId("nod_2"),
+        next_best_strands_milli=500.0, leaves=None, leaves_fewest=None,
+    )  # fmt: skip
+    async with truth.transaction() as session:
+        await session.execute("UPDATE attempts SET why = %s", (Jsonb(why_record(why, ["nod_1"])),))
+    seen, own = [(await views.run(scope, "run_0"))["run"]["why"] for scope in (ALL, A)]
+    assert seen["sentence"].startswith("In its turn on n1: of 2 nodes that fit it is the one")
+    assert (seen["next_best"], own["next_best"]) == ("n2", None)
+    assert "n2" not in str(own)
+
+
+async def test_accuracy_is_told_of_all_and_names_nobody(views: Views, truth: Truth) -> None:
+    async with truth.transaction() as session:
+        for number, fate, late_s in ((0, "held", 10), (1, "held", 30), (2, "late", 500), (3, "gone", None)):
+            await session.execute(
+                "INSERT INTO start_estimates SELECT run_id, tenant_id, project_id, '{A}', false, at, at, at, at, %s,"
+                " at, at + make_interval(secs => %s) FROM runs, (SELECT now() AS at) n WHERE run_id = %s",
+                (fate, late_s, f"run_{number}"),
+            )
+    [row] = await views.accuracy()
+    assert (row["models"], row["outcomes"], row["median_error_s"]) == (["A"], 3, 30)
+    assert row["held_ratio"] == pytest.approx(2 / 3)
+
+
+async def test_room_is_what_is_ready_and_free_of_it_what_speaks(views: Views, truth: Truth) -> None:
+    await lease(truth)
+    assert await views.room() == [{"model": "cpu-slot", "total": 2, "free": 1}]
+    async with truth.transaction() as session:
+        await session.execute("UPDATE nodes SET seen_at = now() - interval '1 minute'")
+    assert await views.room() == [{"model": "cpu-slot", "total": 2, "free": 0}]
 
 
 async def lease(truth: Truth) -> None:

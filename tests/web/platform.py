@@ -46,15 +46,22 @@ def run(run_id: str = RUN, **facts: Any) -> Row:
             "step": 400, "steps_total": 600, "loss": 3.412, "tokens_per_s": 11873.4, "step_ms": 172.4,
             "sync_ratio": 0.083, "goodput_ratio": 0.914, "parameters": 3_412_992, "workers": 2,
         },
-        "result": {}, "wait": None, "simulated": False, "node_names": ["node-a"],
+        "result": {}, "wait": None, "why": None, "simulated": False, "node_names": ["node-a"],
     } | facts  # fmt: skip
 
 
 def waiting(run_id: str = "run_waiting", **facts: Any) -> Row:
     wait = {
-        "position": 1, "ahead": 0, "code": "short", "behind": None,
+        "position": 1, "ahead": 0, "code": "short", "behind": None, "fitting": 0, "needed": 1,
         "sentence": "Waiting, first in the queue.", "failing": {"accelerators": 1, "memory": 2},
-        "change": "2 accelerators on each node instead of 8",
+        "change": {"lever": "accelerators", "asked": 8, "instead": 2,
+                   "sentence": "2 accelerators on each node instead of 8"},
+        "owners_ahead": [], "own_ahead": None, "others_ahead": None,
+        "estimate": {
+            "asked_at": NOON.isoformat(), "earliest_at": (NOON + timedelta(minutes=10)).isoformat(),
+            "likely_at": (NOON + timedelta(minutes=40)).isoformat(),
+            "latest_at": (NOON + timedelta(hours=2)).isoformat(), "held_ratio": 0.79, "outcomes": 412, "sentence": "",
+        },
         "earliest_at": (NOON + timedelta(hours=1)).isoformat(), "latest_at": (NOON + timedelta(hours=2)).isoformat(),
     }  # fmt: skip
     return run(
@@ -228,8 +235,26 @@ class Platform:
     async def offers(self) -> Sequence[Row]:
         return [{"site": "local", "model": "cpu-slot", "total": 8, "free": 2, "largest_single_node": 4}]
 
-    async def queue(self, scope: Scope) -> Sequence[Row]:
-        return [row for row in self._seen(scope) if row["state"] == "queued"]
+    async def queue(
+        self, scope: Scope, *, limit: int = 100, cursor: str | None = None
+    ) -> tuple[Sequence[Row], str | None]:
+        waiting = [row for row in self._seen(scope) if row["state"] == "queued"]
+        start = int(cursor or 0)
+        return waiting[start : start + limit], str(start + limit) if start + limit < len(waiting) else None
+
+    async def run_counts(self, scope: Scope) -> Mapping[str, int]:
+        return {"queued": sum(row["state"] == "queued" for row in self._seen(scope))}
+
+    async def room(self) -> Sequence[Row]:
+        return [{"model": "cpu-slot", "total": 8, "free": 2}]
+
+    async def accuracy(self) -> Sequence[Row]:
+        return [
+            {
+                "models": ["cpu-slot"], "simulated": False, "outcomes": 412, "held_ratio": 0.79,
+                "median_error_s": 750.0, "from_at": NOON,
+            }
+        ]  # fmt: skip
 
     # ---- uses and health
 

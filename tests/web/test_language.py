@@ -9,8 +9,8 @@ import pytest
 
 from baseai.fleet.lease import LeaseState
 from baseai.fleet.node import Health, NodeState
-from baseai.scheduling.place import Constraint
-from baseai.scheduling.plan import Change, Lever, WaitKind
+from baseai.scheduling.constraint import Constraint
+from baseai.scheduling.plan import Change, Lever, Obstacle, StartKind, WaitKind
 from baseai.scheduling.sentence import change_phrase
 from baseai.tenancy.role import Role
 from baseai.web import phrase
@@ -120,6 +120,23 @@ def test_a_machine_without_zones_shows_utc_and_says_so() -> None:
     assert "23:05:09 <small>UTC</small>" in load_languages("Atlantis/Nowhere")["en"].when(AT)
 
 
+@pytest.mark.parametrize(
+    ("at", "shown"),
+    [
+        pytest.param(AT, "20:05", id="today, where the platform is"),
+        pytest.param(AT + timedelta(hours=4), "23/11 00:05", id="tomorrow"),
+        pytest.param(AT + timedelta(days=60), "21/01/2027 20:05", id="next year"),
+    ],
+)
+def test_an_instant_to_come_is_as_short_as_it_can_be_told(at: datetime, shown: str) -> None:
+    assert f">{shown}</time>" in PT.soon(at, AT)
+    assert "UTC" in PT.soon(at, AT)  # in its title
+
+
+def test_how_long_until() -> None:
+    assert [PT.about(seconds) for seconds in (900, 4 * 3600, 3 * 86_400)] == ["15 min", "4 h", "3 dias"]
+
+
 def test_how_long_ago() -> None:
     assert ">há 3 minutos</time>" in PT.ago(AT - timedelta(seconds=181), AT)
     assert ">3 minutes ago</time>" in EN.ago(AT - timedelta(seconds=181), AT)
@@ -140,6 +157,9 @@ def test_an_instant_without_a_zone_is_a_bug() -> None:
         pytest.param(Reason, phrase.REASONS, id="reasons"),
         pytest.param(RunEvent, phrase.EVENTS, id="events of a run"),
         pytest.param(WaitKind, phrase.WAITS, id="waits"),
+        pytest.param(Obstacle, phrase.OBSTACLES, id="obstacles"),
+        pytest.param(StartKind, phrase.STARTS, id="kinds of start"),
+        pytest.param(Lever, phrase.CHANGES, id="levers"),
         pytest.param(Constraint, phrase.FAILING, id="constraints"),
         pytest.param(Role, phrase.ROLES, id="roles"),
     ],
@@ -169,9 +189,9 @@ ASKED: dict[Lever, tuple[int | str, int | str]] = {
 def test_the_schedulers_advice_is_said_in_portuguese(lever: Lever) -> None:
     asked, instead = ASKED[lever]
     english = change_phrase(Change(lever=lever, asked=asked, instead=instead))
-    assert phrase.change(EN, english) == english
-    assert phrase.change(PT, english) != english
-    assert "em vez de" in phrase.change(PT, english)
+    change = {"lever": lever.value, "asked": asked, "instead": instead, "sentence": english}
+    assert phrase.change(EN, change) == english
+    assert "em vez de" in phrase.change(PT, change)
 
 
 def test_a_code_nobody_knows_is_shown_as_it_is() -> None:

@@ -199,7 +199,8 @@ async def test_a_waiting_run_explains_itself_in_the_readers_language() -> None:
         queue = (await client.get("/queue")).text
         own = (await client.get("/runs/run_waiting")).text
     for shown in (
-        "com memória livre de menos: 2", "2 aceleradores em cada nó em vez de 8", "Começa no mais tardar:",
+        "com memória livre de menos: 2", "79,0 % de 412 intervalos se confirmaram",
+        "2 aceleradores em cada nó em vez de 8", "Começa no mais tardar:",
         "22/11/2026 14:00 <small>BRT</small>",
     ):  # fmt: skip
         assert shown in queue, shown
@@ -290,7 +291,10 @@ async def test_what_people_wrote_is_text_and_never_markup(path: str) -> None:
             reason=HOSTILE, result={"sample": HOSTILE}, node_names=[HOSTILE]),
         waiting(tenant=HOSTILE),
     ]  # fmt: skip
-    rows[1]["wait"] |= {"change": HOSTILE, "failing": {HOSTILE: 1}, "code": HOSTILE, "sentence": HOSTILE}
+    change = {"lever": HOSTILE, "asked": HOSTILE, "instead": HOSTILE, "sentence": HOSTILE}
+    owners = [{"tenant_id": HOSTILE, "tenant": HOSTILE, "runs": 1}]
+    rows[1]["wait"] |= {"behind": {"kind": HOSTILE, "name": HOSTILE}, "owners_ahead": owners}
+    rows[1]["wait"] |= {"change": change, "failing": {HOSTILE: 1}, "code": HOSTILE, "sentence": HOSTILE}
     nodes = [node(runs=[HOSTILE], address=HOSTILE, site=HOSTILE), node(HOSTILE)]
     async with browser(Platform(rows=rows, node_rows=nodes)) as client:
         text = (await client.get(path)).text

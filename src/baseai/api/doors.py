@@ -10,9 +10,13 @@ from typing import Any, Protocol
 
 from baseai.engine.log_folder import LogFolder
 from baseai.engine.order import NodeReport, Orders, Taken
+from baseai.finance.hours.sum import Pace, TimeBy, TimeReport
+from baseai.fleet.fabric.rack import Rack
+from baseai.fleet.fabric.rehang import Rehang
 from baseai.fleet.machine import MachineFacts
 from baseai.fleet.node import NodeEvent
 from baseai.ground.identity import KeyId, NodeId, ProjectId, RunId, TenantId
+from baseai.scheduling.queues.setting import Setting
 from baseai.telemetry.exposition import Scrape
 from baseai.telemetry.intake import Measurement, Received
 from baseai.telemetry.remote_write import Written
@@ -51,6 +55,24 @@ class FleetDoor(Protocol):
     async def join(self, token: str, facts: MachineFacts) -> tuple[NodeId, str]: ...
     async def learn(self, node_id: NodeId, facts: MachineFacts) -> None: ...
     async def steer(self, name: str, event: NodeEvent, *, actor: str, reason: str | None) -> Row: ...
+
+
+class CablingDoor(Protocol):
+    """Racks, and where nodes hang."""
+
+    async def racks(
+        self,
+    ) -> tuple[Sequence[Rack], Mapping[str, Sequence[Row]], Sequence[tuple[NodeId, str, int]]]:
+        """Racks by name; the nodes of each (node_id, name); what is leased in them (node, model, accelerators)."""
+
+    async def set_rack(self, rack: Rack, *, actor: str) -> None:
+        """Raises Refused, Conflict."""
+
+    async def remove_rack(self, rack_id: str, *, actor: str) -> None:
+        """Raises NotFound, Conflict."""
+
+    async def rehang(self, changes: Sequence[Rehang], *, file: str | None = None, actor: str) -> int:
+        """All or none; how many changed. Raises BadFile where a file says so, else NotFound, Refused."""
 
 
 class RunsDoor(Protocol):
@@ -92,18 +114,55 @@ class ViewsDoor(Protocol):
     async def installed(self, scope: Scope) -> list[dict[str, Any]]: ...
     async def run_counts(self, scope: Scope) -> Mapping[str, int]: ...
     async def offers(self) -> list[dict[str, Any]]: ...
+    async def queue(
+        self, scope: Scope, *, limit: int = 100, cursor: str | None = None
+    ) -> tuple[list[dict[str, Any]], str | None]: ...
+    async def room(self) -> list[dict[str, Any]]: ...
+    async def accuracy(self) -> list[dict[str, Any]]: ...
     async def events(
         self, scope: Scope, *, subject: str | None, limit: int = 100, cursor: str | None = None
     ) -> tuple[list[dict[str, Any]], str | None]: ...
 
 
+class LedgerDoor(Protocol):
+    """The books, their months and their audits."""
+
+    async def balance(self, account: str, at: datetime | None, scope: Scope) -> Row:
+        """The fields of AccountView. Raises NotFound when nothing stands on the account."""
+
+    async def trial_balance(self, scope: Scope, at: datetime | None = None) -> Row:
+        """The fields of TrialBalance."""
+
+    async def periods(self, scope: Scope) -> Sequence[Row]:
+        """Months that were begun, the newest first."""
+
+    async def close(self, period: str, scope: Scope) -> Row:
+        """The fields of CloseView. Raises Refused when `period` is no month."""
+
+    async def check(self) -> Row:
+        """Recompute everything now: the fields of AuditView."""
+
+    async def newest_check(self) -> Row:
+        """The newest recomputation, and what stands against publishing. Raises NotFound when there was none."""
+
+
 class MoneyDoor(Protocol):
+    @property
+    def ledger(self) -> LedgerDoor: ...
     async def cost(self, by: str, subject: str | None, scope: Scope) -> list[dict[str, Any]]: ...
-    async def trial_balance(self, scope: Scope) -> dict[str, Any]: ...
     async def transfers(
         self, scope: Scope, *, run_id: str | None, limit: int, cursor: str | None
     ) -> tuple[list[dict[str, Any]], str | None]: ...
     def offer(self, model: str) -> dict[str, Any]: ...
+
+
+class TimeDoor(Protocol):
+    """What every second of every accelerator was."""
+
+    async def told(
+        self, from_at: datetime, until_at: datetime, *, by: TimeBy, pace: Pace | None, simulated: bool
+    ) -> TimeReport:
+        """Sums over whole hours. Raises Refused for a span that cuts an hour or ends before it begins."""
 
 
 class TelemetryDoor(Protocol):
@@ -171,6 +230,25 @@ class UsesDoor(Protocol):
         """How collectors fare: rows with the fields of CollectorView, node and node_id."""
 
 
+class QueuesDoor(Protocol):
+    """Who may use how much of the fleet: rows with the fields of NamedQueueView."""
+
+    async def queues(self, scope: Scope, *, shared_alone: bool = False) -> Sequence[Row]:
+        """Those that everybody may use and, unless `shared_alone`, those of the asker."""
+
+    async def queue(self, scope: Scope, name: str, *, shared_alone: bool = False) -> Row:
+        """Raises NotFound."""
+
+    async def set(self, name: str, setting: Setting, *, actor: str) -> None:
+        """Raises Refused for what would not be a sound tree, NotFound for whom it is to belong to."""
+
+    async def remove(self, name: str, *, actor: str) -> None:
+        """Raises NotFound, Conflict while somebody is in it or below it."""
+
+    async def refuse_missing(self, scope: Scope, project: Project, name: str) -> None:
+        """Raises Refused where runs of the project cannot wait in it."""
+
+
 class ProvingDoor(Protocol):
     """Tests of nodes, and what they measured."""
 
@@ -182,6 +260,52 @@ class ProvingDoor(Protocol):
 
     async def figures_of(self, scope: Scope, node: str) -> Row:
         """One node's burn-ins and newest figures: a row with the fields of NodeFigures. Raises NotFound."""
+
+
+class ReservationsDoor(Protocol):
+    """Capacity promised ahead: rows with the fields of ReservationView, in the asker's scope."""
+
+    async def reserve(
+        self, scope: Scope, project: Project, *, name: str, gpu: str, nodes: int, site: str, from_at: datetime,
+        until_at: datetime, take_or_pay: bool, forfeit_after_s: int | None = None,
+    ) -> Row:  # fmt: skip
+        """Raises Refused with what is short and what would do, Conflict where the name is taken."""
+
+    async def cancel(self, scope: Scope, name: str) -> Row:
+        """Raises NotFound, Conflict where it is over."""
+
+    async def find(self, scope: Scope, name: str) -> Row:
+        """By name or id. Raises NotFound."""
+
+    async def all(self, scope: Scope, *, everything: bool = False, limit: int = 100) -> Sequence[Row]: ...
+
+
+class WindowsDoor(Protocol):
+    """Maintenance that is planned: rows with the fields of MaintenanceView."""
+
+    async def plan(
+        self, *, nodes: Sequence[str], site: str | None, from_at: datetime, until_at: datetime, why: str,
+        notice_s: int | None = None, actor: str,
+    ) -> Row:  # fmt: skip
+        """Raises Refused with what is in its way."""
+
+    async def cancel(self, maintenance_id: str, *, actor: str) -> Row:
+        """Raises NotFound, Conflict where it has begun."""
+
+    async def end(self, maintenance_id: str, *, actor: str) -> Row:
+        """Raises NotFound, Conflict where it is not in progress."""
+
+    async def find(self, maintenance_id: str) -> Row:
+        """Raises NotFound."""
+
+    async def all(self, *, everything: bool = False, limit: int = 100) -> Sequence[Row]: ...
+
+
+class ExtensionsDoor(Protocol):
+    """Runs that go on longer."""
+
+    async def extend(self, scope: Scope, run_id: str, by_s: int) -> datetime:
+        """The new end of its leases. Raises NotFound, Conflict, Refused with what is booked behind it."""
 
 
 class AdmissionDoor(Protocol):
@@ -214,6 +338,7 @@ class Doors:
     engine: EngineDoor
     views: ViewsDoor
     money: MoneyDoor
+    time: TimeDoor
     telemetry: TelemetryDoor
     metrics: AskedStore
     uses: UsesDoor
@@ -224,5 +349,11 @@ class Doors:
     uploads: Path
     base_url: str
     proving: ProvingDoor
+    queues: QueuesDoor
+    reservations: ReservationsDoor
+    windows: WindowsDoor
+    extensions: ExtensionsDoor
+    cabling: CablingDoor
+    rated_watts: Mapping[str, int]  # of one accelerator of each model at work, with its share of the server
     fleet_health: HealthDoor | None = None  # without it events about devices stay where they are
     demo: bool = False

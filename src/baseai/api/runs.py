@@ -45,6 +45,7 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
             except ValueError as wrong:
                 raise Refused(str(wrong)) from wrong
             run_id = RunId(mint("run"))
+            await doors.queues.refuse_missing(scope, project, spec.queue)
             await doors.admission.check(run_id, project[0], spec)
             if dry_run:
                 await doors.runs.refuse_missing(
@@ -82,6 +83,24 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
             scope_of(holder), states=states, everything=all, limit=limit, cursor=cursor
         )
         return wire.Page(items=[wire.RunView(**row) for row in rows], next=more)
+
+    @router.get("/queue")
+    async def queue(
+        holder: Holder = gate.allowed(Deed.SEE_RUNS),
+        limit: Annotated[int, Query(ge=1, le=500)] = 100,
+        cursor: str | None = None,
+    ) -> wire.QueueView:
+        """Who waits, in the order of the last cycle: all, or a tenant's own with their positions among all."""
+        scope = scope_of(holder)
+        rows, more = await doors.views.queue(scope, limit=limit, cursor=cursor)
+        counts = await doors.views.run_counts(scope)
+        return wire.QueueView(
+            items=[wire.RunView(**row) for row in rows],
+            next=more,
+            waiting=counts["queued"],
+            accuracy=[wire.AccuracyView(**row) for row in await doors.views.accuracy()],
+            models=[wire.RoomView(**row) for row in await doors.views.room()],
+        )
 
     @router.get("/runs/{name}")
     async def run(name: str, holder: Holder = gate.allowed(Deed.SEE_RUNS)) -> wire.RunDetail:

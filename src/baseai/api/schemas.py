@@ -52,6 +52,9 @@ class NodeFacts(Wire):
     repair_steps: list[str] = Field(
         default_factory=list
     )  # what its agent may carry out: fabric, reset, reboot
+    rack: str | None = None  # where it hangs, as far as it was told
+    leaf: str | None = None
+    pod: str | None = None
 
 
 class Join(Wire):
@@ -305,6 +308,40 @@ class SpecProblem(Wire):
     fix: str
 
 
+class ChangeView(Wire):
+    """One change of what was asked for with which the run would start now."""
+
+    lever: str  # a value of scheduling.plan.Lever
+    asked: int | str
+    instead: int | str
+    sentence: str
+
+
+class StartEstimateView(Wire):
+    """When a waiting run will probably start: an interval that is meant to hold four times of five."""
+
+    asked_at: datetime
+    earliest_at: datetime
+    likely_at: datetime
+    latest_at: datetime
+    held_ratio: float | None = None  # of those before it whose outcome is known, for the same models
+    outcomes: int = 0  # how many those are
+    sentence: str
+
+
+class BehindView(Wire):
+    """What a run that would fit must not put off."""
+
+    kind: str  # a value of scheduling.plan.Obstacle
+    name: str | None = None  # None: another tenant's
+
+
+class OwnerAheadView(Wire):
+    tenant_id: str
+    tenant: str
+    runs: int
+
+
 class WaitView(Wire):
     """Why a run waits: position, nodes failing each constraint, cheapest change, when."""
 
@@ -312,10 +349,31 @@ class WaitView(Wire):
     ahead: int
     sentence: str
     code: str = ""
-    failing: dict[str, int] = Field(default_factory=dict)
-    change: str | None = None
-    earliest_at: datetime | None = None
-    latest_at: datetime | None = None
+    behind: BehindView | None = None
+    failing: dict[str, int] = Field(default_factory=dict)  # nodes by the constraint they fail first
+    fitting: int | None = None  # nodes that could take one of its processes now
+    needed: int | None = None
+    change: ChangeView | None = None
+    earliest_at: datetime | None = None  # by the ends of the leases that stand
+    latest_at: datetime | None = None  # sure while no node is lost
+    owners_ahead: list[OwnerAheadView] = Field(default_factory=list)  # for operators; the most first
+    own_ahead: int | None = None  # for tenants
+    others_ahead: int | None = None  # for tenants
+    estimate: StartEstimateView | None = None
+
+
+class WhyView(Wire):
+    """Why an attempt started then and there."""
+
+    kind: str  # a value of scheduling.plan.StartKind
+    policy: str
+    sentence: str
+    fitting: int  # nodes that could have taken one of its processes
+    strands_milli: float | None = None  # thousandths of accelerators more that will probably stay unused
+    next_best: str | None = None  # the node where the least would have been stranded otherwise; for operators
+    next_best_strands_milli: float | None = None
+    leaves: int | None = None  # of the network that it is spread over
+    leaves_fewest: int | None = None
 
 
 class LeaseView(Wire):
@@ -369,7 +427,37 @@ class RunView(Wire):
     progress: dict[str, Any] = Field(default_factory=dict)  # latest step, loss, tokens_per_s, ...
     result: dict[str, Any] = Field(default_factory=dict)
     wait: WaitView | None = None
+    why: WhyView | None = None  # of its latest attempt
     simulated: bool = False
+
+
+class AccuracyView(Wire):
+    """How good estimates of starts were, over the latest of them, for those who asked for the same models."""
+
+    models: list[str]  # empty: any
+    simulated: bool = False
+    outcomes: int
+    held_ratio: float
+    median_error_s: float | None = None  # of the likely start; None while none of them has started
+    from_at: datetime
+
+
+class RoomView(Wire):
+    """What there is of one model, and what of it is free on nodes that are ready and speak."""
+
+    model: str
+    total: int
+    free: int
+
+
+class QueueView(Wire):
+    """Who waits, in order, a page of it, and how good the estimates are that they are told."""
+
+    items: list[RunView]
+    next: str | None = None
+    waiting: int  # of those the asker may see
+    accuracy: list[AccuracyView]
+    models: list[RoomView]
 
 
 class EventView(Wire):
@@ -432,6 +520,45 @@ class NodeView(Wire):
     disk_mib: int
     seen_at: datetime | None = None
     runs: list[str] = Field(default_factory=list)
+    rack: str | None = None  # None where it is not known, of all three
+    leaf: str | None = None  # switch of the network
+    pod: str | None = None  # of the network: a group of leaves
+
+
+class NewMount(Wire):
+    """Where a node hangs. A field that is left out stays as it is; null takes it off."""
+
+    rack: str | None = None
+    leaf: str | None = None
+    pod: str | None = None
+
+
+class Rehung(Wire):
+    """What a file of mounts came to."""
+
+    nodes: int  # it names
+    changed: int  # of them that hang otherwise than before
+
+
+class NewRack(Wire):
+    """A rack and its breaker, as an operator sets it."""
+
+    site: str
+    breaker_watts: int
+    derating: Decimal = Decimal("0.8")  # the part of the breaker that may be drawn all the time
+    base_watts: int = 0  # drawn by hosts, switches and fans while no accelerator works
+
+
+class RackView(Wire):
+    rack: str
+    site: str
+    breaker_watts: int
+    derating: Decimal
+    base_watts: int
+    load_watts: int  # that runs may draw together
+    drawn_watts: int  # rated, by what is leased there now
+    spare_watts: int
+    nodes: list[str]
 
 
 class NewTest(Wire):
@@ -505,6 +632,45 @@ class Offer(Wire):
     price_per_hour: Decimal
     currency: str = "USD"
     largest_single_node: int = 0
+
+
+class QueueModelView(Wire):
+    """What one queue and those below it have of one accelerator model."""
+
+    model: str
+    quota: int | None = None  # guaranteed; None: what the queue above it is guaranteed is drawn on
+    limit: int | None = None  # never exceeded; None: no limit of its own
+    held: int = 0  # by runs that are not spot
+    spot: int = 0
+    usage_accelerator_h: float = 0.0  # held lately, each hour counted by half for every half-life it is ago
+
+
+class NamedQueueView(Wire):
+    """One queue: whose it is, what it may, and what is in it."""
+
+    name: str
+    parent: str | None = None
+    tenant: str | None = None  # None: everybody may use it
+    project: str | None = None  # None: all projects of the tenant
+    weight: float
+    half_life_s: float
+    below: list[str] = Field(default_factory=list)  # runs wait in queues that have none below
+    waiting: int = 0
+    running: int = 0
+    models: list[QueueModelView] = Field(default_factory=list)
+
+
+class QueueSetting(Wire):
+    """What an operator says of a queue; what is left out stays as it is."""
+
+    parent: str | None = None  # `root`: below none
+    weight: float | None = None
+    quota: dict[str, int] | None = None  # all of it, by model; {}: none
+    limit: dict[str, int] | None = None
+    half_life_s: float | None = None
+    tenant: str | None = None
+    project: str | None = None
+    shared: bool = False  # everybody may use it
 
 
 # ---- health ---------------------------------------------------------------------------------------------------
@@ -633,13 +799,104 @@ class Balance(Wire):
     currency: str
     debits: Decimal
     credits: Decimal
-    balance: Decimal
+    balance: Decimal  # debits less credits
+    pending: Decimal = Decimal(0)  # reserved and not posted yet, debits less credits
 
 
 class TrialBalance(Wire):
     at: datetime
     balances: list[Balance]
     difference: Decimal  # zero, or the books are wrong
+    digest: str = ""  # SHA-256 of the balances in their canonical form: equal hashes, equal books
+
+
+class AccountView(Wire):
+    """One account in each of its currencies."""
+
+    at: datetime
+    account: str
+    balances: list[Balance]
+
+
+class FindingView(Wire):
+    check: str
+    sentence: str
+
+
+class PeriodView(Wire):
+    """A month of the books that was begun to be closed."""
+
+    period: str
+    state: Literal["open", "closing", "closed"]
+    began_at: datetime | None = None
+    began_by: str | None = None
+    closed_at: datetime | None = None
+    closed_by: str | None = None
+    digest: str | None = None
+    transfers: int | None = None
+
+
+class CloseView(Wire):
+    """What came of closing a month: it is closed, or the findings stand against it."""
+
+    period: str
+    state: Literal["open", "closing", "closed"]
+    digest: str | None = None  # of the trial balance at its end
+    transfers: int | None = None  # from the first one of the books on
+    closed_at: datetime | None = None
+    findings: list[FindingView] = Field(default_factory=list)
+
+
+class AuditView(Wire):
+    """A recomputation of the books from their first transfer on; a finding blocks publication."""
+
+    ran_at: datetime
+    took_s: float
+    transfers: int
+    digest: str
+    findings: list[FindingView] = Field(default_factory=list)
+
+
+class TimeRow(Wire):
+    """How long the accelerators of one subject were in one bucket."""
+
+    subject: str | None = None  # a site, a model, a node's id; None by bucket
+    label: str | None = None
+    start_at: datetime | None = None  # of the step, where steps were asked for
+    bucket: str
+    accelerator_hours: Decimal
+    micro_seconds: int  # the same, exactly
+    share_ratio: float  # of what was installed of the subject, in the step
+    used: bool
+    sold: bool
+    available: bool
+    fault: str
+
+
+class WithheldHour(Wire):
+    """One hour of one site that does not add up, so that its figures are in no sum."""
+
+    hour: datetime
+    site: str
+    sentence: str
+
+
+class TimeView(Wire):
+    """What every second of the accelerators was, over whole UTC hours."""
+
+    from_at: datetime
+    until_at: datetime
+    by: str
+    installed_hours: Decimal
+    installed_us: int
+    items: list[TimeRow]
+    closed_until: datetime | None = None  # hours from here on are provisional
+    provisional: bool = False  # some of them are in it
+    open_left_out: bool = False  # or left out, for there are too many accelerators to reckon them now
+    checked_at: datetime | None = None  # when every hour was last held against installed time
+    withheld: list[WithheldHour] = Field(default_factory=list)
+    revised: int = 0  # hours of one accelerator that late facts changed after they were closed
+    simulated: bool = False
 
 
 class TransferView(Wire):
@@ -652,6 +909,86 @@ class TransferView(Wire):
     run_id: str | None = None
     accelerator: str | None = None
     note: str | None = None
+
+
+class NewReservation(Wire):
+    """Capacity asked for ahead: so many nodes with so many accelerators each, at one site, from when to when."""
+
+    name: str
+    gpu: str  # model and accelerators on each node, `H100:8`
+    nodes: int = 1
+    site: str
+    from_at: AwareDatetime
+    until_at: AwareDatetime
+    take_or_pay: bool = False
+    forfeit_after: str | None = None  # of a hold nobody uses, after its start: `30m`
+    tenant: str | None = None  # for operators
+    project: str | None = None
+
+
+class ReservationView(Wire):
+    reservation_id: str
+    name: str
+    tenant: str
+    project: str
+    nodes: int
+    accelerators: int  # on each node
+    model: str
+    site: str
+    from_at: datetime
+    until_at: datetime
+    kind: str  # hold or take_or_pay
+    forfeit_at: datetime | None = None  # where it is a hold that nobody has used by then
+    state: str
+    in_use: int  # accelerators that its own runs hold on it now
+    made_by: str
+    made_at: datetime
+    used_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+class NewMaintenance(Wire):
+    """Nodes, or a whole site, out of service from when to when."""
+
+    nodes: list[str] = Field(default_factory=list, max_length=10_000)
+    site: str | None = None
+    from_at: AwareDatetime
+    until_at: AwareDatetime
+    why: str
+    notice: str | None = None  # so long before, nothing starts there that could outlive the start: `24h`
+
+
+class NodeInWindowView(Wire):
+    node: str
+    state: str
+    taken_at: datetime | None = None  # when it was drained for the window
+    returned_at: datetime | None = None  # when it was sent to its tests, or given back
+
+
+class MaintenanceView(Wire):
+    maintenance_id: str
+    site: str | None = None  # None where single nodes are meant
+    nodes: list[NodeInWindowView]
+    from_at: datetime
+    until_at: datetime
+    notice_s: int
+    why: str
+    state: str
+    made_by: str
+    made_at: datetime
+    ended_at: datetime | None = None
+
+
+class Longer(Wire):
+    """How much longer a run shall go on, as a duration: `6h`."""
+
+    by: str
+
+
+class Extended(Wire):
+    run_id: str
+    name: str
+    ends_at: datetime
 
 
 class Page(Wire):

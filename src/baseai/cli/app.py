@@ -14,6 +14,7 @@ import typer
 
 from baseai import __version__
 from baseai.cli.books import add_books
+from baseai.cli.calendar import add_calendar
 from baseai.cli.call import ended
 from baseai.cli.catalogue import add_catalogue
 from baseai.cli.connection import Asked
@@ -24,6 +25,7 @@ from baseai.cli.status import add_status
 from baseai.cli.telemetry import add_telemetry
 from baseai.cli.tenancy import add_tenancy
 from baseai.cli.twin import add_twin
+from baseai.cli.waiting import add_waiting
 
 if TYPE_CHECKING:
     from baseai.catalog.catalog import Catalog
@@ -91,6 +93,8 @@ def build_app(
     for name, started in platform_commands.items():
         app.command(name)(_ending(started, environ, before))
     add_runs(app, environ)
+    add_waiting(app, environ)
+    add_calendar(app, environ)
     add_nodes(app, environ)
     add_tenancy(app, environ)
     add_books(app, environ)

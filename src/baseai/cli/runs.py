@@ -30,6 +30,7 @@ from baseai.cli.column import (
     table_lines,
 )
 from baseai.cli.http import Declined
+from baseai.cli.waiting import starts_text, wait_lines, why_lines
 from baseai.ground.clock import now_utc
 from baseai.ground.fault import Refused
 
@@ -91,6 +92,8 @@ def add_runs(app: typer.Typer, environ: Mapping[str, str]) -> None:
         cursor: Cursor = None,
     ) -> None:
         """List runs with state, place, progress and cost so far.
+
+        Of those that wait: their place in the queue and when they will probably start, in local time.
 
         The cost is what the tenant is charged; ~ marks an estimate that is not posted yet.
         """
@@ -221,7 +224,7 @@ def _apply(
         page = ("page", platform.page_url(view.run_id))
         screen.facts([*_created_facts(call, view, references), page])
         if view.state == "queued" and view.wait is not None:
-            screen.say(*_wait_lines(view))
+            screen.say(*wait_lines(view, now_utc()))
     if not follow:
         return 0
     return _followed(call, view)
@@ -399,11 +402,8 @@ def run_columns(
     rows: list[Sequence[str]] = []
     for run, cost, amount in zip(runs, charged, amounts, strict=True):
         where = places.get(run.run_id) or places.get(run.name) or []
-        why = (
-            run.wait.sentence
-            if run.wait is not None and run.state == "queued"
-            else run.sentence or run.reason or ""
-        )
+        waits = run.wait is not None and run.state == "queued"
+        why = run.wait.sentence if run.wait and waits else run.sentence or run.reason or ""
         rows.append(
             (
                 run.name,
@@ -411,7 +411,7 @@ def run_columns(
                 run.state,
                 run.gpu,
                 ",".join(where) if where else (f"({run.nodes})" if run.nodes > 1 else ""),
-                _progress_cell(run),
+                starts_text(run, now) if waits else _progress_cell(run),
                 age(run.submitted_at, run.ended_at or now),
                 f"~{amount}" if cost and cost.accruing else amount,
                 why,
@@ -480,7 +480,9 @@ def detail_lines(detail: "RunDetail", now: datetime, *, page_url: str) -> list[s
         ]
     )
     if run.state == "queued" and run.wait is not None:
-        lines += ["", *_wait_lines(run)]
+        lines += ["", *wait_lines(run, now)]
+    if run.why is not None:
+        lines += ["", *why_lines(run)]
     if detail.leases:
         lines += ["", *table_lines(*_lease_table(detail.leases))]
     if detail.checkpoints:
@@ -550,22 +552,6 @@ def _long_progress(run: "RunView") -> str:
     from baseai.cli.follow import progress_text
 
     return progress_text(run)
-
-
-def _wait_lines(run: "RunView") -> list[str]:
-    wait = run.wait
-    assert wait is not None
-    failing = ", ".join(f"{count} by {constraint}" for constraint, count in wait.failing.items() if count)
-    return fact_lines(
-        [
-            ("waits", wait.sentence),
-            ("position", f"{wait.position}, {wait.ahead} ahead"),
-            ("nodes ruled out", failing),
-            ("would start now", wait.change or ""),
-            ("may start", f"{instant_text(wait.earliest_at)} at the earliest" if wait.earliest_at else ""),
-            ("at the latest", instant_text(wait.latest_at)),
-        ]
-    )
 
 
 def _result_facts(run: "RunView") -> list[tuple[str, str]]:

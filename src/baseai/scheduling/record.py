@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from baseai.ground.identity import NodeId, RunId, TenantId
-from baseai.scheduling.place import Constraint
+from baseai.scheduling.constraint import Constraint
 from baseai.scheduling.plan import (
     Change,
     Explanation,
@@ -68,6 +68,7 @@ def wait_record(wait: Wait) -> Record:
 
 def wait_of(run_id: str, record: Mapping[str, Any]) -> Wait:
     """The wait that a record tells of. Raises KeyError or ValueError for one that is none."""
+    record = _as_now(record)
     behind = record["behind"] or {}
     return Wait(
         run_id=RunId(run_id),
@@ -85,6 +86,7 @@ def wait_of(run_id: str, record: Mapping[str, Any]) -> Wait:
 
 def for_tenant(record: Mapping[str, Any], tenant_id: str, run_id: str = "") -> Record:
     """The record as that tenant may read it: own runs are told from those of others, and nobody else is named."""
+    record = _as_now(record)
     wait = wait_of(run_id, record)
     own = sum(runs for owner, runs in wait.owners_ahead if owner == tenant_id)
     others = max(0, wait.ahead - own)
@@ -103,6 +105,7 @@ def for_tenant(record: Mapping[str, Any], tenant_id: str, run_id: str = "") -> R
 
 def named(record: Mapping[str, Any], tenants: Mapping[str, str], run_id: str = "") -> Record:
     """The record as an operator reads it: whoever is ahead, by the names of `tenants`, which are by id."""
+    record = _as_now(record)
     wait = wait_of(run_id, record)
     owners = [(tenants.get(tenant_id, tenant_id), runs) for tenant_id, runs in wait.owners_ahead]
     return {
@@ -114,6 +117,22 @@ def named(record: Mapping[str, Any], tenants: Mapping[str, str], run_id: str = "
         "own_ahead": None,
         "others_ahead": None,
         "sentence": sentence(wait, ahead=owners_sentence(owners)),
+    }
+
+
+def _as_now(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record in the form of today. Until the first cycle after an upgrade it may lack what was not known then."""
+    if "owners_ahead" in record:
+        return record
+    behind = record["behind"]
+    return {
+        **record,
+        "behind": behind and {"kind": Obstacle.RUN.value, "name": behind, "tenant_id": None},
+        "fitting": None,
+        "needed": None,
+        "change": None,
+        "owners_ahead": [],
+        "estimate": None,
     }
 
 

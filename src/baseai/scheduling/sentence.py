@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from baseai.ground.quantity import shown_mib, shown_s
-from baseai.scheduling.place import Constraint
+from baseai.scheduling.constraint import Constraint
 from baseai.scheduling.plan import (
     Change,
     Explanation,
@@ -29,9 +29,11 @@ _FAILING = {
     Constraint.MEMORY: "with too little free memory",
     Constraint.DISK: "with too little free disk",
     Constraint.CPU: "with too few free cores",
+    Constraint.POWER: "under a breaker with too little power left",
     Constraint.TENANT: "in use by another tenant, with nothing to keep tenants apart",
     Constraint.CONTAINER: "without a container runtime",
     Constraint.NODES: "without enough others of the same model",
+    Constraint.TOPOLOGY: "without enough others in the same part of the network",
 }
 
 

@@ -11,11 +11,15 @@ from typing import Any
 
 from baseai.fleet.node import SILENT_AFTER_S
 from baseai.ground.fault import NotFound, Refused
+from baseai.scheduling.record import for_tenant, named, why_named
+from baseai.scheduling.starts.said import OUTCOMES_KEPT
 from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
 from baseai.workloads.spec import RunSpec
 
 Row = dict[str, Any]
 PAGE_MAX = 500
+QUEUE_SHOWN = 100  # of the queue on one page
+UNSEEN = 999_999_999  # the place of those that no cycle has looked at yet
 LEASES_SHOWN = 30  # of one accelerator
 POINTS_MAX = 400  # of a curve on a page: more are thinned, the first and the last kept
 
@@ -24,8 +28,29 @@ SELECT r.*, t.name AS tenant, p.name AS project,
   (SELECT coalesce(array_agg(n.name ORDER BY l.node_rank), '{}') FROM leases l JOIN nodes n USING (node_id)
     WHERE l.run_id = r.run_id AND l.attempt_no = r.attempt_no) AS node_names,
   (SELECT coalesce(bool_or(n.simulated), false) FROM leases l JOIN nodes n USING (node_id)
-    WHERE l.run_id = r.run_id) AS simulated
+    WHERE l.run_id = r.run_id) AS simulated,
+  a.why, b.name AS next_best
 FROM runs r JOIN tenants t USING (tenant_id) JOIN projects p USING (project_id)
+  LEFT JOIN attempts a ON a.run_id = r.run_id AND a.attempt_no = r.attempt_no
+  LEFT JOIN nodes b ON b.node_id = a.why->>'next_best'
+"""
+# What a burn-in holds is free: it yields to whoever asks.
+_ROOM = """
+SELECT a.model, count(*) AS total, count(*) FILTER (WHERE h.accelerator_no IS NULL
+  AND n.seen_at > now() - make_interval(secs => %s)) AS free
+FROM accelerators a JOIN nodes n USING (node_id) LEFT JOIN (SELECT DISTINCT accelerator_no
+  FROM leases l JOIN lease_accelerators USING (lease_id) JOIN runs r ON r.run_id = l.run_id
+  WHERE l.state <> 'released' AND r.kind <> 'burn_in') h USING (accelerator_no)
+WHERE a.state = 'in_service' AND n.state = 'ready' GROUP BY a.model ORDER BY a.model
+"""
+# Of each set of models the first estimates that were settled last: as many as a run is told of.
+_ACCURACY = """
+SELECT models, simulated, count(*) AS outcomes, avg((fate = 'held')::int)::float8 AS held_ratio,
+  percentile_cont(0.5) WITHIN GROUP (ORDER BY abs(extract(epoch FROM started_at - likely_at))::float8)
+    FILTER (WHERE started_at IS NOT NULL) AS median_error_s, min(settled_at) AS from_at
+FROM (SELECT *, row_number() OVER (PARTITION BY models, simulated ORDER BY settled_at DESC) AS place
+  FROM start_estimates WHERE fate IN ('held', 'early', 'late')) settled
+WHERE place <= %s GROUP BY models, simulated ORDER BY count(*) DESC, models
 """
 
 
@@ -59,7 +84,8 @@ class Views:
                     "limit": _limit(limit) + 1,
                 },
             )
-        return _page([_run(row) for row in rows], limit, "submitted_at", "run_id")
+            tenants = await _tenant_names(session, scope, rows)
+        return _page([_run(row, scope, tenants) for row in rows], limit, "submitted_at", "run_id")
 
     async def run(self, scope: Scope, run_id: str) -> Row:
         """One run with its leases, events, checkpoints and spec. Raises NotFound."""
@@ -78,8 +104,9 @@ class Views:
                 "SELECT * FROM checkpoints WHERE run_id = %s ORDER BY committed_at DESC LIMIT 20",
                 (run_id,),
             )
+            tenants = await _tenant_names(session, scope, [row])
         return {
-            "run": _run(row),
+            "run": _run(row, scope, tenants),
             "leases": leases,
             "events": [_event(event) for event in reversed(events)],
             "checkpoints": checkpoints,
@@ -182,7 +209,7 @@ class Views:
         async with self._truth.transaction(scope) as session:
             return await fetch_all(
                 session,
-                "SELECT a.serial, a.model, a.device_index, a.node_id, n.name AS node, n.site_id AS site, '' AS rack,"
+                "SELECT a.serial, a.model, a.device_index, a.node_id, n.name AS node, n.site_id AS site, coalesce(n.rack, '') AS rack,"
                 " n.health, n.simulated, h.run_id, r.name AS run, t.name AS tenant"
                 " FROM accelerators a JOIN nodes n USING (node_id) LEFT JOIN (SELECT DISTINCT ON (accelerator_no)"
                 " accelerator_no, l.run_id FROM lease_accelerators JOIN leases l USING (lease_id)"
@@ -231,16 +258,36 @@ class Views:
                 offer["largest_single_node"] = max(offer["largest_single_node"], total)
         return [found[key] for key in sorted(found)]
 
-    async def queue(self, scope: Scope) -> list[Row]:
-        """What waits, in queue order, each with its reason."""
+    async def queue(
+        self, scope: Scope, *, limit: int = QUEUE_SHOWN, cursor: str | None = None
+    ) -> tuple[list[Row], str | None]:
+        """What waits, each with its reason, in the order of the last cycle; what it has not seen yet comes last.
+
+        The queue moves while it is read: who comes forward between two pages may be on neither.
+        """
+        place, after_id = _place(cursor)
         async with self._truth.transaction(scope) as session:
             rows = await fetch_all(
                 session,
-                _RUN
-                + " WHERE r.state = 'queued' ORDER BY r.kind = 'burn_in', r.priority DESC, r.enqueued_at, r.run_id"
-                " LIMIT 500",
+                f"SELECT * FROM (SELECT q.*, coalesce((wait->>'position')::int, {UNSEEN}) AS place FROM ({_RUN}"  # noqa: S608
+                " WHERE r.state = 'queued') q) placed WHERE (place, run_id) > (%s, %s)"
+                " ORDER BY place, run_id LIMIT %s",
+                (place, after_id, _limit(limit) + 1),
             )
-        return [_run(row) for row in rows]
+            tenants = await _tenant_names(session, scope, rows)
+        shown = rows[: _limit(limit)]
+        more = f"{shown[-1]['place']}|{shown[-1]['run_id']}" if len(rows) > len(shown) else None
+        return [_run(row, scope, tenants) for row in shown], more
+
+    async def room(self) -> list[Row]:
+        """Of each model on ready nodes: how many there are, and how many are free on those that speak."""
+        async with self._truth.transaction() as session:
+            return await fetch_all(session, _ROOM, (SILENT_AFTER_S,))
+
+    async def accuracy(self) -> list[Row]:
+        """How good first estimates of starts were, by the models that were asked for, over all tenants."""
+        async with self._truth.transaction() as session:
+            return await fetch_all(session, _ACCURACY, (OUTCOMES_KEPT,))
 
     async def events(
         self, scope: Scope, *, subject: str | None, limit: int = 100, cursor: str | None = None
@@ -261,7 +308,7 @@ class Views:
         return [_event(row) for row in shown], more
 
 
-def _run(row: Mapping[str, Any]) -> Row:
+def _run(row: Mapping[str, Any], scope: Scope, tenants: Mapping[str, str]) -> Row:
     spec = RunSpec.from_json(row["spec"])
     # A burn-in's figures have a door of their own; in a list of runs they would be most of it.
     result = {name: value for name, value in row["result"].items() if name != "figures"}
@@ -270,7 +317,29 @@ def _run(row: Mapping[str, Any]) -> Row:
         "result": result,
         "gpu": spec.asked_text,
         "nodes": spec.nodes,
-        "wait": {**row["wait"]} if row["wait"] and row["state"] == "queued" else None,
+        "wait": _wait(row, scope, tenants) if row["wait"] and row["state"] == "queued" else None,
+        "why": _why(row, scope) if row["why"] else None,
+    }
+
+
+def _wait(row: Mapping[str, Any], scope: Scope, tenants: Mapping[str, str]) -> Row:
+    if scope.tenant_id is not None:
+        return for_tenant(row["wait"], scope.tenant_id)
+    return named(row["wait"], tenants)
+
+
+def _why(row: Mapping[str, Any], scope: Scope) -> Row:
+    on, why = row["node_names"], row["why"]
+    return why_named(why, on, {why["next_best"]: row["next_best"]}, sees_fleet=scope.tenant_id is None)
+
+
+async def _tenant_names(session: Session, scope: Scope, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """By id, where the asker may know who waits ahead of whom and somebody does."""
+    if scope.tenant_id is not None or not any(row["wait"] and row["state"] == "queued" for row in rows):
+        return {}
+    return {
+        row["tenant_id"]: row["name"]
+        for row in await fetch_all(session, "SELECT tenant_id, name FROM tenants")
     }
 
 
@@ -287,6 +356,15 @@ def _page(rows: list[Row], limit: int, at: str, key: str) -> tuple[list[Row], st
     if len(rows) == len(shown):
         return shown, None
     return shown, f"{shown[-1][at].isoformat()}|{shown[-1][key]}"
+
+
+def _place(text: str | None) -> tuple[int, str]:
+    if text is None:
+        return 0, ""
+    place, _, key = text.partition("|")
+    if not re.fullmatch("[0-9]{1,9}", place):
+        raise Refused(f"{text[:80]!r} is not a cursor: take it from `next` of the page before")
+    return int(place), key
 
 
 def _cursor(text: str | None) -> tuple[datetime | None, str | None]:

@@ -50,7 +50,18 @@ class Views(Protocol):
 
     async def offers(self) -> Sequence[Row]: ...
 
-    async def queue(self, scope: Scope) -> Sequence[Row]: ...
+    async def queue(
+        self, scope: Scope, *, limit: int = 100, cursor: str | None = None
+    ) -> tuple[Sequence[Row], str | None]:
+        """Who waits, in the order of the last cycle, and the cursor of the next page. Raises Refused."""
+
+    async def run_counts(self, scope: Scope) -> Mapping[str, int]: ...
+
+    async def room(self) -> Sequence[Row]:
+        """Of each model: total, and free on nodes that are ready and speak."""
+
+    async def accuracy(self) -> Sequence[Row]:
+        """Of estimates of starts, rows with the fields of AccuracyView."""
 
 
 class Money(Protocol):

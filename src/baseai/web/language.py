@@ -7,7 +7,7 @@ Catalogues are read from `locale/*/LC_MESSAGES/web.po` once, at start, and compi
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -85,6 +85,24 @@ class Language:
         here = format_datetime(instant, self._pattern(seconds=True), tzinfo=self.zone, locale=self.locale)
         title = f"{here} {self.zone_name(instant)} · {instant:%Y-%m-%d %H:%M:%S} UTC"
         return Markup('<time datetime="{}" title="{}">{}</time>').format(instant.isoformat(), title, words)
+
+    def soon(self, at: datetime | str, now: datetime) -> Markup:
+        """A `<time>` as short as it can be told: the clock today, else day and clock; all of it as its title."""
+        instant = _instant(at)
+        local, today = instant.astimezone(self.zone), now.astimezone(self.zone)
+        day = "" if local.date() == today.date() else "dd/MM " if self.tag == "pt-BR" else "MM-dd "
+        if local.year != today.year:
+            day = self._pattern(seconds=False).removesuffix("HH:mm")
+        shown = format_datetime(instant, f"{day}HH:mm", tzinfo=self.zone, locale=self.locale)
+        here = format_datetime(instant, self._pattern(seconds=True), tzinfo=self.zone, locale=self.locale)
+        title = f"{here} {self.zone_name(instant)} · {instant:%Y-%m-%d %H:%M:%S} UTC"
+        return Markup('<time datetime="{}" title="{}">{}</time>').format(instant.isoformat(), title, shown)
+
+    def about(self, seconds: float) -> str:
+        """How long, in its largest unit: `15 min`, `4 h`, `3 dias`."""
+        return str(
+            format_timedelta(timedelta(seconds=seconds), locale=self.locale, format="short", threshold=1.0)
+        )
 
     def zone_name(self, at: datetime) -> str:
         """As people of the language call the zone: BRT; where they have no name for it, UTC-03:00."""

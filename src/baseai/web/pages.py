@@ -29,6 +29,7 @@ from baseai.web import phrase, story
 from baseai.web.doors import Row, WebDoors
 from baseai.web.eyes import Eyes, aspect_of, lookback_of, map_words, plot_words
 from baseai.web.heatmap import ASPECTS
+from baseai.web.horizon import horizon_of
 from baseai.web.language import TAGS, Language, load_languages
 from baseai.web.reading import bytes_shown, scaled
 from baseai.web.visit import (
@@ -49,6 +50,7 @@ STATIC_TYPES = {
     ".svg": "image/svg+xml",
 }
 RUNS_PER_PAGE = 50
+QUEUE_PER_PAGE = 50
 NODES_PER_PAGE = 100  # of the table under the map, which shows them all
 LIVE_EVERY_S = 1.0  # no page is told more often than this
 LIVE_AT_MOST_S = 1800.0  # then the browser connects anew
@@ -91,6 +93,8 @@ class Pages:
             percent=language.percent,
             money=language.money,
             when=language.when,
+            soon=language.soon,
+            about=language.about,
             ago=language.ago,
             lasting=lambda seconds: "–" if seconds is None else shown_s(seconds),
             mib=lambda mib: f"{language.number(mib / 1024, 1)} GiB" if mib >= 1024 else f"{mib} MiB",
@@ -110,9 +114,9 @@ class Pages:
             event_words=lambda code: phrase.event(language, code),
             role_words=lambda code: phrase.role(language, code),
             isolation_words=lambda code: phrase.isolation(language, code),
-            wait_words=lambda code: phrase.wait(language, code),
+            wait_words=lambda wait: phrase.wait(language, wait),
             failing=lambda counts: phrase.failing(language, counts),
-            change_words=lambda english: phrase.change(language, english),
+            change_words=lambda change: phrase.change(language, change),
             words_of=lambda table, code: phrase.of(language, getattr(phrase, table), code),
             field_words=lambda family, name: phrase.field(language, family, name),
             aspects=ASPECTS,
@@ -226,8 +230,19 @@ class Pages:
         serials = [each["serial"] for each in accelerators]
         return await self.eyes.node_series(visit, node["node_id"], serials, lookback_of(back_name))
 
-    async def queue(self, visit: Visit) -> Facts:
-        return {"queue": await self.doors.views.queue(visit.scope)}
+    async def queue(self, visit: Visit, cursor: str | None = None) -> Facts:
+        """Who waits, a page of it. Raises Refused for a cursor that is none."""
+        views = self.doors.views
+        rows, more = await views.queue(visit.scope, limit=QUEUE_PER_PAGE, cursor=cursor)
+        return {
+            "queue": rows,
+            "more": more,
+            "later_page": cursor is not None,
+            "waiting": (await views.run_counts(visit.scope))["queued"],
+            "room": await views.room(),
+            "accuracy": await views.accuracy(),
+            "horizon": horizon_of(rows, now_utc()),
+        }
 
     async def runs(self, visit: Visit, request: Request) -> Facts:
         state = request.query_params.get("state", "")
@@ -569,7 +584,8 @@ def router(doors: WebDoors) -> APIRouter:
     @routes.get("/queue")
     async def queue(request: Request) -> Response:
         visit = await pages.visit(request, Deed.SEE_RUNS)
-        return pages.page(request, visit, "queue.html", **await pages.queue(visit))
+        cursor = request.query_params.get("cursor")
+        return pages.page(request, visit, "queue.html", **await pages.queue(visit, cursor))
 
     @routes.get("/queue/live")
     async def queue_live(request: Request) -> Response:

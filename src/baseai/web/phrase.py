@@ -4,11 +4,12 @@ Invariant: every code of the rooms below has its phrase here (a test walks the e
 catalogue; a code nobody knows is shown as it is. Pure: `of` needs only a language.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
+from baseai.ground.quantity import shown_mib, shown_s
 from baseai.web.language import Language
 
 
@@ -412,10 +413,16 @@ ISOLATIONS: Mapping[str, str] = MappingProxyType(
 WAITS: Mapping[str, str] = MappingProxyType(
     {
         "short": N_("Too few nodes can take it now."),
-        "held": N_("It fits now, but would put off a run ahead that has booked its start."),
+        "held": N_("It fits now, but would put off who is ahead."),
         "never": N_("The nodes that are ready could not take it even when empty."),
-        "clearing": N_("A test of a node is being stopped for it; it starts as soon as the test is gone."),
+        "clearing": N_(
+            "A test or a run that gives way is being stopped for it; it starts as soon as that is gone."
+        ),
         "own_node": N_("It tests one node, and starts when nobody wants that node's accelerators."),
+        "limit": N_(
+            "Its queue, or one above it, holds all that it may; it starts when a run of that queue ends."
+        ),
+        "unknown_queue": N_("Its queue is there no more: make it again, or submit the run in another."),
     }
 )
 
@@ -429,45 +436,58 @@ FAILING: Mapping[str, str] = MappingProxyType(
         "memory": N_("too little free memory: %(count)d"),
         "disk": N_("too little free disk: %(count)d"),
         "cpu": N_("too few free cores: %(count)d"),
+        "power": N_("under a breaker with too little power left: %(count)d"),
         "tenant": N_("in use by another tenant, with nothing to keep tenants apart: %(count)d"),
         "container": N_("without a container runtime: %(count)d"),
         "nodes": N_("without enough others of the same model: %(count)d"),
+        "topology": N_("without enough others in the same part of the network: %(count)d"),
     }
 )
 
-# The scheduler's advice in its own English, and the msgid that says the same.
-_CHANGES = tuple(
-    (re.compile(pattern), msgid)
-    for pattern, msgid in (
-        (
-            r"1 accelerator on each node instead of (?P<asked>.+)",
+# The scheduler's advice by its lever: for one and for more.
+CHANGES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "accelerators": (
             N_("1 accelerator on each node instead of %(asked)s"),
-        ),
-        (
-            r"(?P<instead>\d+) accelerators on each node instead of (?P<asked>.+)",
             N_("%(instead)s accelerators on each node instead of %(asked)s"),
         ),
-        (r"1 node instead of (?P<asked>.+)", N_("1 node instead of %(asked)s")),
-        (r"(?P<instead>\d+) nodes instead of (?P<asked>.+)", N_("%(instead)s nodes instead of %(asked)s")),
-        (
-            r"(?P<instead>.+) of memory on each node instead of (?P<asked>.+)",
-            N_("%(instead)s of memory on each node instead of %(asked)s"),
+        "nodes": (N_("1 node instead of %(asked)s"), N_("%(instead)s nodes instead of %(asked)s")),
+        "memory": (N_("%(instead)s of memory on each node instead of %(asked)s"),) * 2,
+        "disk": (N_("%(instead)s of disk on each node instead of %(asked)s"),) * 2,
+        "cpu": (N_("%(instead)s cores on each node instead of %(asked)s"),) * 2,
+        "max_duration": (N_("a max_duration of %(instead)s instead of %(asked)s"),) * 2,
+        "site": (N_("any site instead of %(asked)s"),) * 2,
+        "model": (N_("model %(instead)s instead of %(asked)s"),) * 2,
+    }
+)
+_AMOUNTS: Mapping[str, Callable[[Any], str]] = MappingProxyType(
+    {
+        "memory": shown_mib,
+        "disk": shown_mib,
+        "cpu": lambda milli: f"{milli / 1000:g}",
+        "max_duration": shown_s,
+    }
+)
+
+# What a run that would fit must not put off.
+OBSTACLES: Mapping[str, str] = MappingProxyType(
+    {
+        "run": N_("It fits now, but would put off a run ahead that has booked its start."),
+        "reservation": N_("It fits now, but would still run when a reservation begins."),
+        "maintenance": N_("It fits now, but would still run when the maintenance of a node begins."),
+        "queue": N_(
+            "Its queue, or one above it, holds all that it may; it starts when a run of that queue ends."
         ),
-        (
-            r"(?P<instead>.+) of disk on each node instead of (?P<asked>.+)",
-            N_("%(instead)s of disk on each node instead of %(asked)s"),
-        ),
-        (
-            r"(?P<instead>.+) cores on each node instead of (?P<asked>.+)",
-            N_("%(instead)s cores on each node instead of %(asked)s"),
-        ),
-        (
-            r"a max_duration of (?P<instead>.+) instead of (?P<asked>.+)",
-            N_("a max_duration of %(instead)s instead of %(asked)s"),
-        ),
-        (r"any site instead of (?P<asked>.+)", N_("any site instead of %(asked)s")),
-        (r"model (?P<instead>.+) instead of (?P<asked>.+)", N_("model %(instead)s instead of %(asked)s")),
-    )
+    }
+)
+
+STARTS: Mapping[str, str] = MappingProxyType(
+    {
+        "in_turn": N_("It started in its turn."),
+        "backfill": N_("It started before its turn, putting off nobody."),
+        "reserved": N_("It started on capacity that was reserved for it."),
+        "spot": N_("It started as spot, on what nobody else wanted."),
+    }
 )
 
 
@@ -501,8 +521,11 @@ def isolation(language: Language, code: str) -> str:
     return language.say(ISOLATIONS.get(code, code))
 
 
-def wait(language: Language, code: str) -> str:
-    return language.say(WAITS[code]) if code in WAITS else ""
+def wait(language: Language, wait: Mapping[str, Any]) -> str:
+    """Why a run waits, in one sentence; empty for a code that nobody knows."""
+    if wait["code"] == "held" and wait["behind"]:
+        return of(language, OBSTACLES, wait["behind"]["kind"])
+    return language.say(WAITS[wait["code"]]) if wait["code"] in WAITS else ""
 
 
 def failing(language: Language, counts: Mapping[str, int]) -> list[str]:
@@ -513,11 +536,13 @@ def failing(language: Language, counts: Mapping[str, int]) -> list[str]:
     ]
 
 
-def change(language: Language, english: str) -> str:
-    """The scheduler's advice in the reader's language; as it came where it has no such form."""
-    for pattern, msgid in _CHANGES:
-        found = pattern.fullmatch(english)
-        if found is not None:
-            facts = found.groupdict()
-            return language.say(msgid, **facts) if facts else language.say(msgid)
-    return english
+def change(language: Language, change: Mapping[str, Any]) -> str:
+    """The scheduler's advice; in its own English where this page does not know the lever."""
+    lever, asked, instead = change["lever"], change["asked"], change["instead"]
+    if lever not in CHANGES:
+        return str(change["sentence"])
+    shown = _AMOUNTS.get(lever, str)
+    one, many = CHANGES[lever]
+    facts = {"asked": shown(asked), "instead": shown(instead)}
+    msgid = one if instead == 1 else many
+    return language.say(msgid, **{name: said for name, said in facts.items() if f"%({name})s" in msgid})
