@@ -99,12 +99,13 @@ async def test_a_run_of_somebody_else_is_not_named(yard: Yard) -> None:
     run_id, lease = await running(yard)
     other = await yard.submit()
     await yard.rooms.tenancy.make_tenant("globex", actor="test")
-    await yard.write("UPDATE runs SET tenant_id = 'globex' WHERE run_id = %s", other)
+    [globex] = await yard.rows("SELECT tenant_id FROM tenants WHERE name = 'globex'")
+    await yard.write("UPDATE runs SET tenant_id = %s WHERE run_id = %s", globex["tenant_id"], other)
     await asked(yard, run_id, other)
     await gone(yard, lease)
     [run] = await yard.rows("SELECT sentence FROM runs WHERE run_id = %s", run_id)
     assert run["sentence"].startswith("made room for another run and starts anew:")
-    scope = Scope(tenant_id="globex", actor="test")
+    scope = Scope(tenant_id=globex["tenant_id"], actor="test")
     async with yard.rooms.truth.transaction(scope) as session:
         assert await fetch_all(session, "SELECT * FROM preemptions") == []
 
