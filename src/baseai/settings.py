@@ -39,6 +39,9 @@ class PlatformSettings:
     node_name: str | None = None  # of this machine in the fleet; by default the host's name
     node_address: str | None = None  # where other nodes reach this one
     cpu_slots: int | None = None  # how many CPU slots this machine offers; by default all cores
+    rack: str | None = None  # the rack this machine stands in, unless an operator has said another
+    leaf: str | None = None  # the leaf switch it hangs on, likewise
+    pod: str | None = None  # the pod of the network that leaf is in, likewise
     run_user: str | None = None  # the user runs are started as; needs root
     sample_every_s: float = 10.0  # how often this machine's accelerators are measured
     scrape: tuple[str, ...] = ()  # exporters its agent reads as well, http://127.0.0.1:9400/metrics

@@ -42,6 +42,9 @@ class AgentSettings:
     address: str | None = None  # where other nodes reach this one; by default the one that reaches the server
     site: str = "local"  # the site the node stands in; runs of several nodes stay within one
     cpu_slots: int | None = None  # how many CPU slots the node offers; by default all cores
+    rack: str | None = None  # the rack the node stands in, unless an operator has said another
+    leaf: str | None = None  # the leaf switch it hangs on, likewise
+    pod: str | None = None  # the pod of the network that leaf is in, likewise
     run_user: str | None = None  # the user runs are started as; needs an agent run by root
     ca_file: Path | None = None  # certificate that signs the server's, when no public one does
     segment_bytes: int = SEGMENT_BYTES  # a run's log on this node is kept in pieces of this size,
@@ -106,7 +109,14 @@ async def _tend(settings: AgentSettings, folder: NodeFolder, collectors: Sequenc
             site=settings.site,
             slots=settings.cpu_slots,
             isolation="user" if run_user else "none",
-        ).model_copy(update={"repair_steps": list(steps_here()) if settings.allow_repairs else []}),
+        ).model_copy(
+            update={
+                "repair_steps": list(steps_here()) if settings.allow_repairs else [],
+                "rack": settings.rack,
+                "leaf": settings.leaf,
+                "pod": settings.pod,
+            }
+        ),
         token=settings.token,
         chance=random.Random(),
         collectors=collectors,

@@ -15,6 +15,7 @@ from baseai.api.doors import Doors
 from baseai.api.gate import Gate
 from baseai.api.measured import kept, measured_in
 from baseai.engine.order import NodeReport, Sighting
+from baseai.fleet.fabric.mount import Mount
 from baseai.fleet.machine import DeviceFacts, MachineFacts
 from baseai.ground.fault import NotFound, Refused
 from baseai.ground.identity import NodeId
@@ -134,4 +135,5 @@ def _machine(facts: wire.NodeFacts) -> MachineFacts:
         boot_id=facts.boot_id,
         version=facts.version,
         protocol=facts.protocol,
+        mount=Mount(rack=facts.rack or None, leaf=facts.leaf or None, pod=facts.pod or None),
     )

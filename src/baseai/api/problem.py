@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from baseai.api import schemas as wire
+from baseai.fleet.fabric.rehang import BadFile
 from baseai.ground.fault import Conflict, Fault, NotFound, Refused
 from baseai.telemetry.store import StoreAway
 from baseai.tenancy.key import NotAdmitted, NotAllowed
@@ -31,6 +32,7 @@ STATUSES: tuple[tuple[type[Fault], int, str], ...] = (
     (NotFound, 404, "Not found"),
     (Conflict, 409, "Conflict"),
     (BadSpec, 422, "The spec is wrong"),
+    (BadFile, 422, "The file is wrong"),
     (UnknownAccelerator, 422, "The spec is wrong"),
     (Refused, 422, "Refused"),
     (TruthUnavailable, 503, "For a moment not available"),
@@ -95,6 +97,13 @@ def problem(
 
 
 def _spec_problems(fault: Fault) -> list[wire.SpecProblem]:
+    if isinstance(fault, BadFile):
+        return [
+            wire.SpecProblem(
+                file=fault.file, line=e.line, column=e.column, key=e.key, message=e.message, fix=e.fix
+            )
+            for e in fault.errors
+        ]
     if not isinstance(fault, BadSpec):
         return []
     return [

@@ -4,7 +4,8 @@ Invariant: it is read once and never changes while a process lives; every model 
 that may be owned has a cost at every site. Only the data files change it.
 """
 
-from collections.abc import Container
+import math
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -52,6 +53,13 @@ class Catalog:
 
     def hourly_cost(self, model: str, site_id: str, case: Case = Case.DEFAULT) -> HourlyCost:
         return self.assumptions.hourly_cost(model, site_id, case)
+
+    def rated_watts(self) -> Mapping[str, int]:
+        """What one accelerator of each model draws at work with its share of the server, at most; owned models only."""
+        return {
+            owned.model: math.ceil(owned.server_watts.at(Case.HIGH) / owned.accelerators_per_server)
+            for owned in self.assumptions.owned
+        }
 
     def models_matching(self, name: str | None, memory_gib: Container[int] | None = None) -> tuple[str, ...]:
         return matching.models_matching(self.accelerators, name, memory_gib)

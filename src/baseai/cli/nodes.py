@@ -12,6 +12,7 @@ import typer
 from baseai.cli.call import Call, command, listed, segment
 from baseai.cli.column import Column, age, figure, instant_text, money_column, plain
 from baseai.cli.health import add_health
+from baseai.cli.racks import add_racks
 from baseai.cli.runs import Cursor, Limit
 from baseai.ground.clock import instant, now_utc
 from baseai.ground.quantity import shown_mib
@@ -46,10 +47,12 @@ def add_nodes(app: typer.Typer, environ: Mapping[str, str]) -> None:
         if nodes is None:
             return
         now = now_utc()
+        hung = any(one.rack or one.leaf or one.pod for one in nodes)
         call.screen.table(
             [
                 Column(head="NAME"),
                 Column(head="SITE"),
+                *(Column(head=head) for head in ("RACK", "LEAF", "POD") if hung),
                 Column(head="STATE"),
                 Column(head="HEALTH"),
                 Column(head="FREE"),
@@ -62,6 +65,7 @@ def add_nodes(app: typer.Typer, environ: Mapping[str, str]) -> None:
                 (
                     one.name,
                     one.site,
+                    *((one.rack or "", one.leaf or "", one.pod or "") if hung else ()),
                     one.state,
                     one.health if one.reachable else "unreachable",
                     _free_text(one.models, one.free),
@@ -116,6 +120,7 @@ def add_nodes(app: typer.Typer, environ: Mapping[str, str]) -> None:
         _show_figures(call, answer.read(NodeFigures))
 
     add_health(node, environ)
+    add_racks(app, node, environ)
 
     @command(
         node, "declare-dead", example="baseai node declare-dead gpu-07 --reason 'burnt'", environ=environ
@@ -212,6 +217,9 @@ def _show(call: Call, method: str, path: str, document: object) -> None:
         [
             ("node", f"{node.name} ({node.node_id})"),
             ("site", node.site),
+            ("rack", node.rack or "not known"),
+            ("leaf", node.leaf or "not known"),
+            ("pod", node.pod or "not known"),
             ("state", node.state),
             ("health", node.health if node.reachable else f"{node.health}, unreachable"),
             ("address", node.address),

@@ -4,7 +4,9 @@ Invariant: these are claims of the node, taken over as it joins and as its agent
 for what they name. Nobody changes a value once made.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from baseai.fleet.fabric.mount import Mount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,3 +34,4 @@ class MachineFacts:
     boot_id: str
     version: str
     protocol: int
+    mount: Mount = field(default_factory=Mount)  # where it hangs, as far as it was told

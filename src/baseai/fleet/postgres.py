@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from baseai.catalog.accelerator import CPU_SLOT
+from baseai.fleet.fabric.mount import Mount
 from baseai.fleet.machine import MachineFacts
 from baseai.fleet.node import NodeEvent, NodeState, moved
 from baseai.ground.fault import Conflict, NotFound, Refused
@@ -23,11 +24,24 @@ class Admission(Protocol):
     async def insert_node_key(self, session: Session, node_id: NodeId, name: str) -> str: ...
 
 
+class Mounting(Protocol):
+    """What joining needs of the cabling: to take over what a node says of where it hangs."""
+
+    async def heed(self, session: Session, node_id: NodeId, said: Mount, *, joining: bool) -> None: ...
+
+
 class Fleet:
     """The machines. `unplaceable(model)` says why a model cannot stand in a node of ours, or None."""
 
-    def __init__(self, truth: Truth, admission: Admission, unplaceable: Callable[[str], str | None]) -> None:
+    def __init__(
+        self,
+        truth: Truth,
+        admission: Admission,
+        unplaceable: Callable[[str], str | None],
+        mounting: Mounting | None = None,
+    ) -> None:
         self._truth = truth
+        self._mounting = mounting
         self._admission = admission
         self._unplaceable = unplaceable
 
@@ -75,6 +89,8 @@ class Fleet:
             await session.execute("UPDATE join_tokens SET node_id = %s WHERE used_at = now()", (node_id,))
             await record(session, "node", node_id, "joined", actor=scope.actor, to_state="onboarding")
             await self._write_facts(session, node_id, facts, scope.actor)
+            if self._mounting is not None:
+                await self._mounting.heed(session, node_id, facts.mount, joining=True)
             if known is None:
                 real = sorted({device.model for device in facts.devices} - {CPU_SLOT})
                 event = NodeEvent.BURN if real else NodeEvent.ADMIT
@@ -88,6 +104,8 @@ class Fleet:
         actor = f"node {facts.name}"
         async with self._truth.transaction(Scope(tenant_id=None, actor=actor)) as session:
             await self._write_facts(session, node_id, facts, actor)
+            if self._mounting is not None:
+                await self._mounting.heed(session, node_id, facts.mount, joining=False)
 
     async def steer(self, name: str, event: NodeEvent, *, actor: str, reason: str | None) -> Row:
         """Move a node through its lifecycle at an operator's word. Raises NotFound, Conflict."""

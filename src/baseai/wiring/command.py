@@ -61,6 +61,13 @@ RedfishInsecure = Annotated[
 ]
 
 
+RackName = Annotated[
+    str | None, typer.Option("--rack", help="Rack it stands in; an operator's word goes before it.")
+]
+LeafName = Annotated[str | None, typer.Option("--leaf", help="Leaf switch it hangs on, likewise.")]
+PodName = Annotated[str | None, typer.Option("--pod", help="Pod of the network above that leaf, likewise.")]
+
+
 def up(
     data: Data = None,
     listen: Annotated[
@@ -88,6 +95,9 @@ def up(
     cpu_slots: Annotated[
         int | None, typer.Option(help="CPU slots this machine offers; all cores by default.")
     ] = None,
+    rack: RackName = None,
+    leaf: LeafName = None,
+    pod: PodName = None,
     run_user: Annotated[str | None, typer.Option(help="User that runs are started as; needs root.")] = None,
     allow_repairs: AllowRepairs = False,
     sample_every: SampleEvery = 10.0,
@@ -117,6 +127,9 @@ def up(
             node_name=node_name,
             node_address=node_address,
             cpu_slots=cpu_slots,
+            rack=rack,
+            leaf=leaf,
+            pod=pod,
             run_user=run_user,
             allow_repairs=allow_repairs,
             sample_every_s=sample_every,
@@ -246,6 +259,9 @@ def agent(
     name: Annotated[str | None, typer.Option(help="Name in the fleet; the machine's own by default.")] = None,
     address: Annotated[str | None, typer.Option(help="Address where other nodes reach this one.")] = None,
     cpu_slots: Annotated[int | None, typer.Option(help="CPU slots to offer; all cores by default.")] = None,
+    rack: RackName = None,
+    leaf: LeafName = None,
+    pod: PodName = None,
     run_user: Annotated[str | None, typer.Option(help="User that runs are started as; needs root.")] = None,
     allow_repairs: AllowRepairs = False,
     ca_file: Annotated[Path | None, typer.Option(help="Certificate that signs the platform's.")] = None,
@@ -267,7 +283,8 @@ def agent(
     return watch_and_tend(
         AgentSettings(
             folder=folder, url=join.rstrip("/"), token=token, name=name, address=address, cpu_slots=cpu_slots,
-            run_user=run_user, allow_repairs=allow_repairs, ca_file=ca_file, sample_every_s=sample_every,
+            rack=rack, leaf=leaf, pod=pod, run_user=run_user, allow_repairs=allow_repairs, ca_file=ca_file,
+            sample_every_s=sample_every,
             scrape=tuple(scrape or ()),
             redfish=tuple(redfish or ()), redfish_account=board_account(redfish_credentials, os.environ),
             redfish_ca_file=redfish_ca_file, redfish_insecure=redfish_insecure,
