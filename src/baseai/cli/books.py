@@ -13,6 +13,7 @@ from baseai.cli.column import Column, figure, instant_text, money_column, money_
 from baseai.cli.runs import Cursor, Limit
 from baseai.ground.fault import Refused
 
+TIME_BY = ("bucket", "site", "model", "node")
 DIMENSIONS = ("run", "node", "accelerator", "tenant")
 
 
@@ -94,6 +95,63 @@ def add_books(app: typer.Typer, environ: Mapping[str, str]) -> None:
                 for one, amount in zip(found, amounts, strict=True)
             ],
         )
+
+    @command(books, "time", example="baseai books time --by site", environ=environ)
+    def time(
+        call: Call,
+        since: Annotated[
+            str | None, typer.Option("--from", help="A day, or an instant on the hour. This month otherwise.")
+        ] = None,
+        until: Annotated[
+            str | None, typer.Option("--to", help="Likewise; not included. Now otherwise.")
+        ] = None,
+        by: Annotated[str, typer.Option("--by", help=", ".join(TIME_BY))] = "bucket",
+        simulated: Annotated[bool, typer.Option("--simulated", help="Of simulated nodes instead.")] = False,
+    ) -> int:
+        """Print what the hours of the accelerators were: sold, idle, lost … Ends with status 1 when one is withheld."""
+        from baseai.api.schemas import TimeView
+
+        if by not in TIME_BY:
+            raise Refused(f"--by {by} is not known; it is one of {', '.join(TIME_BY)}")
+        asked = {"from": since, "to": until, "by": by, "simulated": simulated or None}
+        answer = call.platform.get("/time", **asked)
+        found = answer.read(TimeView)
+        if call.screen.as_json:
+            call.screen.document(answer.text)
+            return OTHERWISE if found.withheld else 0
+        subjects = [] if by == "bucket" else [Column(head=by.upper())]
+        call.screen.table(
+            [
+                *subjects,
+                Column(head="BUCKET"),
+                Column(head="HOURS", right=True),
+                Column(head="SHARE", right=True),
+            ],
+            [
+                (
+                    *([one.label or one.subject or ""] if subjects else []),
+                    one.bucket.replace("_", " "),
+                    figure(one.accelerator_hours, digits=5),
+                    f"{one.share_ratio:.1%}",
+                )
+                for one in found.items
+            ],
+        )
+        call.screen.say(
+            f"{figure(found.installed_hours, digits=5)} installed hours from {instant_text(found.from_at)}"
+            f" to {instant_text(found.until_at)}"
+        )
+        if found.provisional:
+            call.screen.note("baseai: the newest hours are not closed yet and may change")
+        if found.open_left_out:
+            call.screen.note("baseai: hours that are not closed yet are left out")
+        if found.revised:
+            call.screen.note(
+                f"baseai: {found.revised} hours of accelerators were counted anew for late facts"
+            )
+        for hour in found.withheld:
+            call.screen.note(f"baseai: withheld: {hour.sentence}")
+        return OTHERWISE if found.withheld else 0
 
     @command(app, "cost", example="baseai cost --by node", environ=environ)
     def cost(

@@ -26,6 +26,7 @@ LEADER_LOCK = 0x6C656164  # "lead"
 LONGEST_REST_S = 2.0  # between looks when nothing is told
 SCHEDULE_EVERY_S = 10.0  # a full look at the queue, also when nothing was told
 BOOK_EVERY_S = 5.0
+KEEP_TIME_EVERY_S = 60.0  # hours of accelerators: closed when they are over, counted anew when facts come late
 ATTRIBUTE_EVERY_S = 30.0  # hours of use: closed as their samples come in
 JUDGE_EVERY_S = 10.0  # a tick of health, as often as things are measured
 PROVE_EVERY_S = 10.0  # tests of nodes: what is due, what has ended
@@ -57,6 +58,7 @@ async def _lead(dsn: str, household: Household, metrics: Path, leading: AsyncCon
         rooms = Rooms(truth, household, metrics)
         beside = [
             asyncio.create_task(_attribute(rooms)),
+            asyncio.create_task(_keep_time(rooms)),
             asyncio.create_task(_prove(rooms, nudge)),
             asyncio.create_task(_judge(rooms)),
         ]
@@ -147,6 +149,27 @@ async def _attribute(rooms: Rooms) -> None:
         except Exception:  # one device's oddity ends this round and no other loop
             log.exception("use could not be attributed")
         await asyncio.sleep(ATTRIBUTE_EVERY_S)
+
+
+async def _keep_time(rooms: Rooms) -> None:
+    """Beside the loop, for a month may have to be counted: what every second of every accelerator was."""
+    while True:
+        try:
+            done = await rooms.time.close()
+            if done.closed or done.revised:
+                log.info("hours of time closed %d, counted anew %d of single accelerators", done.closed, done.revised)
+            failing = set(done.failing)
+            if await rooms.time.nightly_is_due():
+                checked = await rooms.time.nightly()
+                log.info("checked %d hours of time, %d do not add up", checked.hours, len(checked.failing))
+                failing |= set(checked.failing)
+            for sentence in sorted(failing):
+                log.error("not shown to anybody until it adds up: %s", sentence)
+        except TruthUnavailable as wrong:
+            log.warning("time is not kept: %s", wrong)
+        except Exception:  # one accelerator's oddity ends this round and no other loop
+            log.exception("time could not be kept")
+        await asyncio.sleep(KEEP_TIME_EVERY_S)
 
 
 async def _listen(truth: Truth, rung: asyncio.Event) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from baseai.catalog.catalog import Catalog, load_catalog
 from baseai.engine.postgres import Engine, Places
 from baseai.finance.cost import By
+from baseai.finance.hours.postgres import TimeLedger
 from baseai.finance.postgres import Meter, PostgresBooks, costs_in, load_transfers
 from baseai.finance.rate import HourlyCostRate, HourlyPrice
 from baseai.fleet.health.desk.postgres import HealthDesk
@@ -340,6 +341,7 @@ class Rooms:
         self.rates = CatalogRates(self.catalog)
         self.meter = Meter(truth, self.rates)
         self.money = Money(truth, self.catalog, self.rates)
+        self.time = TimeLedger(truth)
         self.fleet = Fleet(truth, self.tenancy, self._unplaceable)
         policy = health_policy(household)
         self.health = HealthDesk(truth, policy)

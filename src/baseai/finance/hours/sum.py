@@ -4,7 +4,7 @@ Invariant: sums are of hours that add up; an hour that does not is withheld, wit
 that are not closed are provisional. Simulated nodes and real ones are never summed together.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -57,6 +57,7 @@ class TimeReport:
     checked_at: datetime | None  # when every hour was last held against installed time
     sums: tuple[TimeSum, ...]
     withheld: tuple[Withheld, ...]
+    labels: Mapping[str, str]  # names of subjects that have one
     revised: int  # hours of one accelerator in it that late facts changed after they were closed
     open_left_out: bool = False  # there are too many accelerators to reckon open hours as they are asked for
 

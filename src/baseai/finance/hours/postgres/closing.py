@@ -17,6 +17,8 @@ from baseai.finance.hours.facts import Facts, Hours, reckoned
 from baseai.finance.hours.postgres.check import NAME as CHECK
 from baseai.finance.hours.postgres.check import Checked, check_hours
 from baseai.finance.hours.postgres.observed import load_facts
+from baseai.finance.hours.postgres.sums import load_time
+from baseai.finance.hours.sum import Pace, TimeBy, TimeReport
 from baseai.finance.period import ZONE
 from baseai.ground.clock import hour_of
 from baseai.truth.session import Session, Truth, fetch_all, fetch_one
@@ -83,6 +85,12 @@ class TimeLedger:
             failing += wrong
             if facts < LATE_A_TRANSACTION:
                 return Closing(closed=closed, revised=revised, closed_until=until, failing=tuple(failing))
+
+    async def told(
+        self, from_at: datetime, until_at: datetime, *, by: TimeBy, pace: Pace | None, simulated: bool = False
+    ) -> TimeReport:
+        """Sums over whole hours; see `load_time`."""
+        return await load_time(self._truth, from_at, until_at, by=by, pace=pace, simulated=simulated)
 
     async def nightly_is_due(self) -> bool:
         """Whether the round over everything has not run since the last night began, in the zone of the books."""

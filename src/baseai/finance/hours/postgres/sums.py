@@ -104,6 +104,10 @@ async def load_time(
             )
             for row in await fetch_all(session, query, spanned)
         ]
+        labels = {}
+        if by is TimeBy.NODE:
+            rows = await fetch_all(session, "SELECT node_id, name FROM nodes")
+            labels = {row["node_id"]: row["name"] for row in rows}
         closed_until = state["closed_until"]
         left_out = False
         open_since = max(from_at, closed_until) if closed_until is not None else from_at
@@ -118,6 +122,7 @@ async def load_time(
         closed_until=closed_until,
         checked_at=state["checked_at"],
         sums=merged(sums),
+        labels=labels,
         withheld=tuple(Withheld(**row) for row in failing),
         revised=state["revised"],
         open_left_out=left_out,
