@@ -60,6 +60,7 @@ class Platform:
                 base_url="http://127.0.0.1:7800",
                 fleet_health=self.rooms.health,
                 proving=self.rooms.proving,
+                queues=self.rooms.queues,
             )
         )
         self.client = httpx.AsyncClient(

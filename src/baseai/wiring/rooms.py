@@ -28,6 +28,7 @@ from baseai.proving.vitals import FIELDS as VITALS
 from baseai.proving.vitals import Watched
 from baseai.scheduling.admit import NeverFits, fits_ever
 from baseai.scheduling.postgres import PostgresQueue
+from baseai.scheduling.queues.postgres import PostgresQueues
 from baseai.telemetry.field import ACCELERATOR
 from baseai.telemetry.postgres import Intake, Uses
 from baseai.telemetry.remote import RemoteStore
@@ -348,6 +349,7 @@ class Rooms:
         self.judge = PostgresJudge(truth, policy)
         self.runs = Runs(truth)
         self.queue = PostgresQueue(truth, self.catalog.models_matching, self._country_of)
+        self.queues = PostgresQueues(truth, [one.model for one in self.catalog.accelerators])
         self.admission = Admission(self.catalog, self.queue)
         self.engine = Engine(
             truth, self.tenancy, Places(checkpoints=household.checkpoints, outputs=household.outputs)

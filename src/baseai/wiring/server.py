@@ -73,6 +73,7 @@ async def serve(
             health=health,
             uploads=household.uploads,
             base_url=settings.shown_url,
+            queues=rooms.queues,
             proving=rooms.proving,
             fleet_health=rooms.health,
             demo=settings.demo,

@@ -5,6 +5,7 @@ both be made; each is an event. Nothing is kept of usage: it is read from the le
 """
 
 import difflib
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -25,6 +26,7 @@ from baseai.workloads.spec import DEFAULT_QUEUE
 Row = dict[str, Any]
 PLATFORM = Scope(tenant_id=None, actor="queues")
 BY_THEMSELVES = (ROOT, DEFAULT_QUEUE)
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 _HELD = """
 SELECT r.queue, l.tenant_id, r.spot, l.model, count(*) AS amount
@@ -94,7 +96,7 @@ class PostgresQueues:
         self._models = models
 
     async def queues(self, scope: Scope, *, shared_alone: bool = False) -> list[Row]:
-        """Rows with the fields of QueueView, by name, each tenant's default last.
+        """Rows with the fields of NamedQueueView, by name, each tenant's default last.
 
         Those that everybody may use and, unless `shared_alone`, those of the asker. What a queue holds and had is of
         everybody in and below it: who waits behind others may know behind how much.
@@ -147,6 +149,10 @@ class PostgresQueues:
             raise Refused(
                 f"{name} is there by itself and cannot be set: the root is above all queues, and every tenant has a"
                 f" {DEFAULT_QUEUE} of its own; make one of another name"
+            )
+        if not _NAME.fullmatch(name):
+            raise Refused(
+                f"{name[:80]!r} is not a name of a queue: use 1 to 63 of a-z, 0-9 and -, no - at the ends"
             )
         for model in (*(setting.quota or ()), *(setting.limit or ())):
             if model not in self._models:
