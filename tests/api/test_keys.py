@@ -13,6 +13,7 @@ OPERATOR = frozenset({"operator"})
 TENANT = frozenset({"operator", "alpha"})
 RUNS = frozenset({"operator", "alpha", "finance"})
 BOOKS = frozenset({"operator", "finance", "investor"})
+LEDGER = frozenset({"operator", "finance"})
 NODE = frozenset({"node"})
 
 # Route, its asking with what leaves everything as it is, the status for those who may, and who may.
@@ -67,6 +68,11 @@ ROUTES: list[tuple[str, str, dict[str, object], int, frozenset[str]]] = [
     ("DELETE /secrets/{name}", "/secrets/X", {}, 404, TENANT),
     ("GET /cost", "/cost", {}, 200, RUNS),
     ("GET /books/trial-balance", "/books/trial-balance", {}, 200, BOOKS),
+    ("GET /books/balance", "/books/balance?account=asset:none", {}, 404, BOOKS),
+    ("GET /books/periods", "/books/periods", {}, 200, BOOKS),
+    ("POST /books/periods/{period}/close", "/books/periods/none/close", {}, 422, LEDGER),
+    ("GET /books/check", "/books/check", {}, 404, BOOKS),
+    ("POST /books/check", "/books/check", {}, 200, LEDGER),
     ("GET /books/transfers", "/books/transfers", {}, 200, BOOKS),
     ("POST /agent/facts", "/agent/facts", {"json": None}, 422, NODE),
     ("GET /agent/desired", "/agent/desired?wait_s=0", {}, 200, NODE),

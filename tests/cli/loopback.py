@@ -20,14 +20,18 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from baseai.api.schemas import (
+    AccountView,
     AccuracyView,
+    AuditView,
     Balance,
     BurnInView,
     CheckpointView,
+    CloseView,
     CollectorView,
     CostView,
     EventView,
     FigureView,
+    FindingView,
     KeyView,
     LeaseView,
     NewKey,
@@ -35,6 +39,8 @@ from baseai.api.schemas import (
     NodeView,
     Offer,
     Page,
+    PeriodView,
+    PreemptionView,
     Problem,
     QueueView,
     Reckoning,
@@ -92,6 +98,7 @@ class State:
         self.waits: WaitView | None = None
         self.asked: list[str] = []
         self.may_see_money = True
+        self.findings: list[FindingView] = []  # of a check of the books
         self.outages = 0  # so many questions about a run are answered with 503: the database is away
         self.health = {"status": "ok", "version": "0.1.0", "database": "ok", "controller": "leading"}
 
@@ -410,6 +417,31 @@ def application(state: State) -> FastAPI:
         )
         return shaped(TrialBalance(at=LONG_AGO, balances=[one, two], difference=state.difference))
 
+    @app.get("/api/v1/books/balance")
+    async def balance(account: str) -> Response:
+        if account != "revenue":
+            return problem(404, "Not found", f"no account with a transfer {account}")
+        line = Balance(
+            account=account, currency="USD", debits=Decimal(0), credits=Decimal("1.5"), balance=Decimal("-1.5")
+        )
+        return shaped(AccountView(at=LONG_AGO, account=account, balances=[line]))
+
+    @app.get("/api/v1/books/periods")
+    async def periods() -> Response:
+        return page([PeriodView(period="2020-01", state="closed", closed_by="ana", transfers=1200, digest="ab" * 32)])
+
+    @app.post("/api/v1/books/periods/{period}/close")
+    async def close(period: str) -> Response:
+        if state.findings:
+            return shaped(CloseView(period=period, state="closing", findings=state.findings))
+        return shaped(CloseView(period=period, state="closed", digest="ab" * 32, transfers=1200, closed_at=LONG_AGO))
+
+    @app.post("/api/v1/books/check")
+    async def check() -> Response:
+        return shaped(
+            AuditView(ran_at=LONG_AGO, took_s=0.25, transfers=1200, digest="ab" * 32, findings=state.findings)
+        )
+
     @app.get("/api/v1/books/transfers")
     async def transfers() -> Response:
         return page(
@@ -585,6 +617,21 @@ def _detail(run: RunView) -> RunDetail:
         path="/c/100",
         committed_at=LONG_AGO,
     )
+    made_room = PreemptionView(
+        attempt_no=1,
+        asked_at=LONG_AGO,
+        stopped_at=LONG_AGO,
+        for_run="urgent",
+        saved_step=100,
+        lost_accelerator_s=12.5,
+        resumed_step=101,
+    )
     return RunDetail(
-        run=run, leases=[lease], events=[_event()], checkpoints=[checkpoint], money=money_of(run), spec={}
+        run=run,
+        leases=[lease],
+        events=[_event()],
+        checkpoints=[checkpoint],
+        preemptions=[made_room],
+        money=money_of(run),
+        spec={},
     )

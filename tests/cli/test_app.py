@@ -12,6 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from baseai.api.schemas import FindingView
 from baseai.catalog.catalog import load_catalog
 from baseai.cli.app import build_app
 from baseai.cli.reference import reference
@@ -83,6 +84,13 @@ def test_uses_are_shown_with_whether_they_add_up(platform: Loopback, baseai: Bas
         pytest.param(
             "books trial-balance", "/books/trial-balance", r"revenue +0\.00 +1\.50 +-1\.50 ", id="balance"
         ),
+        pytest.param(
+            "books balance revenue",
+            "/books/balance?account=revenue",
+            r"revenue +0\.00 +1\.50 +-1\.50 +USD",
+            id="account",
+        ),
+        pytest.param("books periods", "/books/periods", r"2020-01 +closed .*ana +1,200 +abab", id="periods"),
         pytest.param("books transfers", "/books/transfers?limit=100", r" 0\.000417 +USD", id="transfers"),
         pytest.param(
             "cost", "/cost?by=run", r"hello +0\.25 +~0\.0102 +~0\.000417 +~0\.009783 +USD", id="cost"
@@ -149,6 +157,37 @@ def test_books_that_do_not_balance_end_with_a_status(platform: Loopback, baseai:
     assert wrong.status == 1
     assert "difference 0.000001" in wrong.out
     assert baseai("books", "trial-balance", "--json").status == 1
+
+
+def test_a_month_is_closed_or_the_terminal_says_what_stands_against_it(
+    platform: Loopback, baseai: Baseai
+) -> None:
+    done = baseai("books", "close", "2020-01")
+    assert (done.status, done.out) == (0, f"2020-01 is closed: 1,200 transfers, sha256 {'ab' * 32}\n")
+    platform.state.findings = [
+        FindingView(check="posted", sentence="2020-01 has metered time that is not posted")
+    ]
+    refused = baseai("books", "close", "2020-01")
+    assert refused.status == 1
+    assert refused.out == "posted: 2020-01 has metered time that is not posted\n"
+    assert "2020-01 is closing, not closed" in refused.err
+    assert baseai("books", "close", "2020-01", "--json").status == 1
+
+
+def test_a_check_of_the_books_ends_with_a_status(platform: Loopback, baseai: Baseai) -> None:
+    sound = baseai("books", "check")
+    assert (sound.status, sound.out) == (0, f"1,200 transfers in 0.25 s, sha256 {'ab' * 32}\n")
+    platform.state.findings = [FindingView(check="checkpoint", sentence="2020-01 was closed otherwise")]
+    wrong = baseai("books", "check")
+    assert wrong.status == 1
+    assert "checkpoint: 2020-01 was closed otherwise" in wrong.out
+    assert "nothing is published" in wrong.err
+
+
+def test_an_account_without_a_transfer_is_named(platform: Loopback, baseai: Baseai) -> None:
+    asked = baseai("books", "balance", "revenu")
+    assert asked.status == 1
+    assert "no account with a transfer revenu" in asked.err
 
 
 def test_ps_leaves_out_what_the_key_may_not_see(platform: Loopback, baseai: Baseai) -> None:

@@ -16,6 +16,7 @@ from baseai.tenancy.role import MAY, Deed, Role, may
         (Deed.MANAGE_SECRETS, {Role.OPERATOR, Role.CUSTOMER}),
         (Deed.SEE_MONEY, {Role.OPERATOR, Role.CUSTOMER, Role.FINANCE}),
         (Deed.SEE_BOOKS, {Role.OPERATOR, Role.FINANCE, Role.INVESTOR}),
+        (Deed.CLOSE_BOOKS, {Role.OPERATOR, Role.FINANCE}),
         (Deed.REPORT_AS_NODE, {Role.NODE}),
     ],
 )

@@ -8,7 +8,23 @@ from collections import Counter
 from fastapi import FastAPI
 
 import baseai
-from baseai.api import about, agents, files, health, hours, money, nodes, prometheus, queues, runs, telemetry, tenants
+from baseai.api import (
+    about,
+    agents,
+    books,
+    calendar,
+    files,
+    health,
+    hours,
+    money,
+    nodes,
+    prometheus,
+    queues,
+    racks,
+    runs,
+    telemetry,
+    tenants,
+)
 from baseai.api.doors import Doors
 from baseai.api.gate import Gate
 from baseai.api.problem import Bounded, say_problems
@@ -26,7 +42,7 @@ def create_api(doors: Doors) -> FastAPI:
     say_problems(app)
     app.add_middleware(Bounded)
     gate = Gate(doors)
-    for room in (about, runs, queues, files, nodes, health, tenants, money, hours, telemetry):
+    for room in (about, runs, queues, calendar, files, racks, nodes, health, tenants, money, books, hours, telemetry):
         app.include_router(room.routes(doors, gate), prefix="/api/v1")
     app.include_router(agents.routes(doors, gate), prefix="/api/v1/agent")
     written: Counter[str] = Counter()  # what came by remote write since this process began

@@ -1,4 +1,4 @@
-"""Routes of money and history: what things earned and cost, the books, the events."""
+"""Routes of money and history: what things earned and cost, the events."""
 
 from fastapi import APIRouter
 
@@ -24,22 +24,6 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
         if subject is not None and by == "run":
             subject = (await doors.runs.find(scope, subject))["run_id"]
         return {"items": [wire.CostView(**row) for row in await doors.money.cost(by, subject, scope)]}
-
-    @router.get("/books/trial-balance")
-    async def trial_balance(holder: Holder = gate.allowed(Deed.SEE_BOOKS)) -> wire.TrialBalance:
-        return wire.TrialBalance(**await doors.money.trial_balance(scope_of(holder)))
-
-    @router.get("/books/transfers")
-    async def transfers(
-        run: str | None = None,
-        limit: int = 100,
-        cursor: str | None = None,
-        holder: Holder = gate.allowed(Deed.SEE_BOOKS),
-    ) -> wire.Page:
-        scope = scope_of(holder)
-        run_id = (await doors.runs.find(scope, run))["run_id"] if run else None
-        rows, more = await doors.money.transfers(scope, run_id=run_id, limit=limit, cursor=cursor)
-        return wire.Page(items=[wire.TransferView(**row) for row in rows], next=more)
 
     @router.get("/events")
     async def events(

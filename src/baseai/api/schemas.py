@@ -481,6 +481,18 @@ class CheckpointView(Wire):
     committed_at: datetime
 
 
+class PreemptionView(Wire):
+    """One time that a run made room for another, and what that took of its work."""
+
+    attempt_no: int
+    asked_at: datetime
+    stopped_at: datetime | None = None  # None while it saves
+    for_run: str | None = None  # that started instead; None where the asker may not know it
+    saved_step: int | None = None  # of the checkpoint from which it goes on; None where it starts anew
+    lost_accelerator_s: float | None = None  # of work since that checkpoint, or since its start
+    resumed_step: int | None = None  # the first that its next attempt reported
+
+
 class PointView(Wire):
     """One point of a run's curve."""
 
@@ -498,6 +510,7 @@ class RunDetail(Wire):
     leases: list[LeaseView]
     events: list[EventView]
     checkpoints: list[CheckpointView]
+    preemptions: list[PreemptionView] = Field(default_factory=list)
     money: CostView
     spec: dict[str, Any] = Field(default_factory=dict)
 

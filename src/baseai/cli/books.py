@@ -3,17 +3,25 @@
 Invariant: the terminal adds nothing up: every figure is the platform's own.
 """
 
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from baseai.cli.call import OTHERWISE, Call, command, listed
+from baseai.cli.call import OTHERWISE, Call, command, listed, segment
 from baseai.cli.column import Column, figure, instant_text, money_column, money_text
 from baseai.cli.runs import Cursor, Limit
 from baseai.ground.fault import Refused
 
 TIME_BY = ("bucket", "site", "model", "node")
+if TYPE_CHECKING:
+    from baseai.api.schemas import Balance, FindingView
+
+CHECK_WAIT_S = 600.0  # reading every transfer takes a while
+At = Annotated[
+    str | None,
+    typer.Option("--at", help="As of this instant, like 2026-10-31T23:59:59-03:00; otherwise now."),
+]
 DIMENSIONS = ("run", "node", "accelerator", "tenant")
 
 
@@ -23,37 +31,107 @@ def add_books(app: typer.Typer, environ: Mapping[str, str]) -> None:
     app.add_typer(books, name="books")
 
     @command(books, "trial-balance", example="baseai books trial-balance", environ=environ)
-    def trial_balance(call: Call) -> int:
-        """Print every account's balance. Ends with status 1 when debits and credits differ."""
+    def trial_balance(call: Call, at: At = None) -> int:
+        """Print every account's balance and the hash of them all. Ends with status 1 when debits and credits differ."""
         from baseai.api.schemas import TrialBalance
 
-        answer = call.platform.get("/books/trial-balance")
+        answer = call.platform.get("/books/trial-balance", at=at)
         found = answer.read(TrialBalance)
         if call.screen.as_json:
             call.screen.document(answer.text)
             return OTHERWISE if found.difference else 0
-        columns = [
-            money_column([getattr(one, name) for one in found.balances])
-            for name in ("debits", "credits", "balance")
-        ]
-        call.screen.table(
-            [
-                Column(head="ACCOUNT"),
-                Column(head="DEBITS", right=True),
-                Column(head="CREDITS", right=True),
-                Column(head="BALANCE", right=True),
-                Column(head="CURRENCY"),
-            ],
-            [
-                (one.account, debited, credited, balance, one.currency)
-                for one, debited, credited, balance in zip(found.balances, *columns, strict=True)
-            ],
-        )
+        _balances(call, found.balances)
         call.screen.say(f"difference {money_text(found.difference)} at {instant_text(found.at)}")
+        if found.digest:
+            call.screen.say(f"sha256 {found.digest}")
         if found.difference:
             call.screen.note("baseai: the books do not balance")
             return OTHERWISE
         return 0
+
+    @command(books, "balance", example="baseai books balance revenue:on_demand", environ=environ)
+    def balance(
+        call: Call,
+        account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="As the chart of accounts names it.")],
+        at: At = None,
+    ) -> None:
+        """Print what one account holds, in each of its currencies."""
+        from baseai.api.schemas import AccountView
+
+        answer = call.platform.get("/books/balance", account=account, at=at)
+        if call.screen.as_json:
+            call.screen.document(answer.text)
+            return
+        _balances(call, answer.read(AccountView).balances)
+
+    @command(books, "periods", example="baseai books periods", environ=environ)
+    def periods(call: Call) -> None:
+        """List the months that are closed or being closed."""
+        from baseai.api.schemas import PeriodView
+
+        found = listed(call, "/books/periods", PeriodView)
+        if found is None:
+            return
+        call.screen.table(
+            [
+                Column(head="PERIOD"),
+                Column(head="STATE"),
+                Column(head="CLOSED"),
+                Column(head="BY"),
+                Column(head="TRANSFERS", right=True),
+                Column(head="SHA256"),
+            ],
+            [
+                (
+                    one.period,
+                    one.state,
+                    instant_text(one.closed_at),
+                    one.closed_by or one.began_by or "",
+                    "" if one.transfers is None else f"{one.transfers:,}",
+                    one.digest or "",
+                )
+                for one in found
+            ],
+        )
+
+    @command(books, "close", example="baseai books close 2026-10", environ=environ)
+    def close(
+        call: Call,
+        period: Annotated[str, typer.Argument(metavar="PERIOD", help="A month, like 2026-10.")],
+    ) -> int:
+        """Close a month for ever. Ends with status 1, and says why, when something stands against it."""
+        from baseai.api.schemas import CloseView
+
+        answer = call.platform.send(
+            "POST", f"/books/periods/{segment(period)}/close", document={}, wait_s=CHECK_WAIT_S
+        )
+        done = answer.read(CloseView)
+        if call.screen.as_json:
+            call.screen.document(answer.text)
+        elif done.state == "closed":
+            call.screen.say(
+                f"{done.period} is closed: {done.transfers or 0:,} transfers, sha256 {done.digest}"
+            )
+        else:
+            _findings(call, done.findings)
+            call.screen.note(f"baseai: {done.period} is {done.state}, not closed")
+        return 0 if done.state == "closed" else OTHERWISE
+
+    @command(books, "check", example="baseai books check", environ=environ)
+    def check(call: Call) -> int:
+        """Add the books up again from the first transfer on. Ends with status 1 when anything differs."""
+        from baseai.api.schemas import AuditView
+
+        answer = call.platform.send("POST", "/books/check", document={}, wait_s=CHECK_WAIT_S)
+        found = answer.read(AuditView)
+        if call.screen.as_json:
+            call.screen.document(answer.text)
+        else:
+            call.screen.say(f"{found.transfers:,} transfers in {found.took_s:.2f} s, sha256 {found.digest}")
+            _findings(call, found.findings)
+            if found.findings:
+                call.screen.note("baseai: nothing is published from the books until a check finds nothing")
+        return OTHERWISE if found.findings else 0
 
     @command(books, "transfers", example="baseai books transfers --run train-gpt", environ=environ)
     def transfers(
@@ -200,3 +278,27 @@ def add_books(app: typer.Typer, environ: Mapping[str, str]) -> None:
         )
         for basis in sorted({one.basis for one in found if one.basis}):
             call.screen.note(f"cost: {basis}")
+
+
+def _balances(call: Call, rows: "Sequence[Balance]") -> None:
+    columns = [
+        money_column([getattr(one, name) for one in rows]) for name in ("debits", "credits", "balance")
+    ]
+    call.screen.table(
+        [
+            Column(head="ACCOUNT"),
+            Column(head="DEBITS", right=True),
+            Column(head="CREDITS", right=True),
+            Column(head="BALANCE", right=True),
+            Column(head="CURRENCY"),
+        ],
+        [
+            (one.account, debited, credited, balance, one.currency)
+            for one, debited, credited, balance in zip(rows, *columns, strict=True)
+        ],
+    )
+
+
+def _findings(call: Call, findings: "Sequence[FindingView]") -> None:
+    for one in findings:
+        call.screen.say(f"{one.check}: {one.sentence}")

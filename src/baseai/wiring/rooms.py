@@ -13,13 +13,13 @@ from baseai.catalog.catalog import Catalog, load_catalog
 from baseai.engine.postgres import Engine, Places
 from baseai.finance.cost import By
 from baseai.finance.hours.postgres import TimeLedger
-from baseai.finance.postgres import Meter, PostgresBooks, costs_in, load_transfers
+from baseai.finance.postgres import Meter, costs_in, load_transfers
 from baseai.finance.rate import HourlyCostRate, HourlyPrice
+from baseai.fleet.fabric.postgres import Cabling
 from baseai.fleet.health.desk.postgres import HealthDesk
 from baseai.fleet.health.postgres import PostgresJudge
 from baseai.fleet.health.rule import Policy, shipped_policy
 from baseai.fleet.postgres import Fleet
-from baseai.ground.clock import now_utc
 from baseai.ground.fault import NotFound, Refused
 from baseai.ground.identity import RunId, TenantId
 from baseai.ground.money import MICRO
@@ -27,6 +27,10 @@ from baseai.proving.postgres import Proving
 from baseai.proving.vitals import FIELDS as VITALS
 from baseai.proving.vitals import Watched
 from baseai.scheduling.admit import NeverFits, fits_ever
+from baseai.scheduling.booked.postgres.extension import Extensions
+from baseai.scheduling.booked.postgres.reservations import Reservations
+from baseai.scheduling.booked.postgres.upkeep import Upkeep
+from baseai.scheduling.booked.postgres.windows import Windows
 from baseai.scheduling.postgres import PostgresQueue
 from baseai.scheduling.queues.postgres import PostgresQueues
 from baseai.telemetry.field import ACCELERATOR
@@ -38,6 +42,7 @@ from baseai.tenancy.postgres import Tenancy
 from baseai.truth.session import Scope, Truth, fetch_all
 from baseai.views.postgres import Views
 from baseai.wiring.household import Household
+from baseai.wiring.ledger import Ledger
 from baseai.workloads.burn_in.figure import Test
 from baseai.workloads.demand import demand_of
 from baseai.workloads.postgres import Runs
@@ -130,10 +135,11 @@ class StoreVitals:
 class Money:
     """Cost reports and the books as doors show them."""
 
-    def __init__(self, truth: Truth, catalog: Catalog, rates: CatalogRates) -> None:
+    def __init__(self, truth: Truth, catalog: Catalog, rates: CatalogRates, ledger: Ledger) -> None:
         self._truth = truth
         self._catalog = catalog
         self._rates = rates
+        self.ledger = ledger
 
     async def cost(self, by: str, subject: str | None, scope: Scope) -> list[dict[str, Any]]:
         rows = await costs_in(self._truth, self._rates, scope, by=By(by), subject=subject)
@@ -168,22 +174,7 @@ class Money:
             return {row["id"]: row["label"] for row in await fetch_all(session, query, (list(subjects),))}
 
     async def trial_balance(self, scope: Scope) -> dict[str, Any]:
-        found = await PostgresBooks(self._truth, scope).trial_balance(now_utc())
-        micros = sum(abs(difference) for difference in found.difference_micros().values())
-        return {
-            "at": found.at,
-            "balances": [
-                {
-                    "account": row.account,
-                    "currency": row.currency,
-                    "debits": Decimal(row.debits_micros) / MICRO,
-                    "credits": Decimal(row.credits_micros) / MICRO,
-                    "balance": Decimal(row.balance_micros()) / MICRO,
-                }
-                for row in found.balances
-            ],
-            "difference": Decimal(micros) / MICRO,
-        }
+        return await self.ledger.trial_balance(scope)
 
     async def transfers(
         self, scope: Scope, *, run_id: str | None, limit: int, cursor: str | None
@@ -231,15 +222,18 @@ class Money:
 class Admission:
     """Reads specs, and refuses at once what no node could ever take."""
 
-    def __init__(self, catalog: Catalog, queue: PostgresQueue) -> None:
+    def __init__(self, catalog: Catalog, queue: PostgresQueue, reservations: Reservations) -> None:
         self._catalog = catalog
         self._queue = queue
+        self._reservations = reservations
 
     def read(self, text: str, file: str) -> RunSpec:
         return spec_of(text, file, recipe.checked)
 
     async def check(self, run_id: str, tenant_id: str, spec: RunSpec) -> None:
         demand = demand_of(spec, RunId(run_id), TenantId(tenant_id), self._catalog.models_matching)
+        if spec.reservation is not None:
+            await self._reservations.check(tenant_id, spec.reservation, demand)
         snapshot, _ = await self._queue.snapshot(with_queue=False)
         verdict = fits_ever(demand, snapshot)
         if isinstance(verdict, NeverFits):
@@ -341,16 +335,22 @@ class Rooms:
         self.tenancy = Tenancy(truth, pepper=household.key("pepper"), master=household.key("master"))
         self.rates = CatalogRates(self.catalog)
         self.meter = Meter(truth, self.rates)
-        self.money = Money(truth, self.catalog, self.rates)
+        self.ledger = Ledger(truth, self.meter)
+        self.money = Money(truth, self.catalog, self.rates, self.ledger)
         self.time = TimeLedger(truth)
-        self.fleet = Fleet(truth, self.tenancy, self._unplaceable)
+        self.cabling = Cabling(truth)
+        self.fleet = Fleet(truth, self.tenancy, self._unplaceable, self.cabling)
         policy = health_policy(household)
         self.health = HealthDesk(truth, policy)
         self.judge = PostgresJudge(truth, policy)
         self.runs = Runs(truth)
         self.queue = PostgresQueue(truth, self.catalog.models_matching, self._country_of)
+        self.reservations = Reservations(truth, self.catalog.models_matching)
+        self.windows = Windows(truth)
+        self.extensions = Extensions(truth, self.catalog.models_matching)
+        self.upkeep = Upkeep(truth)
         self.queues = PostgresQueues(truth, [one.model for one in self.catalog.accelerators])
-        self.admission = Admission(self.catalog, self.queue)
+        self.admission = Admission(self.catalog, self.queue, self.reservations)
         self.engine = Engine(
             truth, self.tenancy, Places(checkpoints=household.checkpoints, outputs=household.outputs)
         )

@@ -1,0 +1,110 @@
+"""The ledger as doors show it: balances, months and audits, with amounts in whole currency units.
+
+Invariant: nothing is reckoned here; every figure is the books' own, in another unit.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from baseai.finance.account import Balance
+from baseai.finance.audit import Audit, blocks
+from baseai.finance.period import Closed, Finding, period_named
+from baseai.finance.postgres import Auditor, Closing, Meter, PeriodCheck, PostgresBooks
+from baseai.finance.trial_balance import digest_of
+from baseai.ground.clock import now_utc
+from baseai.ground.fault import NotFound
+from baseai.ground.money import MICRO
+from baseai.truth.session import Scope, Truth
+
+
+class Ledger:
+    """The books, their months and their audits."""
+
+    def __init__(self, truth: Truth, meter: Meter, checks: Sequence[PeriodCheck] = ()) -> None:
+        self._truth = truth
+        self._meter = meter
+        self._closing = Closing(truth, checks)
+        self._auditor = Auditor(truth)
+
+    async def balance(self, account: str, at: datetime | None, scope: Scope) -> dict[str, Any]:
+        """Raises NotFound for an account on which nothing stands."""
+        at = at or now_utc()
+        found = await PostgresBooks(self._truth, scope).balance(account, at)
+        if not found:
+            raise NotFound("account with a transfer", account)
+        return {"at": at, "account": account, "balances": [_line(row) for row in found]}
+
+    async def trial_balance(self, scope: Scope, at: datetime | None = None) -> dict[str, Any]:
+        found = await PostgresBooks(self._truth, scope).trial_balance(at or now_utc())
+        micros = sum(abs(difference) for difference in found.difference_micros().values())
+        return {
+            "at": found.at,
+            "balances": [_line(row) for row in found.balances],
+            "difference": Decimal(micros) / MICRO,
+            "digest": digest_of(found.balances),
+        }
+
+    async def periods(self, scope: Scope) -> list[dict[str, Any]]:
+        return [dict(row) for row in await self._closing.periods(scope)]
+
+    async def close(self, period: str, scope: Scope) -> dict[str, Any]:
+        """Close a month. Raises Refused when `period` is none."""
+        done = await self._closing.close(period_named(period), scope)
+        if isinstance(done, Closed):
+            return {
+                "period": str(done.period),
+                "state": "closed",
+                "digest": done.digest,
+                "transfers": done.transfers,
+                "closed_at": done.closed_at,
+                "findings": [],
+            }
+        return {"period": str(done.period), "state": done.state.value, "findings": _findings(done.findings)}
+
+    async def check(self) -> dict[str, Any]:
+        """Add everything up again from the first transfer, and rate all usage again; what differs."""
+        audit = await self._auditor.audit()
+        again = await self._meter.recompute()
+        late = [
+            Finding(
+                check="rated",
+                sentence=f"{one.transfer_id} over {one.amount_micros} micro-{one.currency} is missing: usage that is"
+                " settled and not posted, or posted otherwise than it is rated",
+            )
+            for one in again.missing[:20]
+        ]
+        return _audited(audit, (*audit.findings, *late))
+
+    async def newest_check(self) -> dict[str, Any]:
+        """The newest audit, and what stands against publishing anything from the books now. Raises NotFound."""
+        newest = await self._auditor.newest()
+        if newest is None:
+            raise NotFound("audit of the books; run", "baseai books check")
+        return _audited(newest, blocks(newest, now=now_utc()))
+
+
+def _line(row: Balance) -> dict[str, Any]:
+    return {
+        "account": row.account,
+        "currency": row.currency,
+        "debits": Decimal(row.debits_micros) / MICRO,
+        "credits": Decimal(row.credits_micros) / MICRO,
+        "balance": Decimal(row.balance_micros()) / MICRO,
+        "pending": Decimal(row.pending_debits_micros - row.pending_credits_micros) / MICRO,
+    }
+
+
+def _findings(findings: Sequence[Finding]) -> list[dict[str, str]]:
+    return [{"check": one.check, "sentence": one.sentence} for one in findings]
+
+
+def _audited(audit: Audit, findings: Sequence[Finding]) -> dict[str, Any]:
+    return {
+        "ran_at": audit.ran_at,
+        "took_s": audit.took_s,
+        "transfers": audit.transfers,
+        "digest": audit.digest,
+        "findings": _findings(findings),
+    }
