@@ -61,6 +61,11 @@ class Platform:
                 fleet_health=self.rooms.health,
                 proving=self.rooms.proving,
                 queues=self.rooms.queues,
+                reservations=self.rooms.reservations,
+                windows=self.rooms.windows,
+                extensions=self.rooms.extensions,
+                cabling=self.rooms.cabling,
+                rated_watts=self.rooms.catalog.rated_watts(),
             )
         )
         self.client = httpx.AsyncClient(

@@ -19,6 +19,7 @@ from baseai.cli.call import ended
 from baseai.cli.catalogue import add_catalogue
 from baseai.cli.connection import Asked
 from baseai.cli.nodes import add_nodes
+from baseai.cli.queues import add_queues
 from baseai.cli.runs import add_runs
 from baseai.cli.screen import this_screen
 from baseai.cli.status import add_status

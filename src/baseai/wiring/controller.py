@@ -30,6 +30,7 @@ KEEP_TIME_EVERY_S = 60.0  # hours of accelerators: closed when they are over, co
 ATTRIBUTE_EVERY_S = 30.0  # hours of use: closed as their samples come in
 JUDGE_EVERY_S = 10.0  # a tick of health, as often as things are measured
 PROVE_EVERY_S = 10.0  # tests of nodes: what is due, what has ended
+KEEP_EVERY_S = 3.0  # the calendar: what begins or ends, and who has to make way
 PROVE_SOON_S = 1.0  # between two looks at them, when something was told
 
 
@@ -61,6 +62,7 @@ async def _lead(dsn: str, household: Household, metrics: Path, leading: AsyncCon
             asyncio.create_task(_keep_time(rooms)),
             asyncio.create_task(_prove(rooms, nudge)),
             asyncio.create_task(_judge(rooms)),
+            asyncio.create_task(_keep(rooms)),
         ]
         scheduled = booked = 0.0
         told = True
@@ -127,6 +129,20 @@ async def _prove(rooms: Rooms, nudge: asyncio.Event) -> None:
         await asyncio.sleep(PROVE_SOON_S)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(nudge.wait(), PROVE_EVERY_S)
+
+
+async def _keep(rooms: Rooms) -> None:
+    """Beside the loop, so that nobody is asked late to make way: reservations and maintenance move on with time."""
+    while True:
+        try:
+            kept = await rooms.upkeep.step()
+            if kept.asked:
+                log.info("asked %d runs to make way for what is booked", kept.asked)
+        except TruthUnavailable as wrong:
+            log.warning("the calendar is not kept: %s", wrong)
+        except Exception:  # one oddity ends this step and no other loop
+            log.exception("the calendar could not be kept")
+        await asyncio.sleep(KEEP_EVERY_S)
 
 
 async def _attribute(rooms: Rooms) -> None:

@@ -75,6 +75,11 @@ async def serve(
             base_url=settings.shown_url,
             queues=rooms.queues,
             proving=rooms.proving,
+            reservations=rooms.reservations,
+            windows=rooms.windows,
+            extensions=rooms.extensions,
+            cabling=rooms.cabling,
+            rated_watts=rooms.catalog.rated_watts(),
             fleet_health=rooms.health,
             demo=settings.demo,
         )

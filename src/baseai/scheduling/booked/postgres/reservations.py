@@ -35,7 +35,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 Row = Mapping[str, Any]
 
 SHOWN = """
-SELECT v.*, t.name AS tenant, p.name AS project, v.from_at + make_interval(secs => v.forfeit_after_s) AS forfeit_at,
+SELECT v.*, v.site_id AS site, t.name AS tenant, p.name AS project,
+  CASE WHEN v.used_at IS NULL AND v.ended_at IS NULL THEN v.from_at + make_interval(secs => v.forfeit_after_s) END
+    AS forfeit_at,
   coalesce((SELECT count(*) FROM runs r JOIN leases l USING (run_id) JOIN nodes n USING (node_id)
     JOIN lease_accelerators la USING (lease_id) WHERE v.state = 'active' AND r.tenant_id = v.tenant_id
     AND r.spec->>'reservation' = v.name AND l.state <> 'released' AND l.model = v.model

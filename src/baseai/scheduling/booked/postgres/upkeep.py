@@ -8,6 +8,7 @@ taken by a window in the transaction that drains it.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from baseai.fleet.node import NodeEvent, NodeState
@@ -17,7 +18,7 @@ from baseai.scheduling.booked.postgres.rows import CALENDAR, Booked, load_booked
 from baseai.scheduling.booked.postgres.windows import move_window
 from baseai.scheduling.booked.sentence import instant_text
 from baseai.scheduling.calendar import Holding
-from baseai.scheduling.leaving import Leave, make_way
+from baseai.scheduling.leaving import HORIZON_S, Leave, make_way
 from baseai.scheduling.maintenance import (
     AHEAD,
     MaintenanceState,
@@ -36,6 +37,13 @@ log = logging.getLogger(__name__)
 ACTOR = "calendar"
 Row = Mapping[str, Any]
 
+# Whether there is anything to do at all: what stands is not counted for what is far away.
+NEAR = """
+SELECT 1 AS near FROM reservations WHERE ended_at IS NULL AND from_at < now() + %(within)s
+UNION ALL SELECT 1 FROM maintenances m WHERE m.ended_at IS NULL AND m.from_at < now() + %(within)s
+  OR m.state = 'cancelled' AND EXISTS (SELECT FROM maintenance_nodes w
+    WHERE w.maintenance_id = m.maintenance_id AND w.taken_at IS NOT NULL AND w.returned_at IS NULL) LIMIT 1
+"""
 # A window that was called off is looked at until all that it took is given back.
 WINDOWS = """
 SELECT m.*, '{}'::text[] AS node_ids FROM maintenances m WHERE m.ended_at IS NULL OR m.state = 'cancelled'
@@ -67,6 +75,8 @@ class Upkeep:
     async def step(self) -> Kept:
         """Everything that is due now."""
         async with self._truth.transaction(CALENDAR) as session:
+            if await fetch_one(session, NEAR, {"within": timedelta(seconds=HORIZON_S)}) is None:
+                return Kept()
             booked = await load_booked(session)
             windows = [dict(row) for row in await fetch_all(session, WINDOWS)]
         moves = await self._keep_reservations(booked)

@@ -24,8 +24,8 @@ WHY_MOST = 200
 Row = Mapping[str, Any]
 
 SHOWN = """
-SELECT m.*, coalesce((SELECT jsonb_agg(jsonb_build_object('node', n.name, 'state', n.state, 'taken_at', w.taken_at,
-    'returned_at', w.returned_at) ORDER BY n.name) FROM nodes n LEFT JOIN maintenance_nodes w
+SELECT m.*, m.site_id AS site, coalesce((SELECT jsonb_agg(jsonb_build_object('node', n.name, 'state', n.state,
+    'taken_at', w.taken_at, 'returned_at', w.returned_at) ORDER BY n.name) FROM nodes n LEFT JOIN maintenance_nodes w
     ON w.node_id = n.node_id AND w.maintenance_id = m.maintenance_id
     WHERE w.maintenance_id IS NOT NULL OR n.site_id = m.site_id AND m.ended_at IS NULL AND n.state <> 'retired'), '[]')
   AS nodes
