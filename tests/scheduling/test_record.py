@@ -136,6 +136,11 @@ def test_an_estimate_is_no_later_than_what_is_sure() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", [WaitKind.NEVER, WaitKind.LIMIT, WaitKind.UNKNOWN_QUEUE, WaitKind.OWN_NODE])
+def test_who_waits_for_nothing_to_come_free_is_told_no_instant(kind: WaitKind) -> None:
+    assert wait_record(wait(kind, estimate=estimate()))["estimate"] is None
+
+
 @pytest.mark.parametrize(
     ("given", "behind", "said"),
     [

@@ -37,13 +37,16 @@ from baseai.scheduling.sentence import (
 
 Record = dict[str, Any]
 
+# Whoever waits so waits for no accelerators to come free, which is all that an estimate goes by.
+_UNTIMED = frozenset({WaitKind.NEVER, WaitKind.LIMIT, WaitKind.UNKNOWN_QUEUE, WaitKind.OWN_NODE})
+
 # ---- why a run waits
 
 
 def wait_record(wait: Wait) -> Record:
     """The whole of it, as the platform sees it."""
     why = wait.explanation
-    estimate = _within(wait.estimate, why)
+    estimate = None if wait.kind in _UNTIMED else _within(wait.estimate, why)
     wait = replace(wait, estimate=estimate)
     return {
         "position": wait.position,

@@ -56,7 +56,7 @@ LIVE_EVERY_S = 1.0  # no page is told more often than this
 LIVE_AT_MOST_S = 1800.0  # then the browser connects anew
 MONEY_KEPT_S = 5.0  # sums over everything are not asked for again within this time
 
-RUN_PARTS = ("state", "curve", "figures", "use", "result", "money", "leases", "checkpoints", "events")
+RUN_PARTS = ("state", "curve", "figures", "use", "result", "money", "leases", "checkpoints", "preemptions", "events")
 NODE_PARTS = ("readings", "accelerators", "health", "collectors")
 ACCELERATOR_PARTS = ("readings", "health", "leases")
 Facts = dict[str, Any]
@@ -266,7 +266,8 @@ class Pages:
         curve = story.curve_of(points, detail["events"], detail["checkpoints"], progress, visit.language)
         return {
             "run": run, "leases": detail["leases"], "events": detail["events"], "checkpoints": detail["checkpoints"],
-            "money": money, "curve": curve, "progress": progress, "result": run["result"] or {},
+            "preemptions": detail["preemptions"], "money": money, "curve": curve, "progress": progress,
+            "result": run["result"] or {},
             "remaining_s": story.remaining_s(run, points), "ended": run["state"] in story.LIVE_ENDS,
             "use": await self.eyes.use_of_run(visit, run_id, detail["leases"]), "measures": self.doors.eyes is not None,
         }  # fmt: skip
