@@ -30,20 +30,26 @@ from baseai.api.schemas import (
     CollectorView,
     CostView,
     EventView,
+    Extended,
     FigureView,
     FindingView,
     KeyView,
     LeaseView,
+    MaintenanceView,
+    NamedQueueView,
     NewKey,
     NodeFigures,
+    NodeInWindowView,
     NodeView,
     Offer,
     Page,
     PeriodView,
     PreemptionView,
     Problem,
+    QueueModelView,
     QueueView,
     Reckoning,
+    ReservationView,
     RoomView,
     RunDetail,
     RunView,
@@ -56,6 +62,7 @@ from baseai.api.schemas import (
     UseView,
     WaitView,
 )
+from baseai.ground.quantity import duration_s
 
 KEY = "bk_loopback"
 LONG_AGO = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -79,6 +86,39 @@ def run_of(name: str = "hello", **facts: Any) -> RunView:
     return RunView(**(known | facts))
 
 
+def queue_of(name: str, **facts: Any) -> NamedQueueView:
+    held = QueueModelView(model="H100-SXM", quota=16, limit=None, held=12, spot=4, usage_accelerator_h=1234.56)
+    known: dict[str, Any] = {
+        "name": name,
+        "parent": "lab" if name == "vision" else "root",
+        "weight": 2.0,
+        "half_life_s": 604_800.0,
+        "waiting": 3,
+        "running": 1,
+        "models": [] if name == "default" else [held],
+    }
+    return NamedQueueView(**(known | facts))
+
+
+def reservation_of(**facts: Any) -> ReservationView:
+    known: dict[str, Any] = {
+        "reservation_id": "rsv_1", "name": "exam", "tenant": "acme", "project": "default", "nodes": 2,
+        "accelerators": 8, "model": "H100-SXM", "site": "SP4", "from_at": LONG_AGO,
+        "until_at": LONG_AGO + timedelta(days=2), "kind": "hold", "forfeit_at": LONG_AGO + timedelta(minutes=30),
+        "state": "held", "in_use": 0, "made_by": "ana", "made_at": LONG_AGO,
+    }  # fmt: skip
+    return ReservationView(**(known | facts))
+
+
+def maintenance_of(**facts: Any) -> MaintenanceView:
+    known: dict[str, Any] = {
+        "maintenance_id": "mnt_1", "nodes": [NodeInWindowView(node=f"gpu-{n}", state="ready") for n in range(6)],
+        "from_at": LONG_AGO, "until_at": LONG_AGO + timedelta(hours=2), "notice_s": 86_400, "why": "fans",
+        "state": "scheduled", "made_by": "ana", "made_at": LONG_AGO,
+    }  # fmt: skip
+    return MaintenanceView(**(known | facts))
+
+
 class State:
     """All that the platform knows."""
 
@@ -93,7 +133,9 @@ class State:
         self.tenants: dict[str, list[str]] = {"acme": ["default"]}
         self.moves: list[tuple[str, str, str]] = []
         self.submitted: dict[str, str] = {}  # key of idempotency → run
+        self.settings: list[tuple[str, Any]] = []  # of queues; None: removed
         self.difference = Decimal(0)
+        self.booked: dict[str, Any] = {}  # what was said last of a reservation or of maintenance
         self.break_log_answers = 0
         self.waits: WaitView | None = None
         self.asked: list[str] = []
@@ -208,6 +250,24 @@ def application(state: State) -> FastAPI:
             )
         )  # fmt: skip
 
+    @app.get("/api/v1/queues")
+    async def queues() -> Response:
+        return page([queue_of("vision"), queue_of("lab", below=["vision"]), queue_of("default", tenant="acme")])
+
+    @app.get("/api/v1/queues/{name}")
+    async def one_queue(name: str) -> Response:
+        return shaped(queue_of(name))
+
+    @app.put("/api/v1/queues/{name}")
+    async def set_queue(name: str, request: Request) -> Response:
+        state.settings.append((name, await request.json()))
+        return shaped(queue_of(name))
+
+    @app.delete("/api/v1/queues/{name}", status_code=204)
+    async def remove_queue(name: str) -> Response:
+        state.settings.append((name, None))
+        return Response(status_code=204)
+
     @app.get("/api/v1/runs/{name}")
     async def run(name: str) -> Response:
         if state.outages:
@@ -223,6 +283,49 @@ def application(state: State) -> FastAPI:
             return problem(404, "Not found", f"no run {name}")
         state.change(found.run_id, state="stopping")
         return shaped(state.runs[found.run_id])
+
+    @app.post("/api/v1/runs/{name}/extend")
+    async def extend(name: str, request: Request) -> Response:
+        run, by = state.run(name), (await request.json())["by"]
+        if run is None:
+            return problem(404, "Not found", f"no run {name}")
+        ends_at = LONG_AGO + timedelta(seconds=duration_s(by))
+        return shaped(Extended(run_id=run.run_id, name=run.name, ends_at=ends_at))
+
+    @app.get("/api/v1/reservations")
+    async def reservations() -> Response:
+        return page([reservation_of()] if state.booked else [])
+
+    @app.post("/api/v1/reservations")
+    async def reserve(request: Request) -> Response:
+        state.booked = await request.json()
+        return shaped(reservation_of(**{name: state.booked[name] for name in ("name", "nodes", "site")}), 201)
+
+    @app.get("/api/v1/reservations/{name}")
+    async def reservation(name: str) -> Response:
+        return shaped(reservation_of(name=name))
+
+    @app.post("/api/v1/reservations/{name}/cancel")
+    async def give_back(name: str) -> Response:
+        return shaped(reservation_of(name=name, state="cancelled"))
+
+    @app.get("/api/v1/maintenances")
+    async def maintenances() -> Response:
+        return page([maintenance_of()] if state.booked else [])
+
+    @app.post("/api/v1/maintenances")
+    async def plan(request: Request) -> Response:
+        state.booked = await request.json()
+        return shaped(maintenance_of(why=state.booked["why"]), 201)
+
+    @app.get("/api/v1/maintenances/{maintenance_id}")
+    async def maintenance(maintenance_id: str) -> Response:
+        return shaped(maintenance_of(maintenance_id=maintenance_id))
+
+    @app.post("/api/v1/maintenances/{maintenance_id}/{verb}")
+    async def told(maintenance_id: str, verb: str) -> Response:
+        after = {"cancel": "cancelled", "end": "in_progress"}[verb]
+        return shaped(maintenance_of(maintenance_id=maintenance_id, state=after))
 
     @app.get("/api/v1/runs/{name}/logs")
     async def logs(

@@ -96,6 +96,7 @@ def build_app(
     add_runs(app, environ)
     add_waiting(app, environ)
     add_calendar(app, environ)
+    add_queues(app, environ)
     add_nodes(app, environ)
     add_tenancy(app, environ)
     add_books(app, environ)
