@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from baseai.finance.contract import Commitment, Contract
+from baseai.finance.counted import Counted
 from baseai.finance.period import Calendar
 from baseai.finance.price_list import Peak, Price, PriceBook, Term, Tier
 from baseai.finance.rated import Category, RatedLine
-from baseai.finance.rating import Counted, Rating, rate
+from baseai.finance.rating import Rating, rate
 from baseai.finance.use import MeteredUse
 
 NOVEMBER = datetime(2026, 11, 1, 3, tzinfo=UTC)  # its first instant in São Paulo, a Sunday

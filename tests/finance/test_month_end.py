@@ -6,11 +6,12 @@ from decimal import Decimal
 
 from baseai.finance.clause import Clauses
 from baseai.finance.contract import Contract
+from baseai.finance.counted import counted_of
 from baseai.finance.month_end import credit_line, month_lines, so_far
 from baseai.finance.period import Calendar, Period
 from baseai.finance.price_list import Price, PriceBook, Term
 from baseai.finance.rated import Category, RatedLine, taken_back
-from baseai.finance.rating import NotRated, counted_of
+from baseai.finance.rating import NotRated
 from baseai.finance.sla import Availability, Promise, Step
 from tests.finance.agreed import (
     HOUR_US,

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baseai.finance.contract import Contract
+from baseai.finance.counted import counted_of
 from baseai.finance.period import Calendar, Period
 from baseai.finance.price_list import Price, PriceBook, Term
 from baseai.finance.rated import Category, RatedLine
-from baseai.finance.rating import NotRated, Rating, counted_of, rate
+from baseai.finance.rating import NotRated, Rating, rate
 from baseai.finance.use import MeteredUse
 from tests.finance.agreed import (
     HOUR,

@@ -13,22 +13,10 @@ from decimal import Decimal
 from baseai.finance.contract import Commitment, Contract
 from baseai.finance.period import Calendar, period_of
 from baseai.finance.price_list import Peak, Price, PriceBook, Term
-from baseai.finance.use import MeteredUse
+from baseai.finance.use import Market
 
 DEFAULT_LISTS = ("list", "catalogue")  # our own list, and where it is silent the catalogue's
 NO_CURRENCY = "XXX"  # ISO 4217: no currency is involved
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Market:
-    """All that decides about a price but the instant."""
-
-    tenant_id: str
-    project_id: str
-    meter: str
-    model: str | None
-    site_id: str | None
-    spot: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,17 +197,6 @@ class Clauses:
             lists=lists,
             commitment=commitment,
         )
-
-
-def market_of(use: MeteredUse) -> Market:
-    return Market(
-        tenant_id=use.tenant_id,
-        project_id=use.project_id,
-        meter=use.meter,
-        model=use.model,
-        site_id=use.site_id,
-        spot=use.spot,
-    )
 
 
 def committed_us(clause: Clause, from_at: datetime, until_at: datetime) -> int:

@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 
-from baseai.finance.clause import Clause, Clauses, Market, committed_us
+from baseai.finance.clause import Clause, Clauses, committed_us
 from baseai.finance.contract import Commitment, Contract
 from baseai.finance.measure import ACCELERATOR_TIME, MEASURES, MONTH, micros_per_counted
 from baseai.finance.meter import micro_seconds
@@ -20,6 +20,7 @@ from baseai.finance.period import Calendar, Period, period_of
 from baseai.finance.rated import Category, RatedLine
 from baseai.finance.rating import NotRated, Unrated
 from baseai.finance.sla import Availability, credit_micros
+from baseai.finance.use import Market
 from baseai.ground.identity import derived
 
 Amount = tuple[int, int]  # quantity, micro-units

@@ -42,6 +42,10 @@ class Pieces:
         return replace(self, clause=clause)
 
 
+_NONE = np.zeros(0, np.int64)
+NO_PIECES = Pieces(use=_NONE, from_us=_NONE, quantity=_NONE, clause=_NONE, tier=_NONE)
+
+
 def joined(parts: Sequence[Pieces]) -> Pieces:
     """All of them, one after the other."""
     return Pieces(

@@ -6,33 +6,25 @@ the caller says so, without what could not be rated; nothing is guessed. What wa
 a batch goes on where the last one ended.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import NDArray
 
-from baseai.finance.clause import DEFAULT_LISTS, Clause, Clauses, Market, committed_us
+from baseai.finance.clause import DEFAULT_LISTS, Clause, Clauses, committed_us
 from baseai.finance.contract import Contract, contract_faults
+from baseai.finance.counted import EPOCH, HOUR, HOUR_US, Counted, Total
 from baseai.finance.measure import ACCELERATOR_TIME, JOB, MEASURES, MONTH, micros_per_counted
 from baseai.finance.meter import MICROSECOND
-from baseai.finance.period import Calendar, period_of
-from baseai.finance.piece import Ints, Pieces, cut_at, joined, rounded, running, within
+from baseai.finance.period import Calendar
+from baseai.finance.piece import NO_PIECES, Ints, Pieces, cut_at, joined, rounded, running, within
 from baseai.finance.price_list import PriceBook, Term
 from baseai.finance.rated import Category, RatedLine
-from baseai.finance.use import MeteredUse
+from baseai.finance.use import MeteredUse, UseColumns, columns_of
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-HOUR_US = 3_600_000_000
 FOREVER = np.iinfo(np.int64).max
-
-# Payer, price, month, tier, band: what shares one running total.
-Total = tuple[str, str, str, int, int]
-# Contract, model, hour in µs since 1970 → site → µs within the commitment.
-Held = tuple[str, str | None, int]
 
 BY_TERM: Mapping[Term, Category] = {
     Term.ON_DEMAND: Category.ON_DEMAND,
@@ -40,15 +32,6 @@ BY_TERM: Mapping[Term, Category] = {
     Term.SPOT: Category.SPOT,
     Term.RESEARCH: Category.RESEARCH,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
-    """What earlier batches have used up of tiers, commitments and prices per run."""
-
-    quantities: Mapping[Total, int] = field(default_factory=dict)
-    held: Mapping[Held, Mapping[str | None, int]] = field(default_factory=dict)
-    jobs: frozenset[str] = frozenset()  # runs whose price per run is charged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +54,10 @@ class NotRated:
 class Rating:
     """A rated batch as columns, by use and then by time."""
 
-    uses: Sequence[MeteredUse]
     clauses: Sequence[Clause]
     pieces: Pieces
     amount_micros: Ints
+    uses: Sequence[MeteredUse] = ()  # where the caller had them as values
     errors: tuple[Unrated, ...] = ()  # uses that were left out, when the caller takes parts
 
     def __len__(self) -> int:
@@ -113,7 +96,7 @@ class Rating:
             contract, price = clause.contract, clause.price
             yield RatedLine(
                 rated_id=f"rl_{use.usage_id.partition('_')[2] or use.usage_id}-{part}",
-                category=_category(use, clause),
+                category=category_of(clause) if use.billable else Category.UNBILLED,
                 amount_micros=amount,
                 currency=clause.currency,
                 meter=use.meter,
@@ -159,44 +142,52 @@ def rate(
     lists, the first that knows a price counts. whole: refuse all when one cannot be rated; otherwise the rest is rated.
     Volume is taken in order of time within a batch, and batch after batch. O(n log n).
     """
+    found = rate_columns(
+        columns_of(uses), contracts, prices, calendar=calendar, counted=counted, lists=lists, whole=whole
+    )
+    return found if isinstance(found, NotRated) else replace(found, uses=uses)
+
+
+def rate_columns(
+    uses: UseColumns,
+    contracts: Sequence[Contract],
+    prices: PriceBook,
+    *,
+    calendar: Calendar,
+    counted: Counted | None = None,
+    lists: tuple[str, ...] = DEFAULT_LISTS,
+    whole: bool = True,
+) -> Rating | NotRated:
+    """The same of columns, where making a value of every use would take longer than rating it."""
     counted = counted or Counted()
     faults = contract_faults(contracts)
     if faults:
         return NotRated(
             errors=tuple(Unrated(rule="one_contract", sentence=fault, usage_ids=()) for fault in faults)
         )
-    if not uses:
-        none = np.zeros(0, np.int64)
-        return Rating(
-            uses=uses, clauses=(), pieces=Pieces(use=none, from_us=none, quantity=none, clause=none, tier=none),
-            amount_micros=none,
-        )  # fmt: skip
+    if not len(uses):
+        return Rating(clauses=(), pieces=NO_PIECES, amount_micros=NO_PIECES.use)
     table = _Table(Clauses(contracts, prices, calendar, lists))
-    pieces, reserved, billable = _cut(uses, table)
-    free = pieces.where(~billable)
-    paid, held = pieces.where(billable), reserved[billable]
-    within_it, over = _hold(paid, held, table.clauses, counted)
-    priced = joined([within_it, over])
+    pieces, reserved = _cut(uses, table)
+    paid = uses.billable[pieces.use]
+    free, some, held = pieces.where(~paid), pieces.where(paid), reserved[paid]
+    priced = joined(_hold(some, held, table.clauses, counted))
     errors = _errors(priced, uses, table.clauses)
-    if errors:
-        if whole:
-            return NotRated(errors=errors)
-        bad = {usage_id for error in errors for usage_id in error.usage_ids}
-        kept = rate(
-            [use for use in uses if use.usage_id not in bad], contracts, prices, calendar=calendar,
-            counted=counted, lists=lists,
-        )  # fmt: skip
-        assert isinstance(kept, Rating)
-        return Rating(
-            uses=kept.uses, clauses=kept.clauses, pieces=kept.pieces, amount_micros=kept.amount_micros,
-            errors=errors,
-        )  # fmt: skip
-    priced = _tiered(priced, uses, table.clauses, counted)
-    amounts = _amounts(priced, uses, table.clauses, counted)
+    if errors and whole:
+        return NotRated(errors=errors)
+    if errors:  # what is left out takes nothing of a commitment either
+        named = {usage_id for error in errors for usage_id in error.usage_ids}
+        bad = np.array([usage_id in named for usage_id in uses.usage_ids])
+        kept = ~bad[some.use]
+        free = free.where(~bad[free.use])
+        priced = joined(_hold(some.where(kept), held[kept], table.clauses, counted))
+    priced = _tiered(priced, table.clauses, counted)
+    amounts = np.concatenate([_amounts(priced, uses, table.clauses, counted), np.zeros(len(free), np.int64)])
     pieces = joined([priced, free])
-    amounts = np.concatenate([amounts, np.zeros(len(free), np.int64)])
     order = np.lexsort((pieces.from_us, pieces.tier, pieces.use))
-    return Rating(uses=uses, clauses=table.clauses, pieces=pieces.where(order), amount_micros=amounts[order])
+    return Rating(
+        clauses=table.clauses, pieces=pieces.where(order), amount_micros=amounts[order], errors=errors
+    )
 
 
 class _Table:
@@ -211,30 +202,11 @@ class _Table:
         return len(self.clauses) - 1
 
 
-def _cut(uses: Sequence[MeteredUse], table: _Table) -> tuple[Pieces, Ints, NDArray[np.bool_]]:
-    """Uses cut at every instant that matters; for each piece the clause of its commitment or −1; whether it is paid."""
-    numbers: dict[tuple[object, ...], int] = {}
-    markets: list[Market] = []
-    market_nos = []
-    for use in uses:
-        key = (use.tenant_id, use.project_id, use.meter, use.model, use.site_id, use.spot)
-        no = numbers.get(key)
-        if no is None:
-            no = numbers[key] = len(markets)
-            markets.append(
-                Market(
-                    tenant_id=use.tenant_id, project_id=use.project_id, meter=use.meter, model=use.model,
-                    site_id=use.site_id, spot=use.spot,
-                )
-            )  # fmt: skip
-        market_nos.append(no)
-    market = np.array(market_nos, np.int64)
-    from_us = np.array([(use.from_at - EPOCH) // MICROSECOND for use in uses], np.int64)
-    quantity = np.array([use.quantity for use in uses], np.int64)
-    paid = np.array([use.billable for use in uses], np.bool_)
-    until_us = from_us + np.where(
-        np.array([m.meter == ACCELERATOR_TIME for m in markets])[market], quantity, 1
-    )
+def _cut(uses: UseColumns, table: _Table) -> tuple[Pieces, Ints]:
+    """Uses cut at every instant that matters, and for each piece the clause of its commitment or −1."""
+    markets, market, from_us, quantity = uses.markets, uses.market, uses.from_us, uses.quantity
+    timed = np.array([one.meter == ACCELERATOR_TIME for one in markets])[market]
+    until_us = from_us + np.where(timed, quantity, 1)
     span = (EPOCH + int(from_us.min()) * MICROSECOND, EPOCH + int(until_us.max()) * MICROSECOND)
     order = np.argsort(market, kind="stable")
     ends = np.searchsorted(market[order], np.arange(len(markets) + 1))
@@ -258,8 +230,7 @@ def _cut(uses: Sequence[MeteredUse], table: _Table) -> tuple[Pieces, Ints, NDArr
                 reserved_nos[place] = table.add(clause)
         found.append(some.with_clause(ordinary_nos[inverse]))
         reserved.append(reserved_nos[inverse])
-    pieces = joined(found)
-    return pieces, np.concatenate(reserved), paid[pieces.use]
+    return joined(found), np.concatenate(reserved)
 
 
 def _hold(
@@ -297,14 +268,14 @@ def _hold(
     return held, joined([pieces.where(~rows), over])
 
 
-def _errors(pieces: Pieces, uses: Sequence[MeteredUse], clauses: Sequence[Clause]) -> tuple[Unrated, ...]:
+def _errors(pieces: Pieces, uses: UseColumns, clauses: Sequence[Clause]) -> tuple[Unrated, ...]:
     errors: dict[tuple[str, str], dict[str, None]] = {}
     for no in np.unique(pieces.clause).tolist():
         wrong = clauses[no].wrong()
         if wrong is not None:
             named = errors.setdefault(wrong, {})
             named.update(
-                dict.fromkeys(uses[use].usage_id for use in pieces.use[pieces.clause == no].tolist())
+                dict.fromkeys(uses.usage_ids[use] for use in pieces.use[pieces.clause == no].tolist())
             )
     return tuple(
         Unrated(rule=rule, sentence=sentence, usage_ids=tuple(ids))
@@ -312,9 +283,7 @@ def _errors(pieces: Pieces, uses: Sequence[MeteredUse], clauses: Sequence[Clause
     )
 
 
-def _tiered(
-    pieces: Pieces, uses: Sequence[MeteredUse], clauses: Sequence[Clause], counted: Counted
-) -> Pieces:
+def _tiered(pieces: Pieces, clauses: Sequence[Clause], counted: Counted) -> Pieces:
     """Pieces of prices with volume tiers, cut where the month's volume reaches the next."""
     group_of = np.full(max(1, len(clauses)), -1, np.int64)
     groups: dict[tuple[str, str, str], int] = {}
@@ -361,7 +330,7 @@ def _tiered(
     return joined(found)
 
 
-def _amounts(pieces: Pieces, uses: Sequence[MeteredUse], clauses: Sequence[Clause], counted: Counted) -> Ints:
+def _amounts(pieces: Pieces, uses: UseColumns, clauses: Sequence[Clause], counted: Counted) -> Ints:
     """Micro-units of each piece: the rounded running total of its price after it, less the one before it."""
     totals: dict[Total, int] = {}
     rates: list[Fraction] = []
@@ -388,7 +357,7 @@ def _amounts(pieces: Pieces, uses: Sequence[MeteredUse], clauses: Sequence[Claus
     seen = set(counted.jobs)
     rows = np.flatnonzero(per_job[inverse])
     for row in rows[np.lexsort((pieces.use[rows], pieces.from_us[rows]))].tolist():
-        run_id = uses[pieces.use[row]].run_id
+        run_id = uses.run_ids[pieces.use[row]]
         if run_id is not None and run_id not in seen:
             seen.add(run_id)
             fee = Fraction(clauses[pieces.clause[row]].unit_price(0)) * 1_000_000
@@ -396,36 +365,9 @@ def _amounts(pieces: Pieces, uses: Sequence[MeteredUse], clauses: Sequence[Claus
     return amounts
 
 
-def _category(use: MeteredUse, clause: Clause) -> Category:
-    if not use.billable:
-        return Category.UNBILLED
+def category_of(clause: Clause) -> Category:
+    """What billable use under a clause is charged for."""
     if clause.commitment is not None:
         return Category.RESERVED
     unit = None if clause.price is None else clause.price.unit
     return {JOB: Category.JOB, MONTH: Category.PERIOD}.get(unit or "", BY_TERM[clause.term])
-
-
-def counted_of(lines: Iterable[RatedLine]) -> Counted:
-    """What rated lines have used up, corrections taken off."""
-    quantities: dict[Total, int] = {}
-    held: dict[Held, dict[str | None, int]] = {}
-    jobs = set()
-    for line in lines:
-        if line.category in (Category.UNBILLED, Category.COMMITMENT, Category.MINIMUM, Category.CREDIT):
-            continue
-        if line.price_id is None or line.usage_id is None:
-            continue
-        key = (line.contract_id or line.tenant_id, line.price_id, month_of(line), line.tier, line.band)
-        quantities[key] = quantities.get(key, 0) + line.quantity
-        if line.category is Category.RESERVED and line.contract_id is not None:
-            hour_us = (line.effective_from - EPOCH) // HOUR * HOUR_US
-            sites = held.setdefault((line.contract_id, line.model, hour_us), {})
-            sites[line.site_id] = sites.get(line.site_id, 0) + line.quantity
-        if line.category is Category.JOB and line.run_id is not None:
-            jobs.add(line.run_id)
-    return Counted(quantities=quantities, held=held, jobs=frozenset(jobs))
-
-
-def month_of(line: RatedLine) -> str:
-    """The month in which a line's volume counts: that of the use, wherever it is booked."""
-    return str(period_of(line.effective_from))

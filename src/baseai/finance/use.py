@@ -4,15 +4,19 @@ Invariant: its quantity is a whole, positive number of the meter's unit; acceler
 its quantity is its length in µs. The meter makes uses; nobody changes one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
 
 from baseai.finance.measure import ACCELERATOR_TIME, MEASURES
 from baseai.finance.meter import MICROSECOND, UsageLine
 from baseai.ground.clock import hour_of
 
 HOUR = timedelta(hours=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,4 +74,60 @@ def uses_of(lines: Iterable[UsageLine], *, spot_runs: frozenset[str] = frozenset
             reason=line.reason,
         )
         for line in lines
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Market:
+    """All that decides about a price but the instant."""
+
+    tenant_id: str
+    project_id: str
+    meter: str
+    model: str | None
+    site_id: str | None
+    spot: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseColumns:
+    """Many uses as columns of one length: all that rating asks of them."""
+
+    usage_ids: Sequence[str]
+    run_ids: Sequence[str | None]
+    markets: Sequence[Market]  # each once
+    market: NDArray[np.int64]  # its place in `markets`
+    from_us: NDArray[np.int64]  # since 1970
+    quantity: NDArray[np.int64]
+    billable: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.usage_ids)
+
+
+def columns_of(uses: Sequence[MeteredUse]) -> UseColumns:
+    """The same uses, in their order."""
+    places: dict[Market, int] = {}
+    market = [
+        places.setdefault(
+            Market(
+                tenant_id=use.tenant_id,
+                project_id=use.project_id,
+                meter=use.meter,
+                model=use.model,
+                site_id=use.site_id,
+                spot=use.spot,
+            ),
+            len(places),
+        )
+        for use in uses
+    ]
+    return UseColumns(
+        usage_ids=[use.usage_id for use in uses],
+        run_ids=[use.run_id for use in uses],
+        markets=list(places),
+        market=np.array(market, np.int64),
+        from_us=np.array([(use.from_at - EPOCH) // MICROSECOND for use in uses], np.int64),
+        quantity=np.array([use.quantity for use in uses], np.int64),
+        billable=np.array([use.billable for use in uses], np.bool_),
     )
