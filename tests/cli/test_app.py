@@ -52,6 +52,7 @@ def test_uses_are_shown_with_whether_they_add_up(platform: Loopback, baseai: Bas
             "ps", "/runs?limit=100", r"hello +task +running +cpu-slot:2 +big +3/9 loss 2\.5 ", id="ps"
         ),
         pytest.param("show hello", "/runs/hello", r"contribution +USD 0\.009783", id="show"),
+        pytest.param("show hello", "/runs/hello", r" 1  urgent +12\.5 +100 +101\n", id="show preemptions"),
         pytest.param("events", "/events?limit=100", r"queued → starting", id="events"),
         pytest.param(
             "node list", "/nodes?limit=100", r"big +local +ready +healthy +2/4 cpu-slot +16 GiB", id="nodes"

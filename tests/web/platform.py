@@ -159,7 +159,8 @@ class Platform:
 
     def _details(self, row: Row) -> Row:
         if row["state"] == "queued":
-            return {"leases": [], "events": [event("submit", 0, reason="submitted")], "checkpoints": []}
+            return {"leases": [], "events": [event("submit", 0, reason="submitted")], "checkpoints": [],
+                    "preemptions": []}  # fmt: skip
         lease = {
             "lease_id": "lea_1", "attempt_no": 1, "node_id": "nod_node-a", "node": "node-a", "state": "active",
             "accelerators": ["slot-7f3a-0", "slot-7f3a-1"], "model": "cpu-slot", "granted_at": NOON,
@@ -183,7 +184,11 @@ class Platform:
             ),
             event("begin", 49, reason="recovered", actor="agent", to_state="running"),
         ]  # fmt: skip
-        return {"leases": [lease], "events": events, "checkpoints": checkpoints}
+        made_room = {
+            "attempt_no": 1, "asked_at": NOON + timedelta(seconds=60), "stopped_at": NOON + timedelta(seconds=64),
+            "for_run": None, "saved_step": 300, "lost_accelerator_s": 0.8, "resumed_step": 301,
+        }  # fmt: skip
+        return {"leases": [lease], "events": events, "checkpoints": checkpoints, "preemptions": [made_room]}
 
     async def points(self, scope: Scope, run_id: str) -> Sequence[Row]:
         row = (await self.run(scope, run_id))["run"]

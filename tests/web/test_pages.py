@@ -175,6 +175,7 @@ async def test_a_run_shows_state_curve_lease_and_money() -> None:
         "Its processes run on every leased node.", "step 400 of 600", "66.7 %", '<svg class="chart"', "slot-7f3a-0",
         "11,873", "8.3 %", "91.4 %", "0.0458", "US$\xa00.001833", "US$\xa00.000417", "US$\xa00.001416", "PUE 1.3",
         "accruing", "estimated", "measured", "a worker was lost", "worker 1 ended by signal 9", "step-00000300",
+        "a run of another tenant", "0.8 accelerator-seconds",
     ):  # fmt: skip
         assert shown in text, shown
 

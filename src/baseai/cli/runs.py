@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         LeaseView,
         NodeView,
         Offer,
+        PreemptionView,
         RunDetail,
         RunView,
     )
@@ -404,6 +405,8 @@ def run_columns(
         where = places.get(run.run_id) or places.get(run.name) or []
         waits = run.wait is not None and run.state == "queued"
         why = run.wait.sentence if run.wait and waits else run.sentence or run.reason or ""
+        if waits and run.reason == "preempted":
+            why = f"{run.sentence or 'made room for another run'}; {why}"
         rows.append(
             (
                 run.name,
@@ -487,6 +490,8 @@ def detail_lines(detail: "RunDetail", now: datetime, *, page_url: str) -> list[s
         lines += ["", *table_lines(*_lease_table(detail.leases))]
     if detail.checkpoints:
         lines += ["", *table_lines(*_checkpoint_table(detail.checkpoints))]
+    if detail.preemptions:
+        lines += ["", *table_lines(*_preemption_table(detail.preemptions))]
     if detail.events:
         lines += ["", *event_lines(detail.events, with_subject=False)]
     return lines
@@ -525,6 +530,22 @@ def _checkpoint_table(checkpoints: "Sequence[CheckpointView]") -> Table:
         for one in checkpoints
     ]
     return [Column(head=head, right=head not in ("COMMITTED", "PATH")) for head in heads], rows
+
+
+def _preemption_table(preemptions: "Sequence[PreemptionView]") -> Table:
+    heads = ("MADE ROOM AT", "ATTEMPT", "FOR", "ACCELERATOR-S LOST", "SAVED AT STEP", "WENT ON AT STEP")
+    rows = [
+        (
+            instant_text(each.asked_at),
+            str(each.attempt_no),
+            each.for_run or "another tenant's run",
+            figure(each.lost_accelerator_s, digits=3) if each.stopped_at else "it saves",
+            "" if each.saved_step is None else str(each.saved_step),
+            "" if each.resumed_step is None else str(each.resumed_step),
+        )
+        for each in preemptions
+    ]
+    return [Column(head=head, right=head not in ("MADE ROOM AT", "FOR")) for head in heads], rows
 
 
 def event_lines(events: "Sequence[EventView]", *, with_subject: bool, width: int | None = None) -> list[str]:

@@ -34,6 +34,12 @@ FROM runs r JOIN tenants t USING (tenant_id) JOIN projects p USING (project_id)
   LEFT JOIN attempts a ON a.run_id = r.run_id AND a.attempt_no = r.attempt_no
   LEFT JOIN nodes b ON b.node_id = a.why->>'next_best'
 """
+# Another tenant's run is hidden from a tenant, and its name with it.
+_PREEMPTIONS = """
+SELECT p.attempt_no, p.asked_at, p.stopped_at, f.name AS for_run, p.saved_step, p.lost_accelerator_s,
+  (SELECT min(step) FROM run_points q WHERE q.run_id = p.run_id AND q.attempt_no = p.attempt_no + 1) AS resumed_step
+FROM preemptions p LEFT JOIN runs f ON f.run_id = p.for_run WHERE p.run_id = %s ORDER BY p.attempt_no DESC LIMIT 20
+"""
 # What a burn-in holds is free: it yields to whoever asks.
 _ROOM = """
 SELECT a.model, count(*) AS total, count(*) FILTER (WHERE h.accelerator_no IS NULL
@@ -104,12 +110,14 @@ class Views:
                 "SELECT * FROM checkpoints WHERE run_id = %s ORDER BY committed_at DESC LIMIT 20",
                 (run_id,),
             )
+            preemptions = await fetch_all(session, _PREEMPTIONS, (run_id,))
             tenants = await _tenant_names(session, scope, [row])
         return {
             "run": _run(row, scope, tenants),
             "leases": leases,
             "events": [_event(event) for event in reversed(events)],
             "checkpoints": checkpoints,
+            "preemptions": preemptions,
             "spec": row["spec"],
         }
 
