@@ -17,8 +17,9 @@ Make = Callable[..., Launch]
 
 
 def test_an_agent_tells_of_its_node_and_slots(peer: Peer, join: Join) -> None:
-    join(sample_every_s=0.5)
+    join(sample_every_s=0.5, rack="r1", leaf="l1")
     peer.until(lambda: len(peer.values("accelerator", "util_pct")) == 4, "utilisation of four slots")
+    assert [peer.facts[0][part] for part in ("rack", "leaf", "pod")] == ["r1", "l1", None]
     devices = {each["serial"] for each in peer.facts[0]["devices"]}
     assert set(peer.values("accelerator", "util_pct")) == devices
     assert set(peer.values("accelerator", "mem_used_b")) == devices

@@ -16,6 +16,7 @@ SETTINGS = PlatformSettings(
     tls_cert=Path("/c"),
     tls_key=Path("/k"),
     cpu_slots=3,
+    rack="r1",
     node_name="one",
     demo=True,
     durable=False,

@@ -36,7 +36,8 @@ FROM runs r JOIN tenants t USING (tenant_id) JOIN projects p USING (project_id)
 """
 # Another tenant's run is hidden from a tenant, and its name with it.
 _PREEMPTIONS = """
-SELECT p.attempt_no, p.asked_at, p.stopped_at, f.name AS for_run, p.saved_step, p.lost_accelerator_s,
+SELECT p.attempt_no, p.asked_at, p.stopped_at, CASE WHEN p.for_run IS NULL THEN 'reservation' ELSE 'run' END AS for_kind,
+  f.name AS for_run, p.saved_step, p.lost_accelerator_s,
   (SELECT min(step) FROM run_points q WHERE q.run_id = p.run_id AND q.attempt_no = p.attempt_no + 1) AS resumed_step
 FROM preemptions p LEFT JOIN runs f ON f.run_id = p.for_run WHERE p.run_id = %s ORDER BY p.attempt_no DESC LIMIT 20
 """
