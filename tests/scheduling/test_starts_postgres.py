@@ -1,5 +1,6 @@
 """Estimates of starts beside a real record: what a controller learned, the next one knows."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -7,11 +8,14 @@ import numpy as np
 import pytest
 from psycopg.types.json import Jsonb
 
+from baseai.scheduling.decide import decide_on
 from baseai.scheduling.gang import Shape
+from baseai.scheduling.standing import Standing
 from baseai.scheduling.starts.postgres import PostgresStarts
 from baseai.scheduling.starts.said import Pool
 from baseai.truth.session import Scope, Truth, fetch_all
 from baseai.workloads.spec import spec_of
+from tests.scheduling import fleet
 from tests.scheduling.halls import gang
 
 pytestmark = pytest.mark.anyio
@@ -80,6 +84,22 @@ async def granted(session: Any, run_id: str, at: datetime, lasts_s: float | None
 
 def live(truth: Truth) -> PostgresStarts:
     return PostgresStarts(truth, np.random.default_rng(1))
+
+
+async def test_the_plan_of_a_cycle_is_told(truth: Truth) -> None:
+    now = await seeded(truth)
+    async with truth.transaction() as session:
+        await submit(session, "run_1")
+    queue = [fleet.gang(1, 8, run="run_1", hours=9)]
+    held = fleet.lease("a", 8, hours=9, granted_at=now)
+    found = fleet.snapshot([fleet.node("a")], [replace(held, ends_at=now + timedelta(hours=9))], queue)
+    standing = Standing("best_fit")
+    standing.take_in(found, now.timestamp())
+    plan = await live(truth).tell(decide_on(standing, now), standing, found, now)
+    [wait] = plan.waits
+    assert wait.estimate is not None
+    assert (wait.estimate.likely_at - now).total_seconds() == pytest.approx(100, rel=0.01)
+    assert await kept(truth) == [("run_1", None, False)]
 
 
 async def kept(truth: Truth, scope: Scope | None = None) -> list[tuple[str, str | None, bool]]:

@@ -38,7 +38,7 @@ from baseai.scheduling.sentence import (
 Record = dict[str, Any]
 
 # Whoever waits so waits for no accelerators to come free, which is all that an estimate goes by.
-_UNTIMED = frozenset({WaitKind.NEVER, WaitKind.LIMIT, WaitKind.UNKNOWN_QUEUE, WaitKind.OWN_NODE})
+UNTIMED = frozenset({WaitKind.NEVER, WaitKind.LIMIT, WaitKind.UNKNOWN_QUEUE, WaitKind.OWN_NODE})
 
 # ---- why a run waits
 
@@ -46,7 +46,7 @@ _UNTIMED = frozenset({WaitKind.NEVER, WaitKind.LIMIT, WaitKind.UNKNOWN_QUEUE, Wa
 def wait_record(wait: Wait) -> Record:
     """The whole of it, as the platform sees it."""
     why = wait.explanation
-    estimate = None if wait.kind in _UNTIMED else _within(wait.estimate, why)
+    estimate = None if wait.kind in UNTIMED else _within(wait.estimate, why)
     wait = replace(wait, estimate=estimate)
     return {
         "position": wait.position,

@@ -4,6 +4,7 @@ Invariant: what is learned can be learned again from the record, so a controller
 last one was. Writing the same twice is the same as once, and a fate once written stays.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +14,10 @@ import numpy as np
 from baseai.ground.identity import RunId
 from baseai.scheduling.estimate import Estimate
 from baseai.scheduling.gang import WHOLE, Gang, Shape
-from baseai.scheduling.plan import StartEstimate
+from baseai.scheduling.plan import Plan, StartEstimate
+from baseai.scheduling.snapshot import Snapshot
+from baseai.scheduling.standing import Standing
+from baseai.scheduling.starts.asked import line_of, pools_of, running_of, told
 from baseai.scheduling.starts.said import OUTCOMES_KEPT, Fate, Pool, Said, Starts
 from baseai.truth.session import Scope, Session, Truth, fetch_all
 from baseai.workloads.burn import KIND as BURN_IN
@@ -22,6 +26,7 @@ from baseai.workloads.reason import VERDICTS, Reason
 SCHEDULER = Scope(tenant_id=None, actor="scheduler")
 LIFETIMES_LOADED = 600  # the latest
 OUTCOMES_LOADED = 4 * OUTCOMES_KEPT
+PARTS_MANY, RUNNING_KEPT_S = 4096, 10.0  # who runs is looked at anew so often, where it is that many
 SEEN_AGAIN_S = 120.0  # an attempt whose end is written by a slow transaction is looked for that long
 # Whose end says how long runs last; what was ended for others, or by us, says it not.
 BY_ITSELF = tuple(
@@ -40,7 +45,21 @@ class PostgresStarts:
         self._rng = rng
         self._starts: Starts | None = None
         self._looked_at: datetime | None = None
+        self._running: Mapping[str, Collection[tuple[Shape, float]]] = {}
+        self._running_s = -math.inf  # when that was looked at
         self._ended: dict[tuple[str, int], datetime] = {}  # attempts whose lifetime is learned, of late
+
+    async def tell(self, plan: Plan, standing: Standing, snapshot: Snapshot, now: datetime) -> Plan:
+        """The plan of a cycle with the estimates that its waiting runs are told. Raises TruthUnavailable.
+
+        Call it in every cycle, also where nobody waits: that is how outcomes and lifetimes come to be known.
+        """
+        now_s = now.timestamp()
+        if len(standing.parts) < PARTS_MANY or now_s - self._running_s > RUNNING_KEPT_S:
+            self._running = running_of(standing.parts.values(), plan.grants, now_s)
+            self._running_s = now_s
+        waiting = line_of(plan, standing.waiting)
+        return told(plan, await self.cycle(now, pools_of(snapshot.nodes), self._running, waiting))
 
     async def cycle(
         self,

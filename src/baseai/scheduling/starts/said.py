@@ -118,7 +118,9 @@ class Starts:
         """What the record has: those with a fate in the order in which it was settled, then those without."""
         if said.fate is not None:
             self._learn(said)
-        late_and_waiting = said.fate is Fate.LATE and said.started_s is None  # what it is told next is not its first
+        late_and_waiting = (
+            said.fate is Fate.LATE and said.started_s is None
+        )  # what it is told next is not its first
         if said.fate is None or late_and_waiting:
             self._first[said.run_id] = said
             heappush(self._latest, (said.estimate.asked_s + said.estimate.latest_s, said.run_id))
