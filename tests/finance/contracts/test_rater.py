@@ -16,6 +16,7 @@ from baseai.finance.customer import Customer
 from baseai.finance.meter import UsageLine
 from baseai.finance.period import Calendar, Period, period_of
 from baseai.finance.postgres import Meter
+from baseai.finance.postgres.books import load_calendar
 from baseai.finance.price_list import Price, PriceBook, Term
 from baseai.finance.rated import Category, RatedLine
 from baseai.finance.rating import Rating, rate
@@ -45,7 +46,7 @@ async def metered(
 
 
 def rater(truth: Truth, *prices: Price) -> Rater:
-    return Rater(truth, lambda: prices)
+    return Rater(truth, load_calendar, lambda: prices)
 
 
 async def agreed(truth: Truth, **said: Any) -> Contract:
@@ -247,7 +248,7 @@ async def test_openmeter_5118_a_crash_while_rating_rates_once(truth: Truth) -> N
         raise Crash
 
     with pytest.raises(Crash):
-        await Rater(truth, dies).rate()
+        await Rater(truth, load_calendar, dies).rate()
     await rater(truth, TOKENS).rate()
     await rater(truth, TOKENS).rate()
     assert amounts(await lines_of(truth)) == [(Category.ON_DEMAND, "3")]

@@ -6,7 +6,7 @@ ended. What has no price yet goes back to the end of the queue.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -27,8 +27,7 @@ from baseai.finance.counted import EPOCH, HOUR, HOUR_US, Counted
 from baseai.finance.measure import JOB
 from baseai.finance.meter import MICROSECOND
 from baseai.finance.month_end import credit_line, month_lines
-from baseai.finance.period import Period, period_of
-from baseai.finance.postgres.books import load_calendar
+from baseai.finance.period import Calendar, Period, period_of
 from baseai.finance.price_list import Price, PriceBook
 from baseai.finance.rated import RatedLine, taken_back
 from baseai.finance.rating import NotRated, Rating, Unrated, rate_columns
@@ -90,10 +89,19 @@ class RatedBatch:
 
 
 class Rater:
-    """Rates what was measured, for the platform's own loop. default_prices: what the catalogue lists."""
+    """Rates what was measured, for the platform's own loop.
 
-    def __init__(self, truth: Truth, default_prices: Callable[[], Sequence[Price]] = tuple) -> None:
+    calendar: how far the books are closed, as the books say. default_prices: what the catalogue lists.
+    """
+
+    def __init__(
+        self,
+        truth: Truth,
+        calendar: Callable[[Session], Awaitable[Calendar]],
+        default_prices: Callable[[], Sequence[Price]] = tuple,
+    ) -> None:
         self._truth = truth
+        self._calendar = calendar
         self._default_prices = default_prices
 
     async def rate(self) -> RatedBatch:
@@ -129,7 +137,7 @@ class Rater:
                 raise Refused(
                     f"{period} is not over for contract {contract.name}; its end is at {period.ends_at()}"
                 )
-            calendar = await load_calendar(session)
+            calendar = await self._calendar(session)
             clauses = Clauses([contract], await self._prices(session), calendar)
             sums = await so_far_of(session, contract, period)
             found = month_lines(contract, period, clauses, sums, calendar=calendar, recorded_at=clock["now"])
@@ -170,7 +178,7 @@ class Rater:
             rows = await fetch_all(session, CLAIM_EVENTS, {"limit": limit})
             if not rows:
                 return RatedBatch(uses=0, lines=0)
-            calendar = await load_calendar(session)
+            calendar = await self._calendar(session)
             (clock,) = await fetch_all(session, "SELECT now() AS now")
             corrected = {row["corrects"]: row["usage_id"] for row in rows if row["corrects"] is not None}
             back = [
@@ -199,7 +207,7 @@ class Rater:
             if not rows:
                 return 0
             attempts = [row["usage_id"] for row in rows]
-            calendar = await load_calendar(session)
+            calendar = await self._calendar(session)
             (clock,) = await fetch_all(session, "SELECT now() AS now")
             back = [
                 taken_back(
@@ -220,7 +228,7 @@ class Rater:
             columns,
             contracts,
             prices,
-            calendar=await load_calendar(session),
+            calendar=await self._calendar(session),
             counted=await _counted(session, columns, contracts, by_job=by_job),
             whole=False,
         )
