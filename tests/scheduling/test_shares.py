@@ -87,6 +87,14 @@ def test_without_a_quota_of_its_own_a_queue_draws_on_the_one_above() -> None:
     assert not made.in_quota(waiting(3, "b"), "A")  # it said that it draws on nobody's
 
 
+def test_of_a_shared_quota_is_left_what_nobody_below_it_holds() -> None:
+    of = tree(queue("x", quota={"A": 8}), queue("a", "x"), queue("b", "x"), queue("c"))
+    made = shares(of, held={"a": {"A": 5}, "b": {"A": 2}, "c": {"A": 3}})
+    assert [made.guaranteed_milli(name, "A") for name in "abc"] == [6000, 3000, 0]
+    assert [made.left_milli(name, "A") for name in "abc"] == [1000, 1000, -3000]
+    assert made.guaranteed_milli("a", "B") == 0
+
+
 def test_spot_comes_last_and_takes_no_part_of_a_quota() -> None:
     of = tree(queue("a", quota={"A": 8}), queue("b"))
     spot = waiting(0, "a", 8, spot=True)
@@ -94,7 +102,6 @@ def test_spot_comes_last_and_takes_no_part_of_a_quota() -> None:
     assert numbers(made) == [1, 2, 0]
     assert not made.in_quota(spot, "A")
     assert made.in_quota(waiting(1, "a", 8), "A")
-    assert made.over_quota(spot, "A")
 
 
 def test_margin_decides_among_those_who_have_had_about_as_much() -> None:

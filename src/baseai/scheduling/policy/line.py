@@ -6,7 +6,7 @@ behind it gets either, for within one turn room only shrinks: whoever asks the l
 
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 from baseai.scheduling.gang import Gang, Shape
 
@@ -25,6 +25,11 @@ class Line:
 
     def __contains__(self, gang: Gang) -> bool:
         return gang.run_id in self._places
+
+    @property
+    def shapes(self) -> Set[Shape]:
+        """Of all who stand in it."""
+        return self._shapes.keys()
 
     def join(self, gang: Gang, key: float) -> None:
         place = (key, gang.number)

@@ -150,9 +150,9 @@ class Shares:
                 return max(0, one.quota[model] - others)
         return 0
 
-    def over_quota(self, gang: Gang, model: str) -> bool:
-        """Whether a gang that runs is in a queue that holds more of the model than it is guaranteed."""
-        return gang.terms.spot or not self._leaf(queue_of(gang)).keeps_quota(model, 0)
+    def left_milli(self, queue: str, model: str) -> int:
+        """What of a model the queue may still hold before it borrows; below 0 where it does."""
+        return self.guaranteed_milli(queue, model) - self._leaf(queue).firm.get(model, 0)
 
     def ratio_of(self, queue: str) -> float:
         """What a leaf holds and lately had, in accelerators' worth for each unit of its weight."""
@@ -223,7 +223,7 @@ class Shares:
     def _candidates(
         self, leaf: Holding, line: Line, rank: Rank, hopeless: set[Shape], seen: set[str]
     ) -> Iterator[Candidate]:
-        out = set[Shape]()  # nobody of these comes any more in this line and rank
+        out = set(line.shapes & hopeless)  # nobody of these comes any more in this line and rank
         for _, gang in line.but(out):
             if gang.shape in hopeless:
                 out.add(gang.shape)
