@@ -1,4 +1,4 @@
-"""A run that makes room, on a real PostgreSQL: it is given time to save, loses no turn, and its loss is written down."""
+"""A run that makes room, on a real PostgreSQL: it is given time to save, keeps its turn, and its loss is on record."""
 
 from datetime import timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from baseai.ground.identity import RunId
 from baseai.scheduling.preemption.postgres import ask_to_make_room, load_saved
 from baseai.scheduling.tick import tick
 from baseai.truth.session import Scope, fetch_all
-from tests.engine.test_postgres import Yard, yard
+from tests.engine.test_postgres import OPERATOR, Yard, yard
 
 __all__ = ["yard"]  # a fixture
 pytestmark = pytest.mark.anyio
@@ -35,9 +35,14 @@ async def saved(one: Yard, run_id: str, step: int, *, ago_s: float = 0.0, save_s
     )  # fmt: skip
 
 
-async def asked(one: Yard, run_id: str, for_run: str, lost: float | None = 8.0) -> bool:
+async def asked(one: Yard, run_id: str, for_run: str | None, lost: float | None = 8.0) -> bool:
     async with one.rooms.truth.transaction() as session:
-        return await ask_to_make_room(session, RunId(run_id), for_run=RunId(for_run), lost_accelerator_s=lost)
+        return await ask_to_make_room(
+            session,
+            RunId(run_id),
+            for_run=None if for_run is None else RunId(for_run),
+            lost_accelerator_s=lost,
+        )
 
 
 async def gone(one: Yard, lease: dict[str, Any]) -> None:
@@ -108,6 +113,17 @@ async def test_a_run_of_somebody_else_is_not_named(yard: Yard) -> None:
     scope = Scope(tenant_id=globex["tenant_id"], actor="test")
     async with yard.rooms.truth.transaction(scope) as session:
         assert await fetch_all(session, "SELECT * FROM preemptions") == []
+
+
+async def test_a_run_makes_room_for_what_is_reserved(yard: Yard) -> None:
+    await yard.join("one")
+    run_id, lease = await running(yard)
+    await asked(yard, run_id, None, lost=None)
+    await gone(yard, lease)
+    detail = await yard.rooms.views.run(OPERATOR, run_id)
+    [told] = detail["preemptions"]
+    assert (told["for_kind"], told["for_run"], told["resumed_step"]) == ("reservation", None, None)
+    assert detail["run"]["sentence"].startswith("made room for a reservation and starts anew:")
 
 
 async def test_asking_twice_is_once_and_who_ends_by_itself_has_lost_nothing(yard: Yard) -> None:

@@ -186,7 +186,7 @@ class Platform:
         ]  # fmt: skip
         made_room = {
             "attempt_no": 1, "asked_at": NOON + timedelta(seconds=60), "stopped_at": NOON + timedelta(seconds=64),
-            "for_run": None, "saved_step": 300, "lost_accelerator_s": 0.8, "resumed_step": 301,
+            "for_kind": "run", "for_run": None, "saved_step": 300, "lost_accelerator_s": 0.8, "resumed_step": 301,
         }  # fmt: skip
         return {"leases": [lease], "events": events, "checkpoints": checkpoints, "preemptions": [made_room]}
 

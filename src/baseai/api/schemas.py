@@ -487,6 +487,7 @@ class PreemptionView(Wire):
     attempt_no: int
     asked_at: datetime
     stopped_at: datetime | None = None  # None while it saves
+    for_kind: str = "run"  # or "reservation"
     for_run: str | None = None  # that started instead; None where the asker may not know it
     saved_step: int | None = None  # of the checkpoint from which it goes on; None where it starts anew
     lost_accelerator_s: float | None = None  # of work since that checkpoint, or since its start

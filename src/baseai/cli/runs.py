@@ -538,7 +538,7 @@ def _preemption_table(preemptions: "Sequence[PreemptionView]") -> Table:
         (
             instant_text(each.asked_at),
             str(each.attempt_no),
-            each.for_run or "another tenant's run",
+            each.for_run or ("a reservation" if each.for_kind == "reservation" else "another tenant's run"),
             figure(each.lost_accelerator_s, digits=3) if each.stopped_at else "it saves",
             "" if each.saved_step is None else str(each.saved_step),
             "" if each.resumed_step is None else str(each.resumed_step),

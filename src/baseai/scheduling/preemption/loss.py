@@ -10,6 +10,7 @@ from dataclasses import dataclass
 class Loss:
     """What one preempted attempt lost. Work is in accelerator-seconds, as it is billed."""
 
+    for_reservation: bool = False  # it went for capacity that was reserved, else for a run
     for_name: str | None  # the run that started instead; None where the reader may not know it
     saved_step: int | None  # of its last checkpoint, from which it goes on; None: it has none
     saved: bool  # it has a checkpoint of its own making at all
@@ -19,6 +20,8 @@ class Loss:
 def sentence_of(loss: Loss) -> str:
     """The loss in plain English, as it stands with the run."""
     whom = f"run {loss.for_name}" if loss.for_name else "another run"
+    if loss.for_reservation:
+        whom = "a reservation"
     if not loss.saved:
         return f"made room for {whom} and starts anew: {amount_of(loss.lost_accelerator_s)} of work had not been saved"
     where = "its checkpoint" if loss.saved_step is None else f"its checkpoint at step {loss.saved_step:,}"

@@ -18,11 +18,18 @@ Row = Mapping[str, Any]
 
 
 async def ask_to_make_room(
-    session: Session, run_id: RunId, *, for_run: RunId, lost_accelerator_s: float | None
+    session: Session,
+    run_id: RunId,
+    *,
+    for_run: RunId | None,
+    lost_accelerator_s: float | None,
+    actor: str = "scheduler",
+    sentence: str = "another run starts where it stands",
 ) -> bool:
     """Ask the attempt that lives to save and end; False where there is none, or it was told to end before.
 
-    lost_accelerator_s: what it would have lost at once, as it was decided; None for one that keeps nothing.
+    for_run: None where it makes room for what is reserved. lost_accelerator_s: what it would have lost at once, as it
+    was decided; None where nobody reckoned it, or it keeps nothing.
     """
     attempt = await fetch_one(
         session,
@@ -50,8 +57,8 @@ async def ask_to_make_room(
         (run_id, attempt["attempt_no"]),
     )
     await record(
-        session, "run", run_id, "evict", actor="scheduler", tenant_id=attempt["tenant_id"],
-        project_id=attempt["project_id"], reason="preempted", sentence="another run starts where it stands",
+        session, "run", run_id, "evict", actor=actor, tenant_id=attempt["tenant_id"],
+        project_id=attempt["project_id"], reason="preempted", sentence=sentence,
     )  # fmt: skip
     return True
 
@@ -64,8 +71,8 @@ async def note_loss(session: Session, run_id: str, attempt_no: int, *, finished:
     row = await fetch_one(
         session,
         "UPDATE preemptions p SET stopped_at = now(), saved_step = s.step, saved_at = s.committed_at,"
-        " lost_accelerator_s = CASE WHEN r.kind = %(test)s OR %(finished)s THEN 0 ELSE coalesce((SELECT sum(extract(epoch FROM"
-        "  greatest(interval '0', l.observed_until - greatest(l.observed_from, s.committed_at))) *"
+        " lost_accelerator_s = CASE WHEN r.kind = %(test)s OR %(finished)s THEN 0 ELSE coalesce((SELECT"
+        "  sum(extract(epoch FROM greatest(interval '0', l.observed_until - greatest(l.observed_from, s.committed_at))) *"
         "  (SELECT count(*) FROM lease_accelerators la WHERE la.lease_id = l.lease_id)) FROM leases l"
         "  WHERE l.run_id = p.run_id AND l.attempt_no = p.attempt_no), 0) END"
         " FROM runs r LEFT JOIN LATERAL (SELECT step, committed_at FROM checkpoints c WHERE c.run_id = r.run_id"
@@ -78,6 +85,7 @@ async def note_loss(session: Session, run_id: str, attempt_no: int, *, finished:
         return None
     return sentence_of(
         Loss(
+            for_reservation=row["for_run"] is None,
             for_name=row["for_name"],
             saved_step=row["saved_step"],
             saved=row["saved_at"] is not None,

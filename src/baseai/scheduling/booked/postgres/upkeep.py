@@ -13,6 +13,7 @@ from typing import Any
 
 from baseai.fleet.node import NodeEvent, NodeState
 from baseai.fleet.node import moved as node_moved
+from baseai.ground.identity import RunId
 from baseai.scheduling.booked.postgres.reservations import move_reservation
 from baseai.scheduling.booked.postgres.rows import CALENDAR, Booked, load_booked, window_of
 from baseai.scheduling.booked.postgres.windows import move_window
@@ -28,6 +29,7 @@ from baseai.scheduling.maintenance import (
     node_moves,
 )
 from baseai.scheduling.maintenance import due as window_due
+from baseai.scheduling.preemption.postgres import ask_to_make_room
 from baseai.scheduling.reservation import due as reservation_due
 from baseai.truth.history import record
 from baseai.truth.session import Session, Truth, fetch_all, fetch_one
@@ -216,24 +218,10 @@ def _node_sentence(window: Window, event: NodeEvent) -> str:
 
 async def _ask(session: Session, leave: Leave) -> int:
     """Have a run save and stop, once; it then waits again. 0 where it is stopping already."""
-    attempt = await fetch_one(
-        session,
-        "UPDATE attempts SET stop = true, reason = 'preempted' WHERE run_id = %s AND state <> 'ended' AND NOT stop"
-        " RETURNING *",
-        (leave.run_id,),
-    )
-    if attempt is None:
-        return 0
-    await session.execute(
-        "UPDATE nodes SET desired_version = desired_version + 1 WHERE node_id IN"
-        " (SELECT node_id FROM leases WHERE run_id = %s AND attempt_no = %s AND state <> 'released')",
-        (leave.run_id, attempt["attempt_no"]),
-    )
     sentence = (
         f"it makes way for the reservation {leave.claim}, which needs its place at {instant_text(leave.by_s)}"
     )
-    await record(
-        session, "run", leave.run_id, "evict", actor=ACTOR, tenant_id=attempt["tenant_id"],
-        project_id=attempt["project_id"], reason="preempted", sentence=sentence,
-    )  # fmt: skip
-    return 1
+    asked = await ask_to_make_room(
+        session, RunId(leave.run_id), for_run=None, lost_accelerator_s=None, actor=ACTOR, sentence=sentence
+    )
+    return int(asked)

@@ -14,7 +14,7 @@ depends_on = None
 TABLES = """
 CREATE TABLE preemptions (
   run_id text NOT NULL, attempt_no integer NOT NULL, tenant_id text NOT NULL, project_id text NOT NULL,
-  for_run text NOT NULL REFERENCES runs,
+  for_run text REFERENCES runs, -- NULL: for what is reserved
   decided_accelerator_s double precision CHECK (decided_accelerator_s >= 0),
   asked_at timestamptz NOT NULL DEFAULT now(),
   stopped_at timestamptz, saved_step bigint, saved_at timestamptz,
