@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from baseai.catalog.catalog import load_catalog
 from baseai.cli.app import build_app
+from baseai.truth.session import PLATFORM
 from tests.api.platform import Platform
 
 pytestmark = pytest.mark.anyio
@@ -41,6 +42,13 @@ async def test_what_is_left_out_stays_and_null_takes_it_off(platform: Platform) 
     node = await told(platform, "POST", "/nodes/one/place", json={"pod": None})
     assert (node["leaf"], node["pod"]) == ("l1", None)
     assert (await told(platform, "GET", "/nodes/one"))["leaf"] == "l1"
+
+
+async def test_the_map_of_the_fleet_knows_the_racks(platform: Platform) -> None:
+    await told(platform, "PUT", "/racks/r1", json=RACK)
+    assert {row["rack"] for row in await platform.rooms.views.installed(PLATFORM)} == {""}
+    await told(platform, "POST", "/nodes/one/place", json={"rack": "r1"})
+    assert {row["rack"] for row in await platform.rooms.views.installed(PLATFORM)} == {"r1"}
 
 
 async def test_a_file_that_is_wrong_is_told_by_line_and_changes_nothing(platform: Platform) -> None:

@@ -118,6 +118,14 @@ def test_a_tpu_stands_in_no_server_of_ours() -> None:
     ]
 
 
+def test_an_accelerator_is_rated_with_its_share_of_the_server() -> None:
+    rated = CATALOG.rated_watts()
+    assert rated["H100-SXM"] == 10_200 / 8
+    assert set(rated) == {one.model for one in CATALOG.accelerators if one.may_stand_in_our_servers}
+    for model, watts in rated.items():
+        assert watts >= (CATALOG.accelerator(model).board_power_watts or 1)
+
+
 def test_only_the_amd_server_and_the_xe9680_take_mi300x() -> None:
     taking = servers_taking(CATALOG.accelerator("MI300X"), CATALOG.servers)
     assert [server.model for server in taking] == ["XE9680", "AS-8125GS-TNMR2"]
