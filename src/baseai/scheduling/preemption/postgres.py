@@ -16,6 +16,20 @@ from baseai.workloads.burn import KIND as BURN_IN
 
 Row = Mapping[str, Any]
 
+# What was lost is what its leases were observed to run after its last checkpoint, or at all where it has none.
+_NOTE_LOSS = """
+UPDATE preemptions p SET stopped_at = now(), saved_step = s.step, saved_at = s.committed_at,
+  lost_accelerator_s = CASE WHEN r.kind = %(test)s OR %(finished)s THEN 0 ELSE coalesce((
+    SELECT sum(extract(epoch FROM greatest(interval '0', l.observed_until - greatest(l.observed_from, s.committed_at)))
+      * (SELECT count(*) FROM lease_accelerators la WHERE la.lease_id = l.lease_id))
+    FROM leases l WHERE l.run_id = p.run_id AND l.attempt_no = p.attempt_no), 0) END
+FROM runs r LEFT JOIN LATERAL (SELECT step, committed_at FROM checkpoints c WHERE c.run_id = r.run_id
+  ORDER BY committed_at DESC LIMIT 1) s ON true
+WHERE p.run_id = %(run)s AND p.attempt_no = %(attempt)s AND r.run_id = p.run_id
+RETURNING p.*, r.kind,
+  (SELECT o.name FROM runs o WHERE o.run_id = p.for_run AND o.tenant_id = p.tenant_id) AS for_name
+"""
+
 
 async def ask_to_make_room(
     session: Session,
@@ -70,15 +84,7 @@ async def note_loss(session: Session, run_id: str, attempt_no: int, *, finished:
     """
     row = await fetch_one(
         session,
-        "UPDATE preemptions p SET stopped_at = now(), saved_step = s.step, saved_at = s.committed_at,"
-        " lost_accelerator_s = CASE WHEN r.kind = %(test)s OR %(finished)s THEN 0 ELSE coalesce((SELECT"
-        "  sum(extract(epoch FROM greatest(interval '0', l.observed_until - greatest(l.observed_from, s.committed_at))) *"
-        "  (SELECT count(*) FROM lease_accelerators la WHERE la.lease_id = l.lease_id)) FROM leases l"
-        "  WHERE l.run_id = p.run_id AND l.attempt_no = p.attempt_no), 0) END"
-        " FROM runs r LEFT JOIN LATERAL (SELECT step, committed_at FROM checkpoints c WHERE c.run_id = r.run_id"
-        "  ORDER BY committed_at DESC LIMIT 1) s ON true"
-        " WHERE p.run_id = %(run)s AND p.attempt_no = %(attempt)s AND r.run_id = p.run_id RETURNING p.*, r.kind,"
-        " (SELECT o.name FROM runs o WHERE o.run_id = p.for_run AND o.tenant_id = p.tenant_id) AS for_name",
+        _NOTE_LOSS,
         {"run": run_id, "attempt": attempt_no, "test": BURN_IN, "finished": finished},
     )
     if row is None or row["kind"] == BURN_IN:
