@@ -8,6 +8,7 @@ same constraints and indexes. What posting takes beyond it is reading usage, rat
 
 import argparse
 import asyncio
+import os
 import resource
 import shutil
 import signal
@@ -74,39 +75,72 @@ class Rates:
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
-    """The DSN of a durable embedded server with the tables in it."""
+def postgres(*options: str) -> Iterator[str]:
+    """The DSN of a durable embedded server with the tables in it; `options` are more arguments of its command."""
+    with running(*options) as (dsn, _):
+        yield dsn
+
+
+@contextmanager
+def running(*options: str) -> Iterator[tuple[str, int]]:
+    """The same with the number of its first process."""
     folder = Path(tempfile.mkdtemp(prefix="baseai-bench-", dir="/tmp"))
     folder.chmod(0o755)
     embedded = prepare(folder / "postgres", folder / "s", durable=True)
     with (folder / "log").open("wb") as log:
-        child = subprocess.Popen(embedded.command(), stdout=log, stderr=log, **as_postgres())  # type: ignore[call-overload]
+        child = subprocess.Popen([*embedded.command(), *options], stdout=log, stderr=log, **as_postgres())  # type: ignore[call-overload]
     try:
         wait_ready(embedded, lambda: child.poll() is None)
         migrate(embedded.dsn)
-        yield embedded.dsn
+        yield embedded.dsn, child.pid
     finally:
         child.send_signal(signal.SIGINT)
         child.wait(timeout=60)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def timed(what: str, lines: int, work: Callable[[], Awaitable[object]]) -> float:
-    """Do it once and say how long it took, by the wall and by this process's CPU."""
-    cpu_before, before = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+def database_cpu_s(postmaster: int) -> float:
+    """CPU that the server and all its processes have used, in seconds; Linux alone says it, elsewhere it is nought."""
+    proc = Path("/proc")
+    if not (proc / str(postmaster) / "stat").is_file():
+        return 0.0
+    ticks = 0
+    for stat in proc.glob("[0-9]*/stat"):
+        try:
+            facts = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile, and its parent has taken its time over
+            continue
+        if int(facts[1]) == postmaster:
+            ticks += int(facts[11]) + int(facts[12])
+        elif stat.parent.name == str(postmaster):
+            ticks += sum(map(int, facts[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+async def measured(what: str, lines: int, work: Callable[[], Awaitable[object]], postmaster: int) -> float:
+    """Do it once and say how long it took, by the wall and by the CPU of this process and of the database."""
+    cpu_before, before, database_before = (
+        resource.getrusage(resource.RUSAGE_SELF),
+        time.perf_counter(),
+        database_cpu_s(postmaster),
+    )
     await work()
     wall_s = time.perf_counter() - before
     cpu = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = cpu.ru_utime + cpu.ru_stime - cpu_before.ru_utime - cpu_before.ru_stime
     print(
-        f"{what:<44}{wall_s:8.2f} s wall {cpu_s:8.2f} s CPU of Python"
+        f"{what:<36}{wall_s:7.2f} s wall {cpu_s:6.2f} s CPU of Python"
+        f"{database_cpu_s(postmaster) - database_before:7.2f} s of PostgreSQL"
         f"{lines / wall_s:>11,.0f} lines/s   1 M in {1e6 * wall_s / lines:6.1f} s",
         flush=True,
     )
     return wall_s
 
 
-async def measure(dsn: str, lines: int) -> None:
+async def measure(dsn: str, lines: int, postmaster: int) -> None:
+    async def timed(what: str, lines: int, work: Callable[[], Awaitable[object]]) -> float:
+        return await measured(what, lines, work, postmaster)
+
     truth = Truth(dsn)
     await truth.open()
     runs = max(1, lines // (ACCELERATORS * HOURS))
@@ -116,8 +150,10 @@ async def measure(dsn: str, lines: int) -> None:
         await session.execute(SEED.format(runs=runs, accelerators=ACCELERATORS, hours=HOURS))
     print(f"{lines:,} usage lines of {runs:,} runs, {4 * lines:,} transfers")
     meter = Meter(truth, Rates())
-    await timed("meter: leases → usage lines", lines, meter.meter)
+    metering_s = await timed("meter: leases → usage lines", lines, meter.meter)
     posting_s = await timed("post: rate, name, write transfers", lines, meter.post)
+
+    print(f"metered, rated and posted: {1e6 * (metering_s + posting_s) / lines:.1f} s for 1 M lines")
 
     async def ready_made(name: str) -> None:
         async with truth.transaction() as session:
@@ -155,9 +191,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--lines", type=int, default=200_000)
-    lines = parser.parse_args().lines
-    with postgres() as dsn:
-        asyncio.run(measure(dsn, lines))
+    parser.add_argument(
+        "--set", action="append", default=[], help="a setting of PostgreSQL: shared_buffers=1GB"
+    )
+    asked = parser.parse_args()
+    lines, more = asked.lines, asked.set
+    with running(*(f"-c{each}" for each in more)) as (dsn, postmaster):
+        asyncio.run(measure(dsn, lines, postmaster))
 
 
 if __name__ == "__main__":

@@ -119,8 +119,8 @@ def postings_of(
         (COST_ENERGY, PAYABLE_ENERGY, cost.energy, cost.currency, use.used_us),
         (COST_COLOCATION, PAYABLE_COLOCATION, cost.colocation, cost.currency, use.used_us),
     )
-    stamp = hour_of(use.hour).strftime("%Y%m%d%H")
-    key = f"{use.run_id.replace('run_', '')}-{use.accelerator_no}-{stamp}"
+    stem, stamp = key_parts(use.run_id, use.hour)
+    key = f"{stem}{use.accelerator_no}{stamp}"
     transfers = []
     for account, other, rate, currency, total_us in wanted:
         before = booked.get(account)
@@ -167,6 +167,11 @@ def postings_of(
             )
         )
     return tuple(transfers)
+
+
+def key_parts(run_id: str, hour: datetime) -> tuple[str, str]:
+    """What stands before and after the accelerator's number in the ids of an hour: ids are made of facts."""
+    return f"{run_id.replace('run_', '')}-", f"-{hour_of(hour):%Y%m%d%H}"
 
 
 @lru_cache(maxsize=4096)  # most hours are used whole, so few different amounts arise

@@ -91,8 +91,12 @@ class Closing:
             found += await _unfinished(session, period)
             balances = await _balances(session, period)
             found += [
-                Finding(check="balance", sentence=f"debits and credits of {name} differ by {micros} micro-units")
-                for name, micros in TrialBalance(at=period.ends_at(), balances=balances).difference_micros().items()
+                Finding(
+                    check="balance", sentence=f"debits and credits of {name} differ by {micros} micro-units"
+                )
+                for name, micros in TrialBalance(at=period.ends_at(), balances=balances)
+                .difference_micros()
+                .items()
                 if micros
             ]
             if found:
@@ -122,7 +126,13 @@ class Closing:
         begun = await session.execute(BEGUN, {"period": str(period), "actor": scope.actor})
         if begun.rowcount:
             await record(
-                session, "period", str(period), "begin", actor=scope.actor, from_state="open", to_state="closing"
+                session,
+                "period",
+                str(period),
+                "begin",
+                actor=scope.actor,
+                from_state="open",
+                to_state="closing",
             )
         return None
 
@@ -131,9 +141,7 @@ async def _kept(session: Session, period: Period) -> Closed | None:
     row = await fetch_one(session, KEPT, (str(period),))
     if row is None:
         return None
-    return Closed(
-        period=period, digest=row["digest"], transfers=row["transfers"], closed_at=row["taken_at"]
-    )
+    return Closed(period=period, digest=row["digest"], transfers=row["transfers"], closed_at=row["taken_at"])
 
 
 async def _unfinished(session: Session, period: Period) -> list[Finding]:
@@ -157,9 +165,7 @@ async def _balances(session: Session, period: Period) -> tuple[Balance, ...]:
     return tuple(Balance(**row) for row in rows)
 
 
-async def _close(
-    session: Session, period: Period, balances: Sequence[Balance], scope: Scope
-) -> Closed:
+async def _close(session: Session, period: Period, balances: Sequence[Balance], scope: Scope) -> Closed:
     digest = digest_of(balances)
     row = await fetch_one(
         session,

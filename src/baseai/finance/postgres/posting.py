@@ -18,7 +18,16 @@ from baseai.finance.period import Calendar
 from baseai.finance.postgres.books import guarded, insert_transfers, load_calendar
 from baseai.finance.postgres.metering import Due
 from baseai.finance.postgres.observed import LEASE_ENDED, RUN_ENDED, SEEN, UNBILLABLE
-from baseai.finance.posting import HOUR, Booked, HourOfUse, Unpriced, is_settled, postings_of, settled_until
+from baseai.finance.posting import (
+    HOUR,
+    Booked,
+    HourOfUse,
+    Unpriced,
+    is_settled,
+    key_parts,
+    postings_of,
+    settled_until,
+)
 from baseai.finance.rate import HourlyCostRate, HourlyPrice, Rates
 from baseai.finance.transfer import Transfer
 from baseai.ground.money import charge
@@ -52,7 +61,7 @@ WHERE r.run_id = ANY(%(run_ids)s) GROUP BY r.run_id
 """  # noqa: S608 - pieces are constants of this file
 # The hours that are due, over all accelerators of a run that share model and site.
 CELLS = """
-SELECT u.run_id, u.hour, u.model, u.site_id, max(u.to_at) AS until_at
+SELECT u.run_id, u.hour, u.model, u.site_id
 FROM unnest(%(run_ids)s::text[], %(since)s::timestamptz[]) AS due (run_id, since)
 JOIN usage_lines u ON u.run_id = due.run_id AND u.hour >= due.since
 GROUP BY u.run_id, u.hour, u.model, u.site_id ORDER BY u.run_id, u.hour, u.model, u.site_id
@@ -94,30 +103,28 @@ FROM (
   WHERE raised LIKE 'cost:%%' OR raised LIKE 'revenue:%%'
 ) moved GROUP BY run_id, accelerator_no, hour, account
 """
-# An amount of a whole hour is reckoned once by `charge` and given; one of part of an hour is reckoned by the
-# function of the same name in the database. Rows come in order of their ids, which the index thanks.
+# An amount of a whole hour is reckoned once by `charge` and given; one of part of an hour is reckoned by the function
+# of the same name in the database. Rows come nearly in order of their ids, which the index thanks.
 WRITE = f"""
-WITH cells AS (
+WITH cells AS MATERIALIZED (
   SELECT * FROM unnest(%(run_id)s::text[], %(hour)s::timestamptz[], %(model)s::text[], %(site_id)s::text[],
-    %(period)s::text[], %(price)s::numeric[], %(price_currency)s::text[], %(cost_currency)s::text[],
-    %(depreciation)s::numeric[], %(energy)s::numeric[], %(colocation)s::numeric[],
+    %(stem)s::text[], %(stamp)s::text[], %(period)s::text[], %(price)s::numeric[], %(price_currency)s::text[],
+    %(cost_currency)s::text[], %(depreciation)s::numeric[], %(energy)s::numeric[], %(colocation)s::numeric[],
     %(whole_price)s::bigint[], %(whole_depreciation)s::bigint[], %(whole_energy)s::bigint[],
     %(whole_colocation)s::bigint[])
-  AS c (run_id, hour, model, site_id, period, price, price_currency, cost_currency, depreciation, energy, colocation,
-    whole_price, whole_depreciation, whole_energy, whole_colocation)
-), hours AS (
-  {USED}, min(c.period) AS period, min(c.price) AS price, min(c.price_currency) AS price_currency,
-    min(c.cost_currency) AS cost_currency, min(c.depreciation) AS depreciation, min(c.energy) AS energy,
-    min(c.colocation) AS colocation, min(c.whole_price) AS whole_price,
-    min(c.whole_depreciation) AS whole_depreciation, min(c.whole_energy) AS whole_energy,
-    min(c.whole_colocation) AS whole_colocation
-  FROM cells c JOIN usage_lines u USING (run_id, hour, model, site_id)
-  JOIN attempts a ON a.run_id = u.run_id AND a.attempt_no = u.attempt_no {GROUPED}
-), named AS (
-  SELECT h.*, replace(h.run_id, 'run_', '') || '-' || h.accelerator_no || '-'
-      || to_char(h.hour AT TIME ZONE 'UTC', 'YYYYMMDDHH24') AS key,
-    (SELECT round_id FROM accelerators x WHERE x.accelerator_no = h.accelerator_no) AS round_id
-  FROM hours h WHERE NOT {IS_BOOKED}
+  AS c (run_id, hour, model, site_id, stem, stamp, period, price, price_currency, cost_currency, depreciation, energy,
+    colocation, whole_price, whole_depreciation, whole_energy, whole_colocation)
+), hours AS MATERIALIZED (
+  {USED} FROM usage_lines u JOIN attempts a USING (run_id, attempt_no)
+  WHERE u.run_id = ANY(%(run_ids)s) {GROUPED}
+), named AS MATERIALIZED (
+  SELECT h.*, x.round_id, c.stem || h.accelerator_no || c.stamp AS key, c.period, c.price, c.price_currency,
+    c.cost_currency, c.depreciation, c.energy, c.colocation, c.whole_price, c.whole_depreciation, c.whole_energy,
+    c.whole_colocation
+  FROM hours h JOIN cells c USING (run_id, hour, model, site_id) JOIN accelerators x USING (accelerator_no)
+  -- NOT IN is looked up in a hash whatever the planner believes of how many hours are booked already.
+  WHERE (h.run_id, h.hour, h.accelerator_no) NOT IN (SELECT run_id, hour, accelerator_no FROM transfers
+    WHERE run_id = ANY(%(run_ids)s) AND hour IS NOT NULL AND accelerator_no IS NOT NULL)
 )
 INSERT INTO transfers (transfer_id, entry_id, debit_account, credit_account, amount_micros, currency, effective_at,
   period, tenant_id, project_id, run_id, accelerator_no, node_id, site_id, round_id, model, hour, micro_seconds,
@@ -136,7 +143,7 @@ FROM named n CROSS JOIN LATERAL (VALUES
   ('on_demand', 'tenant:' || n.tenant_id || ':receivable', 'revenue:on_demand', n.price_currency, n.billable_us,
     n.price, CASE n.billable_us WHEN {HOUR_US} THEN n.whole_price ELSE charge(n.price, n.billable_us) END)
 ) AS x (suffix, debit, credit, currency, us, rate, amount)
-WHERE x.amount > 0 ORDER BY 1
+WHERE x.amount > 0
 """  # noqa: S608 - pieces are constants of this file
 
 
@@ -188,7 +195,8 @@ async def post_some(session: Session, due: Due, rates: Rates) -> PostedSome:
     if priced:
         async with guarded():
             given = {name: [cell[name] for cell in priced] for name in priced[0]}
-            done.transfers += (await session.execute(WRITE, {**given, "unbillable": UNBILLABLE})).rowcount
+            given |= {"run_ids": list(some), "unbillable": UNBILLABLE}
+            done.transfers += (await session.execute(WRITE, given)).rowcount
     return done
 
 
@@ -274,8 +282,14 @@ def _cell(
         done.unpriced[Unpriced(model=model, site_id=site_id, hour=hour, missing=missing)] = None
         done.left.earlier(run_id, hour)
         return None
-    del row["until_at"]
-    return {**row, "period": str(calendar.booking_of(hour)), **_rated(price, cost)}
+    stem, stamp = key_parts(run_id, hour)
+    return {
+        **row,
+        "stem": stem,
+        "stamp": stamp,
+        "period": str(calendar.booking_of(hour)),
+        **_rated(price, cost),
+    }
 
 
 def _rated(price: HourlyPrice, cost: HourlyCostRate) -> dict[str, Any]:

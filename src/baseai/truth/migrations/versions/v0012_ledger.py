@@ -50,7 +50,7 @@ CHART = (
 
 TABLES = """
 ALTER TABLE transfers ADD COLUMN period text, ADD COLUMN timeout_at timestamptz,
-  ADD COLUMN reverses_id text REFERENCES transfers, ADD COLUMN customer_id text, ADD COLUMN contract_id text,
+  ADD COLUMN reverses_id text, ADD COLUMN customer_id text, ADD COLUMN contract_id text,
   ADD COLUMN price_id text, ADD COLUMN round_id text, ADD COLUMN fx_rate numeric, ADD COLUMN fx_source text,
   ADD COLUMN fx_on date;
 ALTER TABLE transfers DISABLE TRIGGER transfers_fixed;
@@ -58,6 +58,8 @@ UPDATE transfers SET period = to_char(effective_at AT TIME ZONE 'America/Sao_Pau
 ALTER TABLE transfers ENABLE TRIGGER transfers_fixed;
 ALTER TABLE transfers ALTER COLUMN period SET NOT NULL,
   DROP CONSTRAINT transfers_kind_check, DROP CONSTRAINT transfers_check1,
+  -- What costs a look-up or a regular expression for each row is asked once for each statement, by keep_books.
+  DROP CONSTRAINT transfers_currency_check, DROP CONSTRAINT transfers_pending_id_fkey,
   ADD CONSTRAINT transfers_kind CHECK (kind IN ('posted', 'pending', 'post', 'void', 'timeout')),
   ADD CONSTRAINT transfers_resolving CHECK ((kind IN ('post', 'void', 'timeout')) = (pending_id IS NOT NULL)),
   ADD CONSTRAINT transfers_timeout CHECK (timeout_at IS NULL OR kind = 'pending' AND timeout_at > effective_at),
@@ -65,6 +67,34 @@ ALTER TABLE transfers ALTER COLUMN period SET NOT NULL,
   ADD CONSTRAINT transfers_exchange CHECK (num_nulls(fx_rate, fx_source, fx_on) IN (0, 3));
 CREATE UNIQUE INDEX transfers_reverse_once ON transfers (reverses_id) WHERE reverses_id IS NOT NULL;
 CREATE INDEX transfers_timing_out ON transfers (timeout_at) WHERE timeout_at IS NOT NULL;
+
+-- The same for usage lines: whose lease and accelerator is asked for all lines of a statement at once.
+ALTER TABLE usage_lines DROP CONSTRAINT usage_lines_lease_id_fkey, DROP CONSTRAINT usage_lines_accelerator_no_fkey;
+CREATE FUNCTION keep_usage() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+  wrong record;
+BEGIN
+  SELECT s.lease_id, s.accelerator_no INTO wrong
+    FROM (SELECT lease_id, accelerator_no FROM fresh GROUP BY 1, 2) s
+    LEFT JOIN leases l USING (lease_id) LEFT JOIN accelerators a USING (accelerator_no)
+    WHERE l.lease_id IS NULL OR a.accelerator_no IS NULL LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'usage of lease % on accelerator %: one of them does not exist', wrong.lease_id, wrong.accelerator_no
+      USING ERRCODE = 'foreign_key_violation', CONSTRAINT = 'usage_of_lease';
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER usage_kept AFTER INSERT ON usage_lines REFERENCING NEW TABLE AS fresh
+  FOR EACH STATEMENT EXECUTE FUNCTION keep_usage();
+CREATE INDEX usage_lines_lease ON usage_lines (lease_id);
+CREATE FUNCTION keep_used() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+  IF TG_TABLE_NAME = 'leases' AND EXISTS (SELECT FROM usage_lines WHERE lease_id = OLD.lease_id) THEN
+    RAISE EXCEPTION 'lease % has usage', OLD.lease_id USING ERRCODE = 'foreign_key_violation';
+  END IF;
+  RETURN OLD;
+END $$;
+CREATE TRIGGER leases_used BEFORE DELETE ON leases FOR EACH ROW EXECUTE FUNCTION keep_used();
 
 CREATE TABLE chart (
   pattern text PRIMARY KEY, nature text NOT NULL, currency text NOT NULL CHECK (currency IN ('any', 'own')),
@@ -115,13 +145,26 @@ CREATE FUNCTION period_lock(period text) RETURNS bigint LANGUAGE sql IMMUTABLE
 
 CREATE FUNCTION keep_books() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
-  wrong record;
-  month text;
-  standing text;
-  moves_limited boolean;
+  months text[]; debited text[]; credited text[]; currencies text[]; ids text[];
+  names_others boolean; moves_limited boolean;
+  wrong record; month text; standing text;
 BEGIN
+  -- The rows are read once; there are few kinds of them.
+  SELECT array_agg(k.period), array_agg(k.debit_account), array_agg(k.credit_account), array_agg(k.currency),
+      array_agg(k.transfer_id), bool_or(k.names_others)
+    INTO months, debited, credited, currencies, ids, names_others FROM (
+      SELECT period, debit_account, credit_account, currency, any_value(transfer_id) AS transfer_id,
+        bool_or(pending_id IS NOT NULL OR reverses_id IS NOT NULL) AS names_others
+      FROM fresh GROUP BY 1, 2, 3, 4) k;
+  IF months IS NULL THEN
+    RETURN NULL;
+  END IF;
+
   -- Months. The shared lock is held to the end of the transaction: a close waits for it, and then nobody comes in.
-  FOR month IN SELECT DISTINCT period FROM fresh ORDER BY 1 LOOP
+  FOR month IN SELECT DISTINCT m FROM unnest(months) m ORDER BY 1 LOOP
+    IF month !~ '^[0-9]{4}-(0[1-9]|1[0-2])$' THEN
+      RAISE EXCEPTION '% is no period', month USING ERRCODE = 'check_violation', CONSTRAINT = 'transfers_period';
+    END IF;
     PERFORM pg_advisory_xact_lock_shared(period_lock(month));
     SELECT state INTO standing FROM periods WHERE period = month;
     IF month <= (SELECT max(period) FROM periods WHERE state = 'closed') THEN
@@ -141,9 +184,8 @@ BEGIN
   -- Accounts. The first transfer opens them, if the chart has a line for them.
   FOR wrong IN
     SELECT u.account, u.transfer_id, c.* FROM (
-      SELECT s.account, min(s.transfer_id) AS transfer_id FROM (
-        SELECT debit_account AS account, min(transfer_id) AS transfer_id FROM fresh GROUP BY 1
-        UNION ALL SELECT credit_account, min(transfer_id) FROM fresh GROUP BY 1) s
+      SELECT s.account, min(s.transfer_id) AS transfer_id
+      FROM (SELECT * FROM unnest(debited, ids) UNION ALL SELECT * FROM unnest(credited, ids)) s (account, transfer_id)
       WHERE NOT EXISTS (SELECT FROM accounts a WHERE a.account = s.account) GROUP BY s.account ORDER BY s.account) u
     LEFT JOIN LATERAL (SELECT * FROM chart WHERE u.account ~ matcher ORDER BY literal DESC, pattern LIMIT 1) c ON true
   LOOP
@@ -154,19 +196,29 @@ BEGIN
     INSERT INTO accounts (account, pattern, currency, bound)
       VALUES (wrong.account, wrong.pattern, wrong.currency, wrong.bound) ON CONFLICT DO NOTHING;
   END LOOP;
-  SELECT s.account, s.currency, s.transfer_id INTO wrong FROM (
-      SELECT debit_account AS account, currency, min(transfer_id) AS transfer_id FROM fresh GROUP BY 1, 2
-      UNION ALL SELECT credit_account, currency, min(transfer_id) FROM fresh GROUP BY 1, 2) s
-    JOIN accounts a USING (account) WHERE a.currency = 'own' AND right(a.account, 3) <> s.currency LIMIT 1;
+  SELECT s.account, s.currency, s.transfer_id INTO wrong
+    FROM (SELECT * FROM unnest(debited, currencies, ids) UNION ALL SELECT * FROM unnest(credited, currencies, ids))
+      s (account, currency, transfer_id) JOIN accounts a USING (account)
+    WHERE s.currency !~ '^[A-Z]{3}$' OR a.currency = 'own' AND right(a.account, 3) <> s.currency LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION '%: % takes no %', wrong.transfer_id, wrong.account, wrong.currency
       USING ERRCODE = 'check_violation', CONSTRAINT = 'account_currency';
   END IF;
 
+  -- What is resolved or reversed is there; rows are never deleted, so it stays.
+  IF names_others THEN
+    SELECT f.transfer_id, COALESCE(f.pending_id, f.reverses_id) AS named INTO wrong FROM fresh f
+      WHERE COALESCE(f.pending_id, f.reverses_id) IS NOT NULL
+        AND NOT EXISTS (SELECT FROM transfers t WHERE t.transfer_id = COALESCE(f.pending_id, f.reverses_id)) LIMIT 1;
+    IF FOUND THEN
+      RAISE EXCEPTION '% names %, which is no transfer', wrong.transfer_id, wrong.named
+        USING ERRCODE = 'foreign_key_violation', CONSTRAINT = 'transfers_named';
+    END IF;
+  END IF;
+
   -- Limits. Rows are taken in the order of accounts, so two writers wait for each other in turn.
-  SELECT EXISTS (SELECT FROM (SELECT DISTINCT debit_account AS account FROM fresh
-    UNION SELECT DISTINCT credit_account FROM fresh) u JOIN accounts a USING (account) WHERE a.bound <> 'none')
-    INTO moves_limited;
+  SELECT EXISTS (SELECT FROM unnest(debited || credited) u (account) JOIN accounts a USING (account)
+    WHERE a.bound <> 'none') INTO moves_limited;
   IF moves_limited THEN
     INSERT INTO limited_sums AS held (account, currency, bound, debits, credits, pending_debits, pending_credits)
     SELECT a.account, m.currency, a.bound,
