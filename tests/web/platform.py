@@ -132,7 +132,7 @@ class Platform:
     def doors(self, *, demo: bool = False) -> WebDoors:
         return WebDoors(
             views=self, money=self, gate=self, news=self, eyes=self.eyes, uses=self if self.eyes else None,
-            health=self if self.judged else None, settings=WebSettings(demo=demo),
+            health=self if self.judged else None, queues=self, settings=WebSettings(demo=demo),
         )  # fmt: skip
 
     # ---- views
@@ -252,6 +252,21 @@ class Platform:
 
     async def room(self) -> Sequence[Row]:
         return [{"model": "cpu-slot", "total": 8, "free": 2}]
+
+    async def queues(self, scope: Scope) -> Sequence[Row]:
+        models = [
+            {
+                "model": "cpu-slot",
+                "quota": 4,
+                "limit": None,
+                "held": 6,
+                "spot": 1,
+                "usage_accelerator_h": 12.25,
+            },
+        ]
+        usual = {"parent": "root", "tenant": None, "project": None, "waiting": 0, "running": 0, "models": []}
+        lab = {"name": "lab", "tenant": "acme", "waiting": 1, "running": 2, "models": models}
+        return [usual | lab, usual | {"name": "default"}]
 
     async def accuracy(self) -> Sequence[Row]:
         return [

@@ -109,6 +109,13 @@ class Proving(Protocol):
         """One node's burn-ins and newest figures: a row with the fields of NodeFigures. Raises NotFound."""
 
 
+class Queues(Protocol):
+    """Who may use how much of the fleet."""
+
+    async def queues(self, scope: Scope) -> Sequence[Row]:
+        """Those that everybody may use and those of the asker: rows with the fields of NamedQueueView."""
+
+
 class Gate(Protocol):
     """Who a browser is. Each raises NotAdmitted for what is wrong, used up or expired."""
 
@@ -148,4 +155,5 @@ class WebDoors:
     uses: Uses | None = None
     health: Health | None = None
     proving: Proving | None = None
+    queues: Queues | None = None
     settings: WebSettings = WebSettings()

@@ -71,6 +71,7 @@ class Pages:
         self.eyes = Eyes(doors)
         self.static = _load_static()
         self._environments = {tag: self._environment(language) for tag, language in self.languages.items()}
+        self._shares: dict[str | None, tuple[float, Sequence[Row]]] = {}
         self._sums: dict[tuple[str, str | None], tuple[float, Sequence[Row]]] = {}
 
     # ---- rendering
@@ -230,6 +231,16 @@ class Pages:
         serials = [each["serial"] for each in accelerators]
         return await self.eyes.node_series(visit, node["node_id"], serials, lookback_of(back_name))
 
+    async def shares(self, visit: Visit) -> Sequence[Row]:
+        """The tree of queues as this visitor may see it, at most MONEY_KEPT_S old: its usage is a sum over leases."""
+        if self.doors.queues is None:
+            return ()
+        kept = self._shares.get(visit.scope.tenant_id)
+        if kept is None or time.monotonic() - kept[0] > MONEY_KEPT_S:
+            kept = (time.monotonic(), await self.doors.queues.queues(visit.scope))
+            self._shares[visit.scope.tenant_id] = kept
+        return kept[1]
+
     async def queue(self, visit: Visit, cursor: str | None = None) -> Facts:
         """Who waits, a page of it. Raises Refused for a cursor that is none."""
         views = self.doors.views
@@ -241,6 +252,7 @@ class Pages:
             "waiting": (await views.run_counts(visit.scope))["queued"],
             "room": await views.room(),
             "accuracy": await views.accuracy(),
+            "shares": await self.shares(visit),
             "horizon": horizon_of(rows, now_utc()),
         }
 

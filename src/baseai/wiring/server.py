@@ -96,6 +96,7 @@ async def serve(
                 settings=WebSettings(demo=settings.demo),
                 proving=rooms.proving,
                 health=rooms.health,
+                queues=rooms.queues,
             )
         )
     )
