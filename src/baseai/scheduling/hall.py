@@ -203,6 +203,11 @@ class Hall:
         return self._held
 
     @property
+    def fed(self) -> Mapping[int, tuple[int, ...]]:
+        """Rows under one breaker, itself included, by each of them; a row without a rack is not in it."""
+        return self._fed
+
+    @property
     def siblings(self) -> Mapping[int, tuple[int, ...]]:
         """Rows of one node, itself included, by each of them; a row that has its node to itself is not in it."""
         return self._siblings
@@ -334,7 +339,13 @@ class Hall:
 
         Any set of rows holds at once at least as many pods of the shape as they have here.
         """
-        room = self.room(shape)
+        return self.under_breakers(shape, self.room(shape), self._watts)
+
+    def under_breakers(self, shape: Shape, room: Ints, watts: Ints) -> Ints:
+        """`room`, pods by row, cut to what the rows of each rack may draw together, the first rows first.
+
+        watts: left for each row, as in the column of that name, now or at another instant. O(rows log rows).
+        """
         if not shape.watts or not self._fed or shape.pods == 1:
             return room
         by_rack = self.rack.argsort(kind="stable")
@@ -342,9 +353,10 @@ class Hall:
         before = room[by_rack].cumsum() - room[by_rack]
         before -= before[np.searchsorted(rack, rack)]  # pods in rows of the same rack that come first
         fed = np.array([name != "" for name in self.racks], dtype=np.bool_)[rack]
-        most = np.where(fed, self._watts[by_rack] // shape.watts, UNBOUNDED)
-        room[by_rack] = np.clip(most - before, 0, room[by_rack])
-        return room
+        most = np.where(fed, watts[by_rack] // shape.watts, UNBOUNDED)
+        found = room.copy()
+        found[by_rack] = np.clip(most - before, 0, room[by_rack])
+        return found
 
     def domain(self, reach: str) -> Ints:
         """The number of the node, rack, leaf, pod or site that each row is in. The same array each time.
@@ -508,6 +520,14 @@ class Hall:
         self.all_ready = bool(self._ready.all())
         for watcher in self._watchers:
             watcher.update(rows)
+
+    def open_rows(self, ready: Bools) -> None:
+        """Say of every row at once whether it takes new gangs. What stands on it stays. O(rows)."""
+        changed = (self._ready != ready).nonzero()[0].tolist()
+        self._ready[:] = ready
+        self.all_ready = bool(self._ready.all())
+        for watcher in self._watchers:
+            watcher.update(changed)
 
     def watch(self) -> set[int]:
         """A set into which every row that changes is put from now on. Whoever asked for it empties it."""
