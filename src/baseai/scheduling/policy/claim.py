@@ -5,13 +5,14 @@ gang that outlives the beginning may start now only where it fits into what is l
 it. Claims are made within one turn, for that turn: of the calendar first, then of those who are first to wait.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
 from baseai.scheduling.calendar import FutureClaim
 from baseai.scheduling.gang import Gang, Shape
-from baseai.scheduling.hall import Hall
-from baseai.scheduling.outlook import Free, chosen, room, take
+from baseai.scheduling.hall import Hall, Misplaced, Spots
+from baseai.scheduling.outlook import Free, chosen, needs, room, take
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +27,9 @@ class Claim:
     rows: list[int]  # that it takes, one entry a pod
     left: Free
     future: FutureClaim | None = None  # where it comes from the calendar
+    then: Hall | None = (
+        None  # the hall of its beginning with the claim on it, where sums would say too little
+    )
 
     def concerns(self, gang: Gang, now_s: float) -> bool:
         """Whether the gang must keep out of its way."""
@@ -35,6 +39,30 @@ class Claim:
         if terms.spot and self.future.lets_spot_on(now_s):
             return False
         return not self.future.lets_own_on(terms.owner, terms.reservation, now_s)
+
+    def lets(self, run_id: str, shape: Shape, spots: Spots) -> bool:
+        """Whether a gang that outlives its beginning can be on these spots."""
+        if self.then is not None:
+            try:
+                self.then.place(run_id, shape, spots)
+            except Misplaced:
+                return False
+            self.then.remove(run_id)
+            return True
+        amounts = needs(shape)
+        return all(
+            self.left.open[row]
+            and all(
+                self.left.amounts[number, row] >= count * need for number, need in enumerate(amounts) if need
+            )
+            for row, count in Counter(spot.row for spot in spots).items()
+        )
+
+    def give(self, run_id: str, shape: Shape, spots: Spots, hall: Hall) -> None:
+        """That gang is there: its part of what is left is gone."""
+        take(shape, [spot.row for spot in spots], self.left, hall)
+        if self.then is not None and self.lets(run_id, shape, spots):
+            self.then.place(run_id, shape, spots)
 
     def stands_at(self, at_s: float) -> bool:
         return self.from_s <= at_s < self.until_s
