@@ -216,6 +216,14 @@ async def test_a_silent_node_stands_out() -> None:
     assert re.search(r'<tr class="alarm">\s*<th scope="row"><a href="/nodes/node-b">', text)
 
 
+async def test_a_node_says_where_it_hangs_as_far_as_that_is_known() -> None:
+    async with browser(Platform(node_rows=[node(rack="r12", leaf="l3", pod=None), node("node-b")])) as client:
+        text = (await client.get("/nodes/node-a")).text
+        assert "<dt>Rack</dt><dd>r12</dd>" in text
+        assert "<dt>Network</dt><dd>l3</dd>" in text
+        assert "<dt>Rack</dt>" not in (await client.get("/nodes/node-b")).text
+
+
 async def test_wrong_books_are_called_wrong() -> None:
     async with browser(Platform(difference=Decimal("0.000001"))) as client:
         text = (await client.get("/books")).text
