@@ -93,6 +93,12 @@ def test_who_may_start_on_what_is_reserved(at_h: float, spot_may: bool, own_may:
     assert not claim.lets_own_on("rival", "x", at_h * HOUR)
 
 
+def test_spot_does_not_start_where_its_least_would_be_cut_short() -> None:
+    [claim] = claims_of([reserved("x", 1, 8, 10, 20)], [], {}, 0)
+    assert claim.lets_spot_on(9 * HOUR, least_s=0.8 * HOUR)
+    assert not claim.lets_spot_on(9 * HOUR, least_s=0.9 * HOUR)
+
+
 def test_nobody_starts_on_a_node_that_goes_down() -> None:
     [claim] = claims_of([], [window("w", "a", 10, 12)], {}, 9.5 * HOUR)
     assert not claim.lets_spot_on(9.5 * HOUR)

@@ -71,9 +71,12 @@ class FutureClaim:
         """Whether it has begun long enough ago for what is not used of it to be sold as spot."""
         return self.kind == "reservation" and now_s >= self.from_s + RESALE_AFTER_S
 
-    def lets_spot_on(self, now_s: float) -> bool:
-        """Whether a spot run may start on what is claimed: not while those who must make way are leaving."""
-        ahead = self.kind == "reservation" and now_s < self.from_s - LEAVING_S
+    def lets_spot_on(self, now_s: float, least_s: float = 0.0) -> bool:
+        """Whether a spot run may start on what is claimed: not while those who must make way are leaving.
+
+        least_s: what it has to run for its start to be worth anything; it makes way before that all the same.
+        """
+        ahead = self.kind == "reservation" and now_s + least_s < self.from_s - LEAVING_S
         return ahead or self.resold(now_s)
 
     def lets_own_on(self, tenant_id: str, reservation: str, now_s: float) -> bool:

@@ -36,7 +36,7 @@ class Claim:
         if self.future is None:
             return True
         terms = gang.terms
-        if terms.spot and self.future.lets_spot_on(now_s):
+        if terms.spot and self.future.lets_spot_on(now_s, terms.min_runtime_s):
             return False
         return not self.future.lets_own_on(terms.owner, terms.reservation, now_s)
 

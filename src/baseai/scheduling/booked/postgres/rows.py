@@ -7,7 +7,7 @@ weighed one after the other, each against all that the other was promised.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from baseai.fleet.node import NodeState
@@ -35,7 +35,6 @@ WHERE a.state = 'in_service' AND n.state <> ALL(%s) GROUP BY 1, 2, 3 ORDER BY 1,
 HOLDINGS = """
 SELECT l.run_id, l.node_id, l.model, l.granted_at, l.ends_at, l.firm_until, r.kind, r.tenant_id, a.stop,
   r.spec->>'reservation' AS reservation, coalesce((r.spec->>'spot')::boolean, false) AS spot,
-  coalesce((r.spec->>'min_runtime_s')::float8, 0) AS min_runtime_s,
   (SELECT count(*) FROM lease_accelerators la WHERE la.lease_id = l.lease_id)::int AS accelerators,
   (SELECT max(save_s) FROM (SELECT save_s FROM checkpoints c WHERE c.run_id = l.run_id
     ORDER BY committed_at DESC LIMIT 5) late) AS save_s
@@ -167,11 +166,8 @@ def instant_of(at_s: float) -> datetime:
 
 
 def _holding(row: Row, reservations: Sequence[Reservation], site: str | None, now_s: float) -> Holding:
-    firm_until = row["firm_until"] or row["ends_at"]
-    if row["kind"] == BURN_IN:
-        firm_until = row["granted_at"]
-    elif row["spot"]:
-        firm_until = min(firm_until, row["granted_at"] + timedelta(seconds=row["min_runtime_s"]))
+    gives_way = row["spot"] or row["kind"] == BURN_IN
+    firm_until = row["granted_at"] if gives_way else row["firm_until"] or row["ends_at"]
     own = next(
         (
             one.reservation_id
