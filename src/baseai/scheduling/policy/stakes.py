@@ -22,7 +22,8 @@ Floats = NDArray[np.float64]
 Key = tuple[
     str, str
 ]  # (queue as `queue_of` names it, model); model "" where a quota is over all models together
-Quotas = Mapping[Key, int]  # thousandths of accelerators; a queue without one borrows nothing
+# Thousandths of accelerators; a queue without one borrows nothing. Of one queue either by model or over all, not both.
+Quotas = Mapping[Key, int]
 
 STOPPING_S = 60.0  # what being stopped takes of a run beside its work: it saves, ends and starts again
 
