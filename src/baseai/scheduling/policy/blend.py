@@ -23,9 +23,7 @@ class Blend:
         self._hall = hall
         self.lookahead, self.fabric = Lookahead(hall, rng), Fabric(hall, rng)
         self._on_fabric: Bools = np.array([name != "" for name in hall.leaves], dtype=np.bool_)[hall.leaf]
-        self._alike: dict[
-            str, dict[str, None]
-        ] = {}  # runs that were placed or stand, by the name that spreads them
+        self._alike: dict[str, dict[str, None]] = {}  # runs that were placed or stand, by what they spread
 
     def place(self, gang: Gang, hall: Hall) -> Spots | None:
         others = self._others(gang, hall)

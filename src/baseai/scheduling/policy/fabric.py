@@ -57,10 +57,9 @@ class Fabric:
             before = room[mine].cumsum() - room[mine]
             _, firsts, of_row = np.unique(self._leaf[mine], return_index=True, return_inverse=True)
             before -= before[firsts][of_row]  # pods that rows of the same leaf take which come first
+            # What is over a share comes last: it is there for a gang that finds less than its room promises.
             over = before >= share[self._leaf[mine]]
-            return mine[
-                over.argsort(kind="stable")
-            ]  # what is over a share is only there for who needs it after all
+            return mine[over.argsort(kind="stable")]
 
         return ranked(hall, shape, rank)
 
