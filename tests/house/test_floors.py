@@ -136,7 +136,7 @@ def test_every_room_has_a_floor() -> None:
     ("where", "text", "why"),
     [
         pytest.param("fleet.node", "from baseai.engine import desired", "upwards", id="never up"),
-        pytest.param("finance.meter", "import baseai.scheduling.place", "sideways", id="never sideways"),
+        pytest.param("finance.meter", "import baseai.scheduling.hall", "sideways", id="never sideways"),
         pytest.param(
             "agent.loop", "from baseai.api import server", "sideways", id="only the schemas of the api"
         ),

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import pytest
 
 from baseai.scheduling.admit import Fits, NeverFits, fits_ever
-from baseai.scheduling.place import Constraint
+from baseai.scheduling.constraint import Constraint
+from baseai.scheduling.fleet import fleet_of
 from baseai.scheduling.plan import Change, Lever
 from baseai.scheduling.snapshot import NodeRow
 from baseai.workloads.demand import Demand
-from tests.scheduling.fleet import gang, lease, node, snapshot
+from tests.scheduling.fleet import gang, node
 
 
-def test_a_full_or_cordoned_fleet_still_counts() -> None:
-    full = snapshot([node("a"), node("b", state="cordoned")], [lease("a", 8, hours=999, tenant_id="rival")])
-    assert fits_ever(gang(2, 8), full) == Fits()
+def test_a_cordoned_node_still_counts() -> None:
+    assert fits_ever(gang(2, 8), fleet_of([node("a"), node("b", state="cordoned")], {})) == Fits()
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,15 @@ def test_a_full_or_cordoned_fleet_still_counts() -> None:
 def test_never_fits(
     demand: Demand, nodes: Sequence[NodeRow], constraint: Constraint, largest: Change | None
 ) -> None:
-    answer = fits_ever(demand, snapshot(nodes))
+    answer = fits_ever(demand, fleet_of(nodes, {}))
     assert isinstance(answer, NeverFits)
     assert (answer.constraint, answer.largest) == (constraint, largest)
 
 
 def test_the_sentence_names_what_the_fleet_has() -> None:
-    answer = fits_ever(gang(1, 1, models=("MI300X",)), snapshot([node("a", accelerators=(("cpu-slot", 4),))]))
+    answer = fits_ever(
+        gang(1, 1, models=("MI300X",)), fleet_of([node("a", accelerators=(("cpu-slot", 4),))], {})
+    )
     assert isinstance(answer, NeverFits)
     assert answer.sentence == (
         "This run can never start here: it needs 1 node, 0 of 1 could take it when empty; "

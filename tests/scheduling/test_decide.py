@@ -1,16 +1,15 @@
 """Who starts, in which order, and that nobody overtakes at the expense of the one in front."""
 
-import copy
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from baseai.scheduling.decide import decide, explain
-from baseai.scheduling.plan import Grant, Wait, WaitKind
-from baseai.scheduling.snapshot import LeaseRow, NodeRow, Snapshot, WaitingRun, snapshot_of
+from baseai.scheduling.plan import Plan, Wait, WaitKind
+from baseai.scheduling.snapshot import LeaseRow, NodeRow, WaitingRun, snapshot_of
 from baseai.workloads.demand import Ask, Demand
 from tests.scheduling.fleet import NOON, at, changed, gang, lease, leases_of, node, places, snapshot, wait_of
 
@@ -36,7 +35,7 @@ def test_priority_then_submission_then_id() -> None:
 
 def test_a_grant_ends_after_the_run_s_longest_duration() -> None:
     (grant,) = decide(snapshot([node("a")], queue=[gang(1, 8, hours=3)]), NOON).grants
-    assert grant == Grant(run_id=grant.run_id, places=(("a", "H100-SXM", 8),), ends_at=at(3))
+    assert (grant.places, grant.ends_at) == ((("a", "H100-SXM", 8),), at(3))
 
 
 @pytest.mark.parametrize(
@@ -192,14 +191,11 @@ def test_nothing_is_granted_twice_nor_in_part(
 
 @settings(max_examples=100, deadline=None)
 @given(snapshots(), st.randoms(use_true_random=False))
-def test_equal_rows_in_any_order_give_equal_plans_and_stay_as_they_were(
+def test_equal_rows_in_any_order_give_equal_plans(
     rows: tuple[list[NodeRow], list[LeaseRow], list[WaitingRun]], chance: object
 ) -> None:
     nodes, leases, queue = rows
-    columns = snapshot_of(nodes, leases, queue)
-    before = copy.deepcopy(columns)
-    plan = decide(columns, NOON)
-    assert same(columns, before)
+    plan = decide(snapshot_of(nodes, leases, queue), NOON)
     for shuffled in (nodes, leases, queue):
         chance.shuffle(shuffled)  # type: ignore[attr-defined]
     assert decide(snapshot_of(nodes, leases, queue), NOON) == plan
@@ -221,13 +217,10 @@ def crowds(draw: st.DrawFn) -> tuple[list[NodeRow], list[LeaseRow], list[Waiting
     return nodes, leases, [WaitingRun(demand=demand, enqueued_at=at(-1)) for demand in (head, *small)]
 
 
-def same(one: Snapshot, other: Snapshot) -> bool:
-    """Whether every column of both is alike."""
-    return all(
-        np.array_equal(getattr(mine, name), getattr(theirs, name))
-        for mine, theirs in ((one.free, other.free), (one.total, other.total), (one.leases, other.leases))
-        for name in mine.__slots__
-    )
+def promised_at(plan: Plan, run_id: str) -> datetime | None:
+    """By when the plan says that a run starts at the latest."""
+    explanation = wait_of(plan, run_id).explanation
+    return None if explanation is None else explanation.latest_at
 
 
 @settings(max_examples=150, deadline=None)
@@ -260,7 +253,11 @@ def test_the_head_starts_when_it_was_promised(
         started = {grant.run_id for grant in plan.grants}
         if head.run_id in started:
             return
-        queue = [run for run in queue if run.demand.run_id not in started]
+        queue = [
+            replace(run, promised_at=promised_at(plan, run.demand.run_id))
+            for run in queue
+            if run.demand.run_id not in started
+        ]
         now = min(
             [ends.get((row.run_id, row.node_id), row.ends_at) for row in leases],
             default=promised + timedelta(1),

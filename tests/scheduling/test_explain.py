@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from baseai.scheduling.decide import decide
-from baseai.scheduling.place import Constraint
+from baseai.scheduling.constraint import Constraint
 from baseai.scheduling.plan import Change, Lever
 from baseai.scheduling.snapshot import LeaseRow, NodeRow
 from baseai.workloads.demand import Demand

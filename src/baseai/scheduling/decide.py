@@ -1,285 +1,340 @@
-"""The decision: one pass over the queue, granting what fits and booking a start for the first that does not.
+"""The decision: one cycle of the policy of the house over the queue, and why each of those waits who does not start.
 
-Invariant: `decide` is pure, and its plan grants no accelerator twice, no part of a gang, and nothing that would
-put off the first run that has to wait.
+Invariant: pure, and its plan grants no accelerator twice, no part of a gang, and nothing that would put off whoever was
+promised a start. The choices are those of `policy/house.py`, which a replay runs as well; here they become grants and
+waits, and what is physically still there is told from what counts as free.
 
-The head of the queue (the first run that does not fit) books the capacity it will get when the leases before it
-end. A later run may start only if it ends by then, or leaves the booked capacity alone. For every further
-accelerator model the first run waiting for it books likewise, so that no model's queue starves behind another's.
-
-Runs that yield (tests of nodes) do not exist for all this: everybody else is placed, booked and explained as if
-they held nothing. Where such a placement stands on what they hold and no like one stands beside it, they are
-evicted, and the run starts in the cycle after their processes are gone. They themselves get what is left over.
+Runs that yield (tests of nodes) do not exist for all this: everybody else is placed, booked and explained as if they
+held nothing. Where such a placement stands on what they hold and no like one stands beside it, they are evicted, and
+the run starts in the cycle after their processes are gone. So it is with whoever was asked to give way. They themselves
+get what is left over.
 """
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
-
-from baseai.ground.identity import RunId
-from baseai.scheduling.booking import Booking, Held, booking_of
-from baseai.scheduling.explain import explanation_of
-from baseai.scheduling.place import Placement, permitted, place, take
-from baseai.scheduling.plan import Explanation, Grant, Plan, Wait, WaitKind
-from baseai.scheduling.snapshot import Bools, Capacity, Snapshot, micros
-from baseai.workloads.demand import Ask, Demand
+from baseai.ground.identity import NodeId, RunId, TenantId
+from baseai.scheduling.explain import Advisor
+from baseai.scheduling.gang import WHOLE, Gang, Shape
+from baseai.scheduling.hall import Hall, Misplaced, Spot, Spots
+from baseai.scheduling.outlook import needs
+from baseai.scheduling.plan import Eviction, Explanation, Grant, Obstacle, Plan, Wait, WaitKind, Why
+from baseai.scheduling.policy.house import Verdict
+from baseai.scheduling.policy.seam import Running, Start, Stop
+from baseai.scheduling.policy.why import why_there
+from baseai.scheduling.snapshot import UNTRIED, Snapshot, WaitingRun, seconds
+from baseai.scheduling.standing import Standing
 
 EXPLAINED_MOST = 100  # different explanations worked out in one cycle; `explain` gives the others when asked
-
-UNEXPLAINED = (WaitKind.CLEARING, WaitKind.OWN_NODE)  # the kind says it all
-
-Likeness = tuple[object, ...]
+UNEXPLAINED = (WaitKind.CLEARING, WaitKind.OWN_NODE, WaitKind.LIMIT)  # the kind says it all
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Waiting:
-    demand: Demand
-    likeness: int
-    kind: WaitKind
-    behind: Booking | None
-    own: Booking | None
-    bookings_ahead: int
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Instant:
+    """What the policy sees of the live platform: nobody knows how long anything runs."""
+
+    now_s: float
+    hall: Hall
+    waiting: Mapping[str, Gang]
+    arrived: Sequence[Gang] = ()
+    ended: Sequence[Gang] = ()
+    running: Mapping[str, Running] = field(default_factory=dict)
+    restart_s: float = 0.0
+
+    def work_s(self, gang: Gang, model: str) -> float | None:
+        return None
+
+    def left_s(self, gang: Gang, model: str) -> float | None:
+        return None
+
+    def served_s(self, gang: Gang) -> float:
+        return 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Cycle:
-    """What a cycle has come to so far. Its arrays and lists are this cycle's own."""
+    """What a cycle has come to so far. Undone when it ends."""
 
-    free: Capacity
-    beside: Capacity  # what of `free` no run that yields stands on; `free` itself where none does
-    held: Held
-    bookings: list[Booking]
-    grants: list[Grant]
-    waiting: list[_Waiting]
-    evictions: dict[RunId, None]
-    clearing: set[
-        int
-    ]  # numbers of nodes on which somebody is evicted: what is placed there starts afterwards
+    beside: Hall  # with everything that is physically there
+    clearing: set[int]  # numbers of nodes on which somebody has to go first
+    grants: list[Grant] = field(default_factory=list)
+    stood_aside: list[tuple[int, Wait]] = field(default_factory=list)  # with how many waited before them
+    evictions: dict[RunId, Eviction] = field(default_factory=dict)
+    started: list[Gang] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
 
 
-def decide(snapshot: Snapshot, now: datetime, *, explained_most: int = EXPLAINED_MOST) -> Plan:
-    """Who starts now, and why each of the others waits.
+def decide(
+    snapshot: Snapshot, now: datetime, *, explained_most: int = EXPLAINED_MOST, packing: str = "best_fit"
+) -> Plan:
+    """Who starts now, and why each of the others waits. `now` is an aware instant.
 
-    Order: priority, then time of submission, then run id. `now` is an aware instant. Runs with equal demands
-    fail together, so the cost is O(different demands x bays), not O(queue x bays), plus O(bays) per grant.
+    All columns are built for this one answer; `decide_on` keeps them.
     """
-    cycle = _served(snapshot, now)
-    explanations: dict[Likeness, Explanation] = {}
-    waits = []
-    for ahead, waiting in enumerate(cycle.waiting):
-        if waiting.kind in UNEXPLAINED:
-            waits.append(_wait(waiting, ahead, None))
-            continue
-        alike = (
-            waiting.likeness,
-            waiting.demand.max_duration_s,
-            waiting.bookings_ahead,
-            waiting.own is not None,
-        )
-        explanation = explanations.get(alike)
-        if explanation is None and len(explanations) < explained_most:
-            explanation = explanations[alike] = _explanation(waiting, snapshot, cycle, now)
-        waits.append(_wait(waiting, ahead, explanation))
-    return Plan(grants=tuple(cycle.grants), waits=tuple(waits), evictions=tuple(cycle.evictions))
+    standing = Standing(packing)
+    standing.take_in(snapshot, seconds(now))
+    return decide_on(standing, now, explained_most=explained_most)
 
 
-def explain(snapshot: Snapshot, now: datetime, run_id: RunId) -> Wait | Grant | None:
+def explain(
+    snapshot: Snapshot, now: datetime, run_id: RunId, *, packing: str = "best_fit"
+) -> Wait | Grant | None:
     """The wait of one run with its explanation, whatever the bound; its grant if it starts; None if not queued."""
-    cycle = _served(snapshot, now)
-    for ahead, waiting in enumerate(cycle.waiting):
-        if waiting.demand.run_id == run_id:
-            explained = waiting.kind not in UNEXPLAINED
-            return _wait(waiting, ahead, _explanation(waiting, snapshot, cycle, now) if explained else None)
-    return next((grant for grant in cycle.grants if grant.run_id == run_id), None)
+    standing = Standing(packing)
+    standing.take_in(snapshot, seconds(now))
+    plan = decide_on(standing, now, only=run_id)
+    grant = next((grant for grant in plan.grants if grant.run_id == run_id), None)
+    return grant or next((wait for wait in plan.waits if wait.run_id == run_id), None)
 
 
-def _served(snapshot: Snapshot, now: datetime) -> _Cycle:
-    now_us = micros(now)
-    free = snapshot.free.copy()
-    cycle = _Cycle(
-        free=free,
-        beside=free if snapshot.beside is snapshot.free else snapshot.beside.copy(),
-        held=Held(snapshot.leases),
-        bookings=[],
-        grants=[],
-        waiting=[],
-        evictions={},
-        clearing=set(),
-    )
-    hopeless: dict[Likeness, tuple[WaitKind, Booking | None]] = {}
-    permits: dict[Likeness, Bools] = {}
-    booked: set[str] = set()
-    for run, likeness in zip(snapshot.waiting, snapshot.likeness, strict=True):
-        demand = run.demand
-        ends_us = now_us + demand.max_duration_s * 1_000_000
-        outlived = [booking for booking in cycle.bookings if ends_us > booking.starts_us]
-        # Capacity only shrinks within a cycle, so what failed once fails again.
-        alike = (likeness, *[booking.run_id for booking in outlived])
-        known = hopeless.get(alike)
-        if known is None:
-            left = [booking.left for booking in outlived]
-            where = (demand.sites, demand.residency, demand.needs_container)
-            if where not in permits:
-                permits[where] = permitted(demand, snapshot, snapshot.ready)
-            placement = place(
-                demand, snapshot, cycle.free, left, usable=snapshot.ready, allowed=permits[where]
-            )
-            if placement is not None:
-                placement, clear = _cleared(placement, demand, snapshot, cycle, left, permits[where])
-                for capacity in (cycle.free, *left):
-                    take(placement, demand, snapshot, capacity)
-                if cycle.beside is not cycle.free:
-                    take(placement, demand, snapshot, cycle.beside)
-                cycle.held.add(placement, demand, snapshot, ends_us)
-                if clear:
-                    cycle.grants.append(_grant(placement, demand, snapshot, now))
-                else:
-                    cycle.waiting.append(_clearing(demand, likeness, len(cycle.bookings)))
-                continue
-            known = hopeless[alike] = _kind(demand, snapshot, cycle.free, outlived, permits[where])
-        kind, behind = known
-        ahead, own = len(cycle.bookings), None
-        if kind is WaitKind.SHORT and booked.isdisjoint(snapshot.models_of[likeness]):
-            own = booking_of(demand, snapshot, cycle.held, now_us)
-            cycle.bookings.append(own)
-            booked.add(own.model)
-        cycle.waiting.append(
-            _Waiting(
-                demand=demand, likeness=likeness, kind=kind, behind=behind, own=own, bookings_ahead=ahead
-            )
-        )
-    _serve_pinned(cycle, snapshot, now)
-    return cycle
+def decide_on(
+    standing: Standing,
+    now: datetime,
+    *,
+    explained_most: int = EXPLAINED_MOST,
+    only: RunId | None = None,
+) -> Plan:
+    """The same on columns that are kept, which are afterwards as they were. only: the one run to explain.
 
-
-def _cleared(
-    placement: Placement,
-    demand: Demand,
-    snapshot: Snapshot,
-    cycle: _Cycle,
-    left: list[Capacity],
-    allowed: Bools,
-) -> tuple[Placement, bool]:
-    """The placement, or one as good that evicts nobody, and whether all of it is clear now.
-
-    As good means the same model and number on nodes that are as tight: neither this run nor a later one gets less
-    because a test was there first. Where there is none, the runs that yield on these nodes are evicted and leave
-    `beside`.
+    Runs with equal needs fail together, so the cost is O(different needs x rows), not O(queue x rows), plus O(rows) per
+    grant.
     """
-    if cycle.beside is cycle.free:
-        return placement, True
-    alike = replace(demand, asks=(Ask(models=(placement.model,), count=placement.count),))
-    beside = place(alike, snapshot, cycle.beside, [cycle.free, *left], usable=snapshot.ready, allowed=allowed)
-    if beside is not None and _as_tight(beside, placement, cycle.free):
-        return beside, cycle.clearing.isdisjoint(beside.nodes.tolist())
-    for node in placement.nodes.tolist():
-        cycle.clearing.add(node)
-        held = np.flatnonzero(snapshot.yielding.node == node).tolist()
-        cycle.evictions.update(dict.fromkeys(snapshot.yielding_runs[lease] for lease in held))
-        _give_back(node, snapshot, cycle)
-    return placement, False
+    now_s = seconds(now)
+    hall, house = standing.hall, standing.house
+    beside, full = standing.beside()
+    cycle = _Cycle(beside, full)
+    house.beside = None if beside is hall else beside
+    instant = _Instant(now_s=now_s, hall=hall, waiting=standing.waiting)
+    try:
+        for move in house.moves(instant, everybody=True):
+            if isinstance(move, Stop):
+                _stop(move.run_id, standing, cycle)
+            elif isinstance(move, Start):
+                _start(move.run_id, move.spots, standing, cycle, now)
+        waits = _waits(standing, cycle, now_s, explained_most, only)
+        _serve_pinned(standing, cycle, waits, now)
+    finally:
+        _undo(standing, cycle)
+    return Plan(
+        grants=tuple(cycle.grants),
+        waits=tuple(waits),
+        evictions=tuple(cycle.evictions.values()),
+    )
 
 
-def _as_tight(one: Placement, other: Placement, free: Capacity) -> bool:
-    return bool(np.array_equal(np.sort(free.accelerators[one.bays]), np.sort(free.accelerators[other.bays])))
+# ---- what the policy chose
 
 
-def _give_back(node: int, snapshot: Snapshot, cycle: _Cycle) -> None:
-    """Make what yields on one node disappear from `beside`."""
-    bays = snapshot.bay_node == node
-    cycle.beside.accelerators[bays] = cycle.free.accelerators[bays]
-    for name in ("memory_mib", "disk_mib", "cpu_milli", "tenant"):
-        getattr(cycle.beside, name)[node] = getattr(cycle.free, name)[node]
+def _stop(key: str, standing: Standing, cycle: _Cycle) -> None:
+    """Somebody must make way: it holds nothing any more, and is still there."""
+    hall, part = standing.hall, standing.parts[key]
+    if cycle.beside is hall:
+        cycle.beside = standing.house.beside = hall.copy()
+    hall.remove(key)
+    cycle.stopped.append(key)
+    standing.giving_way[key] = part
 
 
-def _serve_pinned(cycle: _Cycle, snapshot: Snapshot, now: datetime) -> None:
+def _start(run_id: str, spots: Spots, standing: Standing, cycle: _Cycle, now: datetime) -> None:
+    hall, house = standing.hall, standing.house
+    gang = house.placed[run_id].gang
+    reasons = why_there(gang, spots, hall, house.packing)
+    next_best = None if reasons.next_best is None else NodeId(reasons.next_best)
+    why = Why(kind=house.starts[run_id], **(reasons._asdict() | {"next_best": next_best}))
+    hall.place(run_id, gang.shape, spots)
+    cycle.started.append(gang)
+    nodes = {int(hall.node[spot.row]) for spot in spots}
+    if cycle.beside is hall or (
+        cycle.clearing.isdisjoint(nodes) and _stands_beside(run_id, gang.shape, spots, cycle)
+    ):
+        cycle.grants.append(_grant(gang, spots, standing, now, why))
+        return
+    reclaimed = house.reclaimed.get(run_id)
+    lost = {victim.run_id: victim for victim in reclaimed.victims} if reclaimed else {}
+    for key, part in standing.giving_way.items():
+        theirs = {int(hall.node[spot.row]) for spot in part.running.spots}
+        if theirs.isdisjoint(nodes) and key not in lost:
+            continue
+        if key in cycle.beside.held:
+            cycle.beside.remove(key)
+        cycle.clearing.update(theirs)
+        victim = lost.get(key)
+        cycle.evictions.setdefault(
+            part.run_id,
+            Eviction(
+                run_id=part.run_id,
+                for_run=RunId(run_id),
+                lost_accelerator_s=victim.lost_accelerator_s if victim else None,
+            ),
+        )
+    _stands_beside(run_id, gang.shape, spots, cycle)
+    wait = Wait(
+        run_id=RunId(run_id), position=0, ahead=0, kind=WaitKind.CLEARING, behind=None, explanation=None
+    )
+    cycle.stood_aside.append((len(house.verdicts), wait))
+
+
+def _stands_beside(run_id: str, shape: Shape, spots: Spots, cycle: _Cycle) -> bool:
+    """Put the gang where it is physically clear, on whichever accelerators are; False where it is not."""
+    taken: dict[int, int] = {}
+    free = []
+    for spot in spots:
+        skip = taken.get(spot.row, 0)
+        whole = [
+            device for device, milli in enumerate(cycle.beside.free[spot.row].tolist()) if milli == WHOLE
+        ]
+        free.append(Spot(spot.row, tuple(whole[skip : skip + shape.devices])))
+        taken[spot.row] = skip + shape.devices
+    try:
+        cycle.beside.place(run_id, shape, free)
+    except Misplaced:
+        return False
+    return True
+
+
+def _undo(standing: Standing, cycle: _Cycle) -> None:
+    """Everything stands again as the record says."""
+    house = standing.house
+    for gang in cycle.started:
+        standing.hall.remove(gang.run_id)
+        house.ended(gang)
+        house.shares.join(standing.waiting[RunId(gang.run_id)])
+    for key in reversed(cycle.stopped):
+        part = standing.giving_way.pop(key)
+        house.shares.leave(part.running.gang)
+        standing.hall.place(key, part.running.gang.shape, part.running.spots, stands=True)
+        house.runs(part.running, part.ends_s, saved_s=part.saved_s, rate=part.rate)
+    house.beside = None
+
+
+# ---- tests of nodes
+
+
+def _serve_pinned(standing: Standing, cycle: _Cycle, waits: list[Wait], now: datetime) -> None:
     """Give what nobody else starts on to the runs that yield, each on its own node."""
-    if not snapshot.waiting_pinned:
+    if not standing.pinned:
         return
     over = cycle.beside.copy()  # a copy, for nobody's wait is explained by what yields
-    number_of = {node_id: number for number, node_id in enumerate(snapshot.node_ids)}
-    for run in snapshot.waiting_pinned:
-        demand = run.demand
-        usable = np.zeros(len(snapshot.node_ids), dtype=np.bool_)
-        if demand.pinned in number_of:
-            number = number_of[demand.pinned]
-            usable[number] = snapshot.testable[number]
-        placement = place(demand, snapshot, over, (), usable=usable)
-        if placement is None:
-            cycle.waiting.append(
-                _Waiting(
-                    demand=demand,
-                    likeness=-1,
-                    kind=WaitKind.OWN_NODE,
-                    behind=None,
-                    own=None,
-                    bookings_ahead=len(cycle.bookings),
+    testable = {node.node_id for node in standing.fleet.nodes if node.state in ("ready", *UNTRIED)}
+    for run in standing.pinned:
+        spot = _own_spot(run, testable, standing, over)
+        if spot is None:
+            ahead = len(waits)
+            waits.append(
+                Wait(
+                    run_id=run.demand.run_id, position=ahead + 1, ahead=ahead, kind=WaitKind.OWN_NODE, behind=None,
+                    explanation=None,
                 )
-            )
+            )  # fmt: skip
             continue
-        take(placement, demand, snapshot, over)
-        cycle.grants.append(_grant(placement, demand, snapshot, now))
+        row, shape = spot
+        gang = Gang(run_id=run.demand.run_id, number=0, shape=shape)
+        spots = (over.spot(row, shape),)
+        over.place(gang.run_id, shape, spots, stands=True)
+        cycle.grants.append(_grant(gang, spots, standing, now, None, lasts_s=run.demand.max_duration_s))
 
 
-def _clearing(demand: Demand, likeness: int, bookings_ahead: int) -> _Waiting:
-    return _Waiting(
-        demand=demand,
-        likeness=likeness,
-        kind=WaitKind.CLEARING,
-        behind=None,
-        own=None,
-        bookings_ahead=bookings_ahead,
-    )
+def _own_spot(
+    run: WaitingRun, testable: set[NodeId], standing: Standing, over: Hall
+) -> tuple[int, Shape] | None:
+    """Row and shape of a test on its own node, whether that is ready or not; None where it is not free."""
+    demand = run.demand
+    if demand.pinned not in testable:
+        return None
+    for shape in standing.fleet.shapes_of(demand):
+        for model in shape.models:
+            row = standing.fleet.row_of.get((demand.pinned, model))
+            if row is None or (shape.tenant and not over.joined_by(shape.tenant)[row]):
+                continue
+            have = (over.whole[row] * WHOLE, over.cpu_milli[row], over.memory_mib[row], over.disk_mib[row])
+            if all(left >= need for left, need in zip(have, needs(shape), strict=False)):
+                return row, shape
+    return None
 
 
-def _kind(
-    demand: Demand, snapshot: Snapshot, free: Capacity, outlived: list[Booking], allowed: Bools
-) -> tuple[WaitKind, Booking | None]:
-    def fits(capacity: Capacity, also: list[Capacity]) -> bool:
-        placed = place(demand, snapshot, capacity, also, usable=snapshot.ready, allowed=allowed)
-        return placed is not None
-
-    if not fits(snapshot.total, []):
-        return WaitKind.NEVER, None
-    if not fits(free, []):
-        return WaitKind.SHORT, None
-    # It fits now, so some booking is in the way: the first without which less is left than it needs.
-    for number, booking in enumerate(outlived):
-        if not fits(free, [earlier.left for earlier in outlived[: number + 1]]):
-            return WaitKind.HELD, booking
-    raise AssertionError("a run that fits beside every booking was not granted")
+# ---- as the plan says it
 
 
-def _grant(placement: Placement, demand: Demand, snapshot: Snapshot, now: datetime) -> Grant:
+def _grant(
+    gang: Gang,
+    spots: Spots,
+    standing: Standing,
+    now: datetime,
+    why: Why | None,
+    *,
+    lasts_s: float | None = None,
+) -> Grant:
+    hall = standing.hall
+    places = sorted((NodeId(hall.node_ids[spot.row]), hall.models[hall.model[spot.row]]) for spot in spots)
+    lasts = lasts_s if lasts_s is not None else gang.terms.lasts_most_s
+    assert lasts is not None
     return Grant(
-        run_id=demand.run_id,
-        places=tuple(
-            (snapshot.node_ids[node], placement.model, placement.count) for node in placement.nodes.tolist()
-        ),
-        ends_at=now.astimezone(UTC) + timedelta(seconds=demand.max_duration_s),
+        run_id=RunId(gang.run_id),
+        places=tuple((node_id, model, gang.shape.devices) for node_id, model in places),
+        ends_at=now.astimezone(UTC) + timedelta(seconds=lasts),
+        why=why,
     )
 
 
-def _wait(waiting: _Waiting, ahead: int, explanation: Explanation | None) -> Wait:
+def _waits(
+    standing: Standing, cycle: _Cycle, now_s: float, explained_most: int, only: RunId | None
+) -> list[Wait]:
+    """Everybody who does not start, in the order in which they were looked at, explained as far as the bound goes."""
+    advisor = Advisor(standing, now_s)
+    explained: dict[tuple[object, ...], Explanation] = {}
+    waits: list[Wait] = []
+    owners: Counter[TenantId] = Counter()
+    aside = iter([*cycle.stood_aside, (-1, None)])
+    at, clearing = next(aside)
+
+    def add(wait: Wait, owner: TenantId) -> None:
+        ahead = len(waits)
+        others = tuple(sorted(owners.items(), key=lambda each: (-each[1], each[0])))
+        waits.append(replace(wait, position=ahead + 1, ahead=ahead, owners_ahead=others))
+        owners[owner] += 1
+
+    for number, (run_id, verdict) in enumerate(standing.house.verdicts.items()):
+        while clearing is not None and at <= number:
+            add(clearing, standing.runs[clearing.run_id].demand.tenant_id)
+            at, clearing = next(aside)
+        run = standing.runs[RunId(run_id)]
+        explanation: Explanation | None = None
+        if verdict.kind not in UNEXPLAINED and (only is None or only == run_id):
+            gang = standing.waiting[RunId(run_id)]
+            alike = (
+                gang.shapes, gang.terms.lasts_most_s, gang.terms.spot, gang.terms.reservation, verdict.claims,
+                verdict.own is not None, verdict.behind,
+            )  # fmt: skip
+            explanation = explained.get(alike)
+            if explanation is None and len(explained) < explained_most:
+                explanation = explained[alike] = advisor.explanation_of(run.demand, gang, verdict)
+        add(_wait(run_id, verdict, standing, explanation), run.demand.tenant_id)
+    while clearing is not None:
+        add(clearing, standing.runs[clearing.run_id].demand.tenant_id)
+        at, clearing = next(aside)
+    return waits
+
+
+def _wait(run_id: str, verdict: Verdict, standing: Standing, explanation: Explanation | None) -> Wait:
+    behind, obstacle, whose = None, Obstacle.RUN, None
+    if verdict.limit is not None:
+        behind, obstacle = verdict.limit, Obstacle.QUEUE
+    elif verdict.behind is not None:
+        behind, obstacle = verdict.behind.name, Obstacle(verdict.behind.kind)
+        ahead = standing.runs.get(RunId(behind)) if obstacle is Obstacle.RUN else None
+        if ahead is not None:
+            whose = ahead.demand.tenant_id
+        elif verdict.behind.future is not None and verdict.behind.future.tenant_id:
+            whose = TenantId(verdict.behind.future.tenant_id)
     return Wait(
-        run_id=waiting.demand.run_id,
-        position=ahead + 1,
-        ahead=ahead,
-        kind=waiting.kind,
-        behind=None if waiting.behind is None else waiting.behind.run_id,
+        run_id=RunId(run_id),
+        position=0,
+        ahead=0,
+        kind=verdict.kind,
+        behind=behind,
         explanation=explanation,
-    )
-
-
-def _explanation(waiting: _Waiting, snapshot: Snapshot, cycle: _Cycle, now: datetime) -> Explanation:
-    return explanation_of(
-        waiting.demand,
-        snapshot,
-        cycle.free,
-        cycle.bookings[: waiting.bookings_ahead],
-        cycle.held,
-        micros(now),
-        own=waiting.own,
-        behind=waiting.behind,
+        obstacle=obstacle,
+        behind_tenant=whose,
     )

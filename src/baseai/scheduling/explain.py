@@ -1,110 +1,92 @@
 """An explanation is why a run waits: nodes failing each constraint, the cheapest change, and when it may start.
 
-Invariant: a change named here does start the run if it is made and nothing else moves: each is tried by the
-same `place` that grants. Reads capacity and changes none.
+Invariant: a change named here does start the run if it is made and nothing else moves: each is tried against the same
+columns that grant. Reads them and changes none.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
-
-from baseai.scheduling.booking import Booking, Held, earliest_start_us
-from baseai.scheduling.place import Constraint, on_site, options, place, tenant_may_join
+from baseai.scheduling.constraint import nodes_failing
+from baseai.scheduling.gang import Gang, Shape
+from baseai.scheduling.outlook import Free, chosen, free_now, holds, room
 from baseai.scheduling.plan import Change, Explanation, Lever
-from baseai.scheduling.snapshot import Bools, Capacity, Snapshot
+from baseai.scheduling.policy.house import Verdict
+from baseai.scheduling.standing import Standing
 from baseai.workloads.demand import CPU_SLOT, Ask, Demand
 
 LEAST_DURATION_S = 60  # a shorter run than this is no advice
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def explanation_of(
-    demand: Demand,
-    snapshot: Snapshot,
-    free: Capacity,
-    bookings: Sequence[Booking],
-    held: Held,
-    now_us: int,
-    *,
-    own: Booking | None,
-    behind: Booking | None,
-) -> Explanation:
-    """Why `demand` waits, where `free` is left at the end of the cycle and `bookings` were made ahead of it.
+class Advisor:
+    """What can be said at the end of one cycle, where everything stands as it decided."""
 
-    own: the booking it holds itself; behind: the one it would put off.
-    """
+    def __init__(self, standing: Standing, now_s: float) -> None:
+        self._standing = standing
+        self._now_s = now_s
+        self._free = free_now(standing.hall)
 
-    def starts_with(changed: Demand) -> bool:
-        ends_us = now_us + changed.max_duration_s * 1_000_000
-        left = [booking.left for booking in bookings if ends_us > booking.starts_us]
-        return place(changed, snapshot, free, left, usable=snapshot.ready) is not None
+    def explanation_of(self, demand: Demand, gang: Gang, verdict: Verdict) -> Explanation:
+        """Why the run waits. Claims made behind it do not count: it would go before those who made them."""
+        hall, now_s = self._standing.hall, self._now_s
+        claims = [
+            claim
+            for claim in self._standing.house.claims[: verdict.claims]
+            if now_s < claim.until_s and claim.concerns(gang, now_s)
+        ]
 
-    failing, fitting = nodes_failing(demand, snapshot, free, usable=snapshot.ready)
-    ends = [max(0, booking.starts_us - now_us) // 1_000_000 for booking in bookings]
-    if own is not None:
-        earliest_us: int | None = own.starts_us
-    elif behind is not None:
-        earliest_us = behind.starts_us
-    else:
-        earliest_us = earliest_start_us(demand, snapshot, held, now_us)
-    return Explanation(
-        nodes_failing=failing,
-        nodes_fitting=fitting,
-        nodes_needed=demand.node_count,
-        change=cheapest_change(demand, snapshot, starts_with, durations_s=ends),
-        earliest_at=None if earliest_us is None else _EPOCH + timedelta(microseconds=earliest_us),
-        latest_at=None if own is None else _EPOCH + timedelta(microseconds=own.starts_us),
-    )
+        def starts_with(changed: Demand) -> bool:
+            ends_s = now_s + changed.max_duration_s
+            left = [claim.left for claim in claims if ends_s > claim.from_s]
+            return any(
+                holds(shape, (self._free, *left), hall) for shape in self._standing.fleet.shapes_of(changed)
+            )
+
+        failing, fitting = nodes_failing(gang.shapes, hall, self._free)
+        ends = [max(0, int(claim.from_s - now_s)) for claim in claims]
+        if verdict.own is not None:
+            earliest_s: float | None = verdict.own.from_s
+        elif verdict.behind is not None:
+            earliest_s = max(now_s, verdict.behind.from_s)
+        else:
+            earliest_s = self._earliest_s(gang.shapes)
+        return Explanation(
+            nodes_failing=failing,
+            nodes_fitting=fitting,
+            nodes_needed=demand.node_count,
+            change=cheapest_change(demand, hall.models, starts_with, durations_s=ends),
+            earliest_at=_at(earliest_s),
+            latest_at=None if verdict.own is None else _at(verdict.own.from_s),
+        )
+
+    def _earliest_s(self, shapes: Sequence[Shape]) -> float | None:
+        """When the ends of leases alone would let the run start, had it the queue to itself."""
+        found = [start_s for shape in shapes if (start_s := self._first_start_s(shape)) is not None]
+        return min(found, default=None)
+
+    def _first_start_s(self, shape: Shape) -> float | None:
+        hall = self._standing.hall
+
+        def rows_at(_: float, free: Free) -> list[int] | None:
+            return chosen(shape, room(shape, free, hall), free, hall)
+
+        start = self._standing.house.outlook.first_start(shape, self._now_s, rows_at)
+        return None if start is None else start[0]
 
 
-def nodes_failing(
-    demand: Demand, snapshot: Snapshot, free: Capacity, *, usable: Bools
-) -> tuple[tuple[tuple[Constraint, int], ...], int]:
-    """How many nodes fail each constraint first, and how many fail none.
-
-    A node has the model if it has any of those asked for, and enough if any of the options fits on it.
-    """
-    left = np.ones(len(snapshot.node_ids), dtype=np.bool_)
-    counts = []
-    for constraint, passes in _sieves(demand, snapshot, free, usable):
-        failed = int(np.count_nonzero(left & ~passes))
-        if failed:
-            counts.append((constraint, failed))
-        left &= passes
-    return tuple(counts), int(np.count_nonzero(left))
-
-
-def _sieves(
-    demand: Demand, snapshot: Snapshot, free: Capacity, usable: Bools
-) -> Iterator[tuple[Constraint, Bools]]:
-    has_model = np.zeros(len(snapshot.node_ids), dtype=np.bool_)
-    has_enough = has_model.copy()
-    for model, count in options(demand):
-        bays = slice(*snapshot.bay_span.get(model, (0, 0)))
-        nodes = snapshot.bay_node[bays]
-        has_model[nodes] = True
-        has_enough[nodes] |= free.accelerators[bays] >= count
-    yield Constraint.STATE, usable
-    yield Constraint.SITE, on_site(demand, snapshot)
-    yield Constraint.MODEL, has_model
-    yield Constraint.ACCELERATORS, has_enough
-    yield Constraint.MEMORY, free.memory_mib >= demand.memory_mib
-    yield Constraint.DISK, free.disk_mib >= demand.disk_mib
-    yield Constraint.CPU, free.cpu_milli >= demand.cpu_milli
-    yield Constraint.TENANT, tenant_may_join(demand, snapshot, free.tenant, snapshot.shared)
-    if demand.needs_container:
-        yield Constraint.CONTAINER, snapshot.container
+def _at(seconds: float | None) -> datetime | None:
+    return None if seconds is None else _EPOCH + timedelta(seconds=round(seconds, 6))
 
 
 def cheapest_change(
-    demand: Demand, snapshot: Snapshot, fits: Callable[[Demand], bool], *, durations_s: Sequence[int] = ()
+    demand: Demand, models: Sequence[str], fits: Callable[[Demand], bool], *, durations_s: Sequence[int] = ()
 ) -> Change | None:
     """The single change that gives up least of what was asked and with which `fits` says yes, or None.
 
     What is given up is measured as the part of the figure asked for; another site and another model come last.
-    durations_s: maximum durations worth trying, because a booking starts there.
+    models: of the fleet. durations_s: maximum durations worth trying, because a booking starts there.
     """
     found = [
         change
@@ -120,7 +102,7 @@ def cheapest_change(
     ]
     if found:
         return min(found, key=_given_up)
-    return _anywhere(demand, fits) or _other_model(demand, snapshot, fits)
+    return _anywhere(demand, fits) or _other_model(demand, models, fits)
 
 
 def _given_up(change: Change) -> float:
@@ -178,10 +160,10 @@ def _anywhere(demand: Demand, fits: Callable[[Demand], bool]) -> Change | None:
     return None
 
 
-def _other_model(demand: Demand, snapshot: Snapshot, fits: Callable[[Demand], bool]) -> Change | None:
+def _other_model(demand: Demand, models: Sequence[str], fits: Callable[[Demand], bool]) -> Change | None:
     count = min(ask.count for ask in demand.asks)
-    for model in snapshot.bay_span:
-        if model in demand.models or (model == CPU_SLOT) != (CPU_SLOT in demand.models):
+    for model in models:
+        if not model or model in demand.models or (model == CPU_SLOT) != (CPU_SLOT in demand.models):
             continue
         if fits(replace(demand, asks=(Ask(models=(model,), count=count),))):
             return Change(lever=Lever.MODEL, asked=" or ".join(demand.models), instead=model)

@@ -88,10 +88,9 @@ def _enough(shape: Shape, each: Ints, hall: Hall) -> bool:
         return False
     if shape.apart and hall.siblings and not shape.one_model:  # two rows of one node count once
         return len(np.unique(hall.node[each > 0])) >= shape.pods
-    if not shape.one_model or shape.pods == 1 or len(hall.models) == 1:
+    if shape.pods == 1 or not (shape.reach or (shape.one_model and len(hall.models) > 1)):
         return True
-    of_model = np.bincount(hall.model, weights=each, minlength=len(hall.models))
-    return bool((of_model >= shape.pods).any())
+    return hall.most_together(shape, each) >= shape.pods
 
 
 def chosen(shape: Shape, each: Ints, free: Free, hall: Hall) -> list[int] | None:
@@ -103,9 +102,14 @@ def chosen(shape: Shape, each: Ints, free: Free, hall: Hall) -> list[int] | None
         wanted = [hall.models.index(name) for name in shape.models if name in hall.models]
         for model in wanted or range(len(hall.models)):
             of_model = rows[hall.model[rows] == model]
-            if int(each[of_model].sum()) >= shape.pods:
-                rows = of_model
+            within = _within_reach(shape, each, of_model, hall)
+            if within is not None:
+                rows = within
                 break
+    elif shape.reach:
+        within = _within_reach(shape, each, rows, hall)
+        assert within is not None
+        rows = within
     found: list[int] = []
     nodes = set[int]()
     for row in rows[free.amounts[0][rows].argsort(kind="stable")].tolist():
@@ -119,13 +123,29 @@ def chosen(shape: Shape, each: Ints, free: Free, hall: Hall) -> list[int] | None
     return None
 
 
+def _within_reach(shape: Shape, each: Ints, rows: Ints, hall: Hall) -> Ints | None:
+    """Those of the rows that are in one domain which holds the gang, the tightest such; None where none does."""
+    if not shape.reach:
+        return rows if int(each[rows].sum()) >= shape.pods else None
+    domain = hall.domain(shape.reach)[rows]
+    of_domain = np.bincount(domain, weights=each[rows])
+    enough = (of_domain >= shape.pods).nonzero()[0]
+    if not len(enough):
+        return None
+    found: Ints = rows[domain == enough[of_domain[enough].argmin()]]
+    return found
+
+
 def take(shape: Shape, rows: Iterable[int], free: Free, hall: Hall) -> None:
     """Take a gang off these rows, one entry a pod. What its rows' siblings share goes there as well."""
     amounts = np.array(needs(shape), dtype=np.int64)
     for row in rows:
         free.amounts[0, row] -= amounts[0]
-        for each in hall.siblings.get(row, (row,)):
-            free.amounts[1:, each] -= amounts[1:]
+        siblings = hall.siblings.get(row, (row,))
+        if amounts[4]:
+            free.amounts[4, list(hall.fed.get(row, siblings))] -= amounts[4]
+        for each in siblings:
+            free.amounts[1:4, each] -= amounts[1:4]
             if shape.tenant and not hall.all_shared:
                 own = hall.tenants.setdefault(shape.tenant, len(hall.tenants))
                 there = int(free.tenant[each])
@@ -137,6 +157,7 @@ class Outlook:
 
     def __init__(self, hall: Hall) -> None:
         self._hall = hall
+        self._feed: Ints = hall.domain("rack")  # what shares watts: a rack, or a node by itself
         self._what: NDArray[np.int64] = np.zeros(
             (AMOUNTS + 2, 64), dtype=np.int64
         )  # row, owner, then amounts
@@ -196,9 +217,12 @@ class Outlook:
             nodes = int(hall.node[-1]) + 1
             free.amounts[0] += _summed(ended[0], ended[2], len(hall))
             of_node = hall.node[ended[0]]
-            for number in range(1, AMOUNTS):
+            for number in range(1, 4):
                 if ended[2 + number].any():
                     free.amounts[number] += _summed(of_node, ended[2 + number], nodes)[hall.node]
+            if ended[6].any():
+                of_feed = self._feed[ended[0]]
+                free.amounts[4] += _summed(of_feed, ended[6], int(self._feed.max()) + 1)[self._feed]
         if not hall.all_shared:
             free.tenant = self._tenants_after(at_s)
         return free

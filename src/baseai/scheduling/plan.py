@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from baseai.ground.identity import NodeId, RunId, TenantId
-from baseai.scheduling.place import Constraint
+from baseai.scheduling.constraint import Constraint
 
 
 class WaitKind(StrEnum):
@@ -135,9 +135,18 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Eviction:
+    """A run that is to stop now, for another one."""
+
+    run_id: RunId
+    for_run: RunId
+    lost_accelerator_s: float | None  # of its work since it last saved; None for a test, which loses nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The whole queue, split in two, and whose leases are wanted back for it."""
 
     grants: tuple[Grant, ...]
     waits: tuple[Wait, ...]
-    evictions: tuple[RunId, ...] = ()  # runs that yield and stand where another one starts: stop them now
+    evictions: tuple[Eviction, ...] = ()  # of those who give way and stand where another one starts

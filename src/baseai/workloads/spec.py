@@ -185,6 +185,13 @@ class Deadline:
     at: str | None  # ISO 8601 with its zone
     after_s: int | None
 
+    def due_s(self, submitted_s: float) -> float:
+        """On the clock of seconds since 1970, of a run submitted then."""
+        if self.at is not None:
+            return datetime.fromisoformat(self.at).timestamp()
+        assert self.after_s is not None
+        return submitted_s + self.after_s
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:

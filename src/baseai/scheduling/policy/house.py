@@ -1,9 +1,9 @@
 """House: what the platform itself runs. Queues by their shares, gangs whole, none put off who was promised a start.
 
 Once a turn it looks at who waits, in the order of the queues. Who fits starts where that is in nobody's way: neither in
-that of the calendar nor in that of one who waits ahead and has claimed the instant at which enough will have ended. The
-first to wait for each accelerator model claims so, where nobody can be stopped for it. How long a gang runs is what its
-lease allows, or the truth where a replay tells it: nobody is trusted to end earlier.
+that of the calendar nor in that of one who waits ahead and has claimed the instant at which enough will have ended. Who
+waits the longest for each accelerator model claims so, where nobody can be stopped for it. How long a gang runs is what
+its lease allows, or the truth where a replay tells it: nobody is trusted to end earlier.
 
 Invariant: within one turn room only shrinks but for evictions, so what a shape could not get, no later gang of that
 shape gets either, unless it may evict, or runs shorter than all that were held back.
@@ -12,11 +12,12 @@ shape gets either, unless it may evict, or runs shorter than all that were held 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 
 import numpy as np
 
 from baseai.scheduling.calendar import FutureClaim
-from baseai.scheduling.gang import Gang, Shape
+from baseai.scheduling.gang import WHOLE, Gang, Shape
 from baseai.scheduling.hall import NOBODY, Hall, Spots
 from baseai.scheduling.outlook import Free, Outlook, chosen, free_now, holds, installed, needs, room, take
 from baseai.scheduling.plan import StartKind, WaitKind
@@ -28,6 +29,7 @@ from baseai.scheduling.policy.stakes import Candidate, Stakes
 from baseai.scheduling.queue_tree import QueueTree
 
 CLAIMS_MOST = 16  # of those who wait, in one turn
+ELDEST_SOUGHT = 256  # that are looked at to find the first in line for each model
 RECLAIMS_MOST = 8  # questions whom to stop, in one turn
 
 
@@ -37,7 +39,9 @@ class Agreed:
 
     tree: QueueTree = field(default_factory=QueueTree)
     calendar: tuple[FutureClaim, ...] = ()
-    worth: Mapping[str, float] = field(default_factory=dict)  # of an accelerator of each model; 1 where it says nothing
+    worth: Mapping[str, float] = field(
+        default_factory=dict
+    )  # of an accelerator of each model; 1 where it says nothing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +79,7 @@ class House:
         self, hall: Hall, rng: np.random.Generator, packing: Packing, agreed: Agreed | None = None
     ) -> None:
         self._hall = hall
-        self._packing = packing
+        self.packing = packing
         self._agreed = agreed or Agreed()
         self.shares = Shares(self._agreed.tree, {}, {}, worth=self._agreed.worth)
         self.outlook = Outlook(hall)
@@ -84,11 +88,22 @@ class House:
         self._ends_s: dict[str, float] = {}
         self._on: dict[str, str] = {}  # the model each runs on
         self._empty: Free | None = None
+        self._priorities = set[int]()  # of all who ever came
         self._used: dict[tuple[str, str], int] = {}  # pods of each reservation that started in this turn
         self.verdicts: dict[str, Verdict] = {}  # of the last turn, in the order in which they were looked at
         self.starts: dict[str, StartKind] = {}
         self.reclaimed: dict[str, Reclaimed] = {}  # by who starts for it
+        self.placed: dict[
+            str, Candidate
+        ] = {}  # who started in the last turn: nobody is stopped in the turn he starts in
         self.claims: list[Claim] = []
+        self._eldest: dict[str, Gang] = {}
+        self.promised: dict[
+            str, float
+        ] = {}  # by when who was told to start at the latest, in the turn before
+        self.beside: Hall | None = (
+            None  # the hall with those on it who give way and are still there; None: nobody is
+        )
 
     # ------------------------------------------------------------------------------------------ what happened
 
@@ -100,22 +115,30 @@ class House:
         self, running: Running, ends_s: float, *, saved_s: float | None = None, rate: float = 1.0
     ) -> None:
         """Somebody holds accelerators from now on. Whoever is spot goes when it is wanted, its minimum runtime over."""
+        self._hold(running, ends_s)
+        self.stakes.put(
+            Candidate(
+                gang=running.gang,
+                spots=tuple(running.spots),
+                since_s=running.since_s,
+                saved_s=saved_s,
+                rate=rate,
+            )
+        )
+
+    def _hold(self, running: Running, ends_s: float) -> None:
         gang = running.gang
         if gang.terms.spot:
             ends_s = min(ends_s, running.since_s + gang.terms.min_runtime_s)
         self.outlook.hold(gang.run_id, gang.shape, running.spots, ends_s)
         self._ends_s[gang.run_id], self._on[gang.run_id] = ends_s, running.model
-        self.stakes.put(
-            Candidate(
-                gang=gang, spots=tuple(running.spots), since_s=running.since_s, saved_s=saved_s, rate=rate
-            )
-        )
         self.shares.started(gang, running.model)
 
     def ended(self, gang: Gang) -> None:
         """It holds nothing any more."""
         self.outlook.release(gang.run_id)
-        self.stakes.drop(gang.run_id)
+        if self.placed.pop(gang.run_id, None) is None:
+            self.stakes.drop(gang.run_id)
         del self._ends_s[gang.run_id]
         self.shares.stopped(gang, self._on.pop(gang.run_id))
 
@@ -131,7 +154,13 @@ class House:
         self.claims = self._calendar(moment)
         self._empty = None
         turn = _Turn(everybody)
-        for gang in self.shares.order(turn.hopeless):
+        seen = set[str]()
+        for gang in chain(
+            self._promised_first(moment), self._eldest_first(moment), self.shares.order(turn.hopeless)
+        ):
+            if gang.run_id in seen:
+                continue
+            seen.add(gang.run_id)
             shapes = self._within_limits(gang)
             behind: Claim | None = None
             if shapes not in turn.short:
@@ -161,15 +190,56 @@ class House:
                 self.verdicts[gang.run_id] = Verdict(WaitKind.HELD, behind, None, len(self.claims))
             else:
                 self._wait(moment, gang, shapes, turn)
+        if everybody:
+            self._wait_at_limits(moment, seen)
+        self.promised = {claim.name: claim.from_s for claim in self.claims if claim.kind == "run"}
+
+    def _promised_first(self, moment: Moment) -> Iterator[Gang]:
+        """Those who were told when they start, by that instant: their turn does not depend on who came since."""
+        waiting = [
+            (at_s, gang) for run_id, at_s in self.promised.items() if (gang := moment.waiting.get(run_id))
+        ]
+        for _, gang in sorted(waiting, key=lambda each: (each[0], each[1].number)):
+            yield gang
+
+    def _eldest_first(self, moment: Moment) -> Iterator[Gang]:
+        """Who waits the longest for each model without room now, so that he can claim before others fill it up."""
+        self._eldest = self._seek_eldest()
+        for gang in self._eldest.values():
+            if all(self.packing.place(_as(gang, shape), moment.hall) is None for shape in gang.shapes):
+                yield gang
+
+    def _seek_eldest(self) -> dict[str, Gang]:
+        """The first in line for each model, of all queues the one that came first. By run."""
+        found: dict[str, Gang] = {}
+        covered = set[str]()
+        for gang in islice(self.shares.firsts(), ELDEST_SOUGHT):
+            models = self._models(gang.shapes)
+            if not models <= covered:
+                covered |= models
+                found[gang.run_id] = gang
+        return found
+
+    def _wait_at_limits(self, moment: Moment, seen: set[str]) -> None:
+        """Whoever the order left out is in a queue that holds all it may."""
+        left_out = [gang for run_id, gang in moment.waiting.items() if run_id not in seen]
+        for gang in sorted(left_out, key=lambda gang: gang.number):
+            models = [model for shape in gang.shapes for model in shape.models or self._hall.models]
+            limit = next((queue for model in models if (queue := self.shares.limiting(gang, model))), None)
+            self.verdicts[gang.run_id] = Verdict(WaitKind.LIMIT, None, None, len(self.claims), limit)
 
     def _take_in(self, moment: Moment) -> None:
+        self.shares.reckon(moment.now_s)  # with what was held until now
         for gang in moment.arrived:
             if gang.run_id in self._on:  # thrown off a node that failed
                 self.ended(gang)
             self.shares.join(gang)
+            self._priorities.add(gang.terms.priority)
         for gang in moment.ended:
             self.ended(gang)
-        self.shares.reckon(moment.now_s)
+        for candidate in self.placed.values():
+            self.stakes.put(candidate)
+        self.placed = {}
 
     def _looked_for(
         self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...], turn: _Turn
@@ -187,20 +257,20 @@ class House:
         first: Claim | None = None
         for shape in shapes:
             one = _as(gang, shape)
-            spots = self._packing.place(one, moment.hall)
+            spots = self.packing.place(one, moment.hall)
             if spots is None:
                 continue
             outlived = self._outlived(moment, gang, self._lasts_s(moment, gang, shape))
-            if outlived and not _beside(shape, spots, outlived):
+            if not _lets(one, spots, outlived):
                 spots = self._kept_clear(one, shape, outlived, moment.hall)
             if spots is not None:
-                return spots, shape
+                return self._without_evicting(one, shape, spots, outlived, moment.hall), shape
             first = first or self._in_whose_way(shape, outlived, moment.hall)
         if first is not None:
             turn.late[alike] = (lasts_s, first)
             return first
         turn.short.add(shapes)
-        if not turn.everybody and not self.stakes.spot.any() and not self.stakes.quotas:
+        if not turn.everybody and self._nobody_gives_way():
             turn.hopeless.update(shapes)
         return None
 
@@ -211,8 +281,23 @@ class House:
             open_rows &= room(shape, claim.left, hall) > 0
         if not open_rows.any():
             return None
-        spots = self._packing.place(gang, hall.narrowed(open_rows))
-        return spots if spots is not None and _beside(shape, spots, outlived) else None
+        spots = self.packing.place(gang, hall.narrowed(open_rows))
+        return spots if spots is not None and _lets(gang, spots, outlived) else None
+
+    def _without_evicting(
+        self, gang: Gang, shape: Shape, spots: Spots, outlived: list[Claim], hall: Hall
+    ) -> Spots:
+        """These spots, or others as good where nobody who gives way has to go.
+
+        As good means the same model and number on nodes that are as tight: neither this gang nor a later one gets less
+        because a test was there first.
+        """
+        if self.beside is None or _fits_at(shape, spots, self.beside):
+            return spots
+        other = self.packing.place(gang, hall.narrowed(self.beside.fits(shape)))
+        if other is None or not _fits_at(shape, other, self.beside) or not _as_tight(other, spots, hall):
+            return spots
+        return other if _lets(gang, other, outlived) else spots
 
     def _in_whose_way(self, shape: Shape, outlived: list[Claim], hall: Hall) -> Claim:
         """The first claim without which it would find room, those before it kept clear."""
@@ -230,9 +315,11 @@ class House:
             turn.ever[shapes] = any(holds(shape, (self._when_empty(),), self._hall) for shape in shapes)
         if not turn.ever[shapes]:
             self.verdicts[gang.run_id] = Verdict(WaitKind.NEVER, None, None, stood)
+            self.shares.forgo(gang)  # its queue's quota is for those who can start
             return
         own: Claim | None = None
-        if not gang.terms.spot and turn.heads < CLAIMS_MOST and turn.booked.isdisjoint(self._models(shapes)):
+        entitled = gang.run_id in self._eldest or gang.run_id in self.promised
+        if entitled and turn.heads < CLAIMS_MOST and turn.booked.isdisjoint(self._models(shapes)):
             own = self._claim(moment, gang, shapes)
             if own is not None:
                 self.claims.append(own)
@@ -244,13 +331,12 @@ class House:
         one = _as(gang, shape)
         model = self._hall.models[self._hall.model[spots[0].row]]
         ends_s = moment.now_s + self._lasts_s(moment, gang, shape)
-        rows = [spot.row for spot in spots]
         own = False
         for claim in self.claims:
             if ends_s <= claim.from_s or moment.now_s >= claim.until_s:
                 continue
             if claim.concerns(gang, moment.now_s):
-                take(shape, rows, claim.left, self._hall)
+                claim.give(gang.run_id, shape, spots, self._hall)
             elif gang.terms.reservation:
                 own = True
         if own:
@@ -261,7 +347,8 @@ class House:
             kind = StartKind.BACKFILL if self.verdicts else StartKind.IN_TURN
         self.starts[gang.run_id] = kind
         self.shares.leave(gang)
-        self.runs(Running(one, moment.now_s, tuple(spots), model, 0), ends_s)
+        self.placed[gang.run_id] = Candidate(gang=one, spots=tuple(spots), since_s=moment.now_s)
+        self._hold(Running(one, moment.now_s, tuple(spots), model, 0), ends_s)
         return Start(gang.run_id, spots)
 
     # ------------------------------------------------------------------------------------------ claims
@@ -293,6 +380,8 @@ class House:
 
     def _claim(self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...]) -> Claim | None:
         """The earliest start that the ends of leases make sure, and what is left beside it then."""
+        if not self._agreed.calendar and (shapes[0].milli % WHOLE or _has_shares(moment.hall)):
+            return self._claim_of_share(moment, gang, shapes)
         best: tuple[float, Free, list[int], Shape] | None = None
         for shape in shapes:
             lasts_s = self._lasts_s(moment, gang, shape)
@@ -318,6 +407,24 @@ class House:
         take(shape, rows, free, self._hall)
         until_s = at_s + self._lasts_s(moment, gang, shape)
         return Claim(gang.run_id, "run", at_s, until_s, shape, rows, free)
+
+    def _claim_of_share(self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...]) -> Claim | None:
+        """The same where shares of accelerators stand or are wanted, of which sums say too little: end by end."""
+        then = moment.hall.copy()
+        milli, least = int(then.spare.sum()), min(shape.milli_total for shape in shapes)
+        ends = sorted((end_s, run_id) for run_id, end_s in self._ends_s.items() if end_s < math.inf)
+        for number, (end_s, run_id) in enumerate(ends):
+            milli += then.remove(run_id).shape.milli_total
+            if milli < least or (number + 1 < len(ends) and ends[number + 1][0] == end_s):
+                continue
+            for shape in shapes:
+                spots = self.packing.place(_as(gang, shape), then)
+                if spots is not None:
+                    then.place(gang.run_id, shape, spots)
+                    rows, at_s = [spot.row for spot in spots], max(end_s, moment.now_s)
+                    until_s = at_s + self._lasts_s(moment, gang, shape)
+                    return Claim(gang.run_id, "run", at_s, until_s, shape, rows, free_now(then), then=then)
+        return None
 
     def _outlived(self, moment: Moment, gang: Gang, lasts_s: float) -> list[Claim]:
         """Claims that begin before it would end, and concern it."""
@@ -353,17 +460,17 @@ class House:
             outlived = self._outlived(moment, gang, self._lasts_s(moment, gang, shape))
 
             def places(trial: Hall, one: Gang = one, outlived: list[Claim] = outlived) -> Spots | None:
-                spots = self._packing.place(one, trial)
+                spots = self.packing.place(one, trial)
                 if spots is None or not outlived:
                     return spots
                 left = self._left_without(outlived, trial, hall)
                 return self._kept_clear(one, one.shape, left, trial)
 
             self.stakes.quotas = self._quotas(shape)
-            models = shape.models or hall.models
-            left_milli = max(
-                (self.stakes.left_milli(queue_of(gang), model) or 0 for model in models), default=0
-            ) if self.stakes.quotas else None  # fmt: skip
+            left_milli = None
+            if self.stakes.quotas:
+                models = shape.models or hall.models
+                left_milli = max(self.shares.left_milli(queue_of(gang), model) for model in models)
             found = reclaim(one, Entitlement(left_milli=left_milli), self.stakes, hall, places, moment.now_s)
             if found is not None:
                 return shape, found
@@ -431,6 +538,9 @@ class House:
             return max(left) + (moment.restart_s if moment.served_s(gang) > 0 else 0.0)
         return math.inf if gang.terms.lasts_most_s is None else gang.terms.lasts_most_s
 
+    def _nobody_gives_way(self) -> bool:
+        return len(self._priorities) < 2 and not self.stakes.spot.any() and not self._agreed.tree.models
+
     def _models(self, shapes: tuple[Shape, ...]) -> set[str]:
         return {model for shape in shapes for model in shape.models or self._hall.models}
 
@@ -446,26 +556,40 @@ def _as(gang: Gang, shape: Shape) -> Gang:
     return gang if shape is gang.shape and not gang.others else replace(gang, shape=shape, others=())
 
 
-def _beside(shape: Shape, spots: Spots, outlived: list[Claim]) -> bool:
-    """Whether these spots leave each claim alone."""
+def _pods(spots: Spots) -> dict[int, int]:
+    """How many of them are on each row."""
     pods: dict[int, int] = {}
     for spot in spots:
         pods[spot.row] = pods.get(spot.row, 0) + 1
-    amounts = needs(shape)
-    return all(
-        claim.left.open[row]
-        and all(
-            claim.left.amounts[number, row] >= count * need for number, need in enumerate(amounts) if need
-        )
-        for claim in outlived
-        for row, count in pods.items()
-    )
+    return pods
+
+
+def _has_shares(hall: Hall) -> bool:
+    return bool((hall.spare != hall.whole * WHOLE).any())
+
+
+def _fits_at(shape: Shape, spots: Spots, hall: Hall) -> bool:
+    room_of = hall.room(shape)
+    return all(room_of[row] >= count for row, count in _pods(spots).items())
+
+
+def _as_tight(one: Spots, other: Spots, hall: Hall) -> bool:
+    def of(spots: Spots) -> list[tuple[int, int]]:
+        return sorted((int(hall.model[spot.row]), int(hall.spare[spot.row])) for spot in spots)
+
+    return of(one) == of(other)
+
+
+def _lets(gang: Gang, spots: Spots, outlived: list[Claim]) -> bool:
+    """Whether these spots leave each claim alone."""
+    return all(claim.lets(gang.run_id, gang.shape, spots) for claim in outlived)
 
 
 def _give(shape: Shape, rows: list[int], free: Free, hall: Hall) -> None:
     """Put back what `take` took; whose tenants stand there is left as it was, which errs on the safe side."""
     amounts = np.array(needs(shape), dtype=np.int64)
     for row in rows:
+        siblings = list(hall.siblings.get(row, (row,)))
         free.amounts[0, row] += amounts[0]
-        for each in hall.siblings.get(row, (row,)):
-            free.amounts[1:, each] += amounts[1:]
+        free.amounts[1:4, siblings] += amounts[1:4, np.newaxis]
+        free.amounts[4, list(hall.fed.get(row, siblings))] += amounts[4]
