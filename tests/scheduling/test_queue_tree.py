@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from baseai.scheduling.queue_tree import (
     HALF_LIFE_S,
     ROOT,
-    Hold,
     Queue,
+    Spell,
     decayed_accelerator_s,
     leaf_of,
     weighed,
@@ -53,7 +53,9 @@ DAY_S = 86_400.0
             id="a limit bounds the guarantees below",
         ),
         pytest.param(
-            [queue("t", tenant="ten_1"), queue("a", "t")], "below t, where not all who may wait in a may", id="a tenant's own"
+            [queue("t", tenant="ten_1"), queue("a", "t")],
+            "below t, where not all who may wait in a may",
+            id="a tenant's own",
         ),
     ],
 )  # fmt: skip
@@ -119,21 +121,21 @@ def test_every_tenant_has_a_default_of_its_own() -> None:
 
 def test_a_half_life_ago_counts_by_half() -> None:
     now_s, brief_s = 10 * DAY_S, 1.0
-    lately = decayed_accelerator_s([Hold(now_s - brief_s, now_s, 8)], now_s, DAY_S)
-    before = decayed_accelerator_s([Hold(now_s - DAY_S - brief_s, now_s - DAY_S, 8)], now_s, DAY_S)
+    lately = decayed_accelerator_s([Spell(now_s - brief_s, now_s, 8)], now_s, DAY_S)
+    before = decayed_accelerator_s([Spell(now_s - DAY_S - brief_s, now_s - DAY_S, 8)], now_s, DAY_S)
     assert lately == pytest.approx(8.0, rel=1e-4)
     assert before == pytest.approx(lately / 2)
 
 
 def test_who_always_held_eight_has_had_eight() -> None:
-    for_ever = decayed_accelerator_s([Hold(0.0, 1e9, 8)], 1e9, DAY_S)
+    for_ever = decayed_accelerator_s([Spell(0.0, 1e9, 8)], 1e9, DAY_S)
     assert for_ever * math.log(2) / DAY_S == pytest.approx(8.0)
 
 
 def test_what_is_still_held_counts_up_to_now_and_the_future_not_at_all() -> None:
-    ended, held_on = Hold(5.0, 10.0, 1), Hold(5.0, 99.0, 1)
+    ended, held_on = Spell(5.0, 10.0, 1), Spell(5.0, 99.0, 1)
     assert decayed_accelerator_s([held_on], 10.0, DAY_S) == decayed_accelerator_s([ended], 10.0, DAY_S)
-    assert decayed_accelerator_s([Hold(20.0, 99.0, 1)], 10.0, DAY_S) == 0.0
+    assert decayed_accelerator_s([Spell(20.0, 99.0, 1)], 10.0, DAY_S) == 0.0
 
 
 def test_models_are_weighed_by_what_they_are_worth() -> None:
@@ -142,7 +144,7 @@ def test_models_are_weighed_by_what_they_are_worth() -> None:
 
 spans = st.lists(
     st.tuples(st.floats(0, 900), st.floats(0, 200), st.integers(1, 64)).map(
-        lambda one: Hold(one[0], one[0] + one[1], one[2])
+        lambda one: Spell(one[0], one[0] + one[1], one[2])
     ),
     max_size=4,
 )
@@ -151,7 +153,7 @@ spans = st.lists(
 @settings(max_examples=1000, deadline=None)
 @given(spans, st.floats(10, 2000), st.floats(0, 300))
 def test_the_closed_form_is_the_integral_and_time_only_takes_away(
-    holds: list[Hold], half_life_s: float, later_s: float
+    holds: list[Spell], half_life_s: float, later_s: float
 ) -> None:
     now_s, step_s = 1000.0, 5.0
     exact = decayed_accelerator_s(holds, now_s, half_life_s)
@@ -164,7 +166,7 @@ def test_the_closed_form_is_the_integral_and_time_only_takes_away(
     )
     assert exact == pytest.approx(counted, rel=0.2, abs=1e-6)
     assert exact <= sum(hold.accelerators * (min(hold.until_s, now_s) - hold.from_s) for hold in holds) + 1e-6
-    ended = [Hold(hold.from_s, min(hold.until_s, now_s), hold.accelerators) for hold in holds]
+    ended = [Spell(hold.from_s, min(hold.until_s, now_s), hold.accelerators) for hold in holds]
     then = decayed_accelerator_s(ended, now_s + later_s, half_life_s)
     assert then == pytest.approx(exact * 2 ** (-later_s / half_life_s), rel=1e-6, abs=1e-9)
 

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from baseai.ground.fault import Conflict, Fault, NotFound, Refused
 from baseai.ground.identity import ProjectId, TenantId
-from baseai.scheduling.queue_tree import Hold, decayed_accelerator_s, leaf_of
+from baseai.scheduling.queue_tree import Spell, decayed_accelerator_s, leaf_of
 from baseai.scheduling.queues.postgres import PostgresQueues, load_held, load_tree, load_usage
 from baseai.scheduling.queues.setting import Setting
 from baseai.truth.session import PLATFORM, Scope, Truth, fetch_all, fetch_one
@@ -73,7 +73,7 @@ class Desk:
     async def lease(
         self, queue: str | None, count: int, *, ago_h: float, until_h: float | None = None, model: str = "A100",
         tenant: str = "a", **run: Any,
-    ) -> Hold:  # fmt: skip
+    ) -> Spell:  # fmt: skip
         """A lease granted so many hours ago, which still stands or ended so many hours ago; as a hold from now."""
         run_id = await self.run(queue, tenant=tenant, state="running", **run)
         now = await self.now()
@@ -106,7 +106,7 @@ class Desk:
                      now + timedelta(days=900)),
                 )  # fmt: skip
         until_s = 1e9 if until_h is None else -until_h * HOUR_S
-        return Hold(-ago_h * HOUR_S, until_s, count)
+        return Spell(-ago_h * HOUR_S, until_s, count)
 
     async def now(self) -> datetime:
         async with self.truth.transaction() as session:

@@ -166,7 +166,7 @@ def leaf_of(tenant_id: str, queue: str) -> str:
     return f"{DEFAULT_QUEUE}/{tenant_id}" if queue == DEFAULT_QUEUE else queue
 
 
-class Hold(NamedTuple):
+class Spell(NamedTuple):
     """So many accelerators over a time."""
 
     from_s: float
@@ -174,18 +174,18 @@ class Hold(NamedTuple):
     accelerators: float
 
 
-def decayed_accelerator_s(holds: Iterable[Hold], now_s: float, half_life_s: float) -> float:
+def decayed_accelerator_s(spells: Iterable[Spell], now_s: float, half_life_s: float) -> float:
     """Accelerator-seconds held before `now_s`, each second counted by half for every half-life it is ago.
 
-    The integral of accelerators * 2^-((now - t) / half_life) in closed form, so that it costs the holds, not the time.
+    The integral of accelerators * 2^-((now - t) / half_life) in closed form, so that it costs the spells, not the time.
     Holding c for ever comes to c * half_life / ln 2.
     """
     terms = []
-    for hold in holds:
-        end_s = min(hold.until_s, now_s)
-        if end_s > hold.from_s:
-            left = 2.0 ** ((end_s - now_s) / half_life_s) - 2.0 ** ((hold.from_s - now_s) / half_life_s)
-            terms.append(hold.accelerators * left)
+    for spell in spells:
+        end_s = min(spell.until_s, now_s)
+        if end_s > spell.from_s:
+            left = 2.0 ** ((end_s - now_s) / half_life_s) - 2.0 ** ((spell.from_s - now_s) / half_life_s)
+            terms.append(spell.accelerators * left)
     return math.fsum(terms) * half_life_s / math.log(2.0)
 
 

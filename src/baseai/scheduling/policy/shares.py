@@ -10,13 +10,14 @@ priority 50 that came 25 hours before, so that nobody waits for ever behind thos
 
 import math
 from collections.abc import Collection, Iterator, Mapping
+from heapq import heapify, heappop, heapreplace
 from itertools import chain
 from types import MappingProxyType
 
 from baseai.scheduling.gang import WHOLE, Gang, Shape
-from baseai.scheduling.policy.holding import Holding
 from baseai.scheduling.policy.line import Line
-from baseai.scheduling.policy.turns import Candidate, Option, Rank, Turn
+from baseai.scheduling.policy.portion import Portion
+from baseai.scheduling.policy.turns import Candidate, Grade, Option, Turn
 from baseai.scheduling.queue_tree import ROOT, QueueTree
 
 AGEING_POINTS_PER_H = 2.0  # points of priority that an hour of waiting is worth
@@ -49,11 +50,11 @@ class Shares:
         self.tree = tree
         self._worth = worth
         self._now_s = now_s
-        self._holdings: dict[str, Holding] = {}  # by name; those above stand before those below
-        self._leaves: dict[str, Holding] = {}  # by the name that gangs give
+        self._portions: dict[str, Portion] = {}  # by name; those above stand before those below
+        self._leaves: dict[str, Portion] = {}  # by the name that gangs give
         self._lines: dict[str, tuple[Line, Line]] = {}  # by leaf: those that are not spot, and those that are
         self._options: dict[tuple[Shape, ...], tuple[Option, ...]] = {}
-        self._charges: dict[str, tuple[Holding, Option, Rank]] = {}  # of this cycle, by run
+        self._charges: dict[str, tuple[Portion, Option, Grade]] = {}  # of this cycle, by run
         self._cycle = 0
         for name in sorted({*held, *spot}):
             for is_spot, amounts in ((False, held.get(name, _EVEN)), (True, spot.get(name, _EVEN))):
@@ -89,15 +90,15 @@ class Shares:
         """
         elapsed_s = max(0.0, now_s - self._now_s)
         self._now_s = max(now_s, self._now_s)
-        for holding in reversed(self._holdings.values()):
-            holding.age(elapsed_s)
+        for portion in reversed(self._portions.values()):
+            portion.age(elapsed_s)
 
     def agree(self, tree: QueueTree, usage_s: Mapping[str, float] = _EVEN) -> None:
         """From now on this tree, and this usage of the queues that it names; who waits and what is held stays."""
         if tree != self.tree:
             gangs = [gang for lines in self._lines.values() for line in lines for _, gang in line.but(set())]
             before, self.tree = self._leaves, tree
-            self._holdings, self._leaves, self._lines, self._options, self._charges = {}, {}, {}, {}, {}
+            self._portions, self._leaves, self._lines, self._options, self._charges = {}, {}, {}, {}, {}
             self._cycle += 1
             for name, old in before.items():
                 leaf = self._leaf(name)
@@ -132,7 +133,7 @@ class Shares:
             return False
         leaf, milli = self._leaf(queue_of(gang)), _milli(gang, model)
         mine = self._charges.get(gang.run_id)
-        if mine is not None and mine[2] is Rank.QUOTA and mine[1][0] == model:
+        if mine is not None and mine[2] is Grade.QUOTA and mine[1][0] == model:
             milli -= mine[1][1]  # what it claims itself is counted already
         return leaf.keeps_quota(model, milli)
 
@@ -172,93 +173,109 @@ class Shares:
         self._cycle += 1
         cycle, seen = self._cycle, set[str]()
         try:
-            for rank in Rank:
-                if rank is not Rank.BARRED or barred:
-                    yield from self._ranked(rank, hopeless, seen)
+            for grade in Grade:
+                if grade is not Grade.BARRED or barred:
+                    yield from self._graded(grade, hopeless, seen)
         finally:
             if cycle == self._cycle:
                 self._give_back()
+
+    def firsts(self) -> Iterator[Gang]:
+        """All that wait and are not spot, each queue in its order; of those in front, who came first comes first."""
+        heap: list[tuple[float, int, Gang, Iterator[tuple[float, Gang]]]] = []
+        for line, _ in self._lines.values():
+            gangs = line.but(set())
+            if (first := next(gangs, None)) is not None:
+                heap.append((first[1].submit_s, first[1].number, first[1], gangs))
+        heapify(heap)
+        while heap:
+            _, _, gang, gangs = heap[0]
+            yield gang
+            if (after := next(gangs, None)) is None:
+                heappop(heap)
+            else:
+                heapreplace(heap, (after[1].submit_s, after[1].number, after[1], gangs))
 
     def forgo(self, gang: Gang) -> None:
         """It can neither start nor be made room for: what it was charged goes to those behind it in this cycle."""
         self._uncharge(gang)
 
-    def _ranked(self, rank: Rank, hopeless: set[Shape], seen: set[str]) -> Iterator[Gang]:
-        top = self._turns(rank, hopeless, seen)
+    def _graded(self, grade: Grade, hopeless: set[Shape], seen: set[str]) -> Iterator[Gang]:
+        top = self._turns(grade, hopeless, seen)
         while top is not None and top.head is not None:
-            (gang, _), leaf = top.head, top.path()[-1].holding
-            option = self._still(gang, leaf, rank, hopeless)
+            (gang, _), leaf = top.head, top.path()[-1].portion
+            option = self._still(gang, leaf, grade, hopeless)
             if option is not None:
                 seen.add(gang.run_id)
-                if rank is not Rank.BARRED:
-                    leaf.charge(*option, claims=rank is Rank.QUOTA)
-                    self._charges[gang.run_id] = leaf, option, rank
+                if grade is not Grade.BARRED:
+                    leaf.charge(*option, claims=grade is Grade.QUOTA)
+                    self._charges[gang.run_id] = leaf, option, grade
                 yield gang
             top.advance()
 
-    def _turns(self, rank: Rank, hopeless: set[Shape], seen: set[str]) -> Turn | None:
-        """The root of those queues in which somebody of this rank waits."""
+    def _turns(self, grade: Grade, hopeless: set[Shape], seen: set[str]) -> Turn | None:
+        """The root of those queues in which somebody of this grade waits."""
         turns: dict[str, Turn] = {}
         for name, (firm, spot) in self._lines.items():
-            leaf = self._holdings[name]
-            if (rank is Rank.QUOTA and not leaf.is_guaranteed) or (
-                rank is Rank.BARRED and not leaf.is_bounded
+            leaf = self._portions[name]
+            if (grade is Grade.QUOTA and not leaf.is_guaranteed) or (
+                grade is Grade.BARRED and not leaf.is_bounded
             ):
                 continue
-            lines = [firm] if rank < Rank.SPOT else [spot] if rank is Rank.SPOT else [firm, spot]
-            found = [self._candidates(leaf, line, rank, hopeless, seen) for line in lines if line]
+            lines = [firm] if grade < Grade.SPOT else [spot] if grade is Grade.SPOT else [firm, spot]
+            found = [self._candidates(leaf, line, grade, hopeless, seen) for line in lines if line]
             if found:
-                turns[name] = Turn(leaf, rank, chain.from_iterable(found))
+                turns[name] = Turn(leaf, grade, chain.from_iterable(found))
                 for above in leaf.upwards():
                     if above.name not in turns:
-                        turns[above.name] = Turn(above, rank)
-        for name in reversed(self._holdings):  # those below before those above
+                        turns[above.name] = Turn(above, grade)
+        for name in reversed(self._portions):  # those below before those above
             if name in turns:
                 turns[name].begin()
-                parent = turns[name].holding.above
+                parent = turns[name].portion.above
                 if turns[name].head is not None and parent is not None:
                     turns[parent.name].waiting.append(turns[name])
         return turns.get(ROOT)
 
     def _candidates(
-        self, leaf: Holding, line: Line, rank: Rank, hopeless: set[Shape], seen: set[str]
+        self, leaf: Portion, line: Line, grade: Grade, hopeless: set[Shape], seen: set[str]
     ) -> Iterator[Candidate]:
-        out = set(line.shapes & hopeless)  # nobody of these comes any more in this line and rank
+        out = set(line.shapes & hopeless)  # nobody of these comes any more in this line and grade
         for _, gang in line.but(out):
             if gang.shape in hopeless:
                 out.add(gang.shape)
             elif gang.run_id not in seen:
-                option = self._option(gang, leaf, rank)
+                option = self._option(gang, leaf, grade)
                 if option is not None:
                     yield gang, option
                 elif not gang.others:  # within a cycle quotas and limits only fill
                     out.add(gang.shape)
 
-    def _option(self, gang: Gang, leaf: Holding, rank: Rank) -> Option | None:
-        """What the gang would take first at this rank; None where nothing."""
+    def _option(self, gang: Gang, leaf: Portion, grade: Grade) -> Option | None:
+        """What the gang would take first at this grade; None where nothing."""
         options = self._options_of(gang)
-        if rank is Rank.BARRED:
+        if grade is Grade.BARRED:
             return options[0]
-        return next((option for option in options if _may(leaf, option, rank)), None)
+        return next((option for option in options if _may(leaf, option, grade)), None)
 
-    def _still(self, gang: Gang, leaf: Holding, rank: Rank, hopeless: set[Shape]) -> Option | None:
+    def _still(self, gang: Gang, leaf: Portion, grade: Grade, hopeless: set[Shape]) -> Option | None:
         """What a gang that was next would take, after all that came since."""
         if gang.shape in hopeless or gang not in self._lines[leaf.name][gang.terms.spot]:
             return None
-        return self._option(gang, leaf, rank)
+        return self._option(gang, leaf, grade)
 
     # ------------------------------------------------------------------------------------ keeping count
 
-    def _leaf(self, queue: str) -> Holding:
+    def _leaf(self, queue: str) -> Portion:
         found = self._leaves.get(queue)
         if found is None:
-            above = self._holdings.get(ROOT)
+            above = self._portions.get(ROOT)
             if above is None:
-                above = self._holdings[ROOT] = Holding(self.tree.by_name[ROOT], None, 1.0)
+                above = self._portions[ROOT] = Portion(self.tree.by_name[ROOT], None, 1.0)
             for each in self.tree.path(queue):
-                if each.name not in self._holdings:
-                    self._holdings[each.name] = Holding(each, above, self.tree.half_life_s(queue))
-                above = self._holdings[each.name]
+                if each.name not in self._portions:
+                    self._portions[each.name] = Portion(each, above, self.tree.half_life_s(queue))
+                above = self._portions[each.name]
             found = self._leaves[queue] = above
         return found
 
@@ -281,18 +298,18 @@ class Shares:
     def _uncharge(self, gang: Gang) -> None:
         charged = self._charges.pop(gang.run_id, None)
         if charged is not None:
-            leaf, (model, milli, amount), rank = charged
-            leaf.charge(model, -milli, -amount, claims=rank is Rank.QUOTA)
+            leaf, (model, milli, amount), grade = charged
+            leaf.charge(model, -milli, -amount, claims=grade is Grade.QUOTA)
 
     def _give_back(self) -> None:
         self._charges.clear()
-        for holding in self._holdings.values():
-            holding.give_back()
+        for portion in self._portions.values():
+            portion.give_back()
 
 
-def _may(leaf: Holding, option: Option, rank: Rank) -> bool:
+def _may(leaf: Portion, option: Option, grade: Grade) -> bool:
     model, milli, _ = option
-    if rank is Rank.QUOTA and not leaf.keeps_quota(model, milli):
+    if grade is Grade.QUOTA and not leaf.keeps_quota(model, milli):
         return False
     return not leaf.is_bounded or leaf.limiting(model, milli) is None
 

@@ -1,8 +1,8 @@
-"""Turns are whose turn it is among queues at one rank of one cycle: at every queue a heap of those that hang below it.
+"""Turns are whose turn it is among queues at one grade of one cycle: at every queue a heap of those that hang below it.
 
 Invariant: next is always the head of the queue that has had the least for its weight, compared level by level from
 the root; queues that fall into one band are told apart by the margin of their heads. Made by `Shares` for one
-rank of one cycle; a step costs O(log queues) on each level.
+grade of one cycle; a step costs O(log queues) on each level.
 """
 
 import math
@@ -11,13 +11,13 @@ from enum import IntEnum
 from heapq import heapify, heappop, heapreplace
 
 from baseai.scheduling.gang import Gang
-from baseai.scheduling.policy.holding import Holding
+from baseai.scheduling.policy.portion import Portion
 
 BAND_RATIO = 0.05  # of a fair share: queues that close together are told apart by margin
 BAND_LEAST = 1.0  # worth of one accelerator of all queues together: closer than that is even
 
 
-class Rank(IntEnum):
+class Grade(IntEnum):
     """What a gang would take: the first goes first, whatever the shares are."""
 
     QUOTA = 0  # what its queue is guaranteed
@@ -34,15 +34,15 @@ _Key = tuple[int, float, float, int]
 class Turn:
     """One queue: those below it whose heads wait, or a leaf's own line."""
 
-    __slots__ = ("_band", "_candidates", "_heap", "_with_spot", "head", "holding", "waiting")
+    __slots__ = ("_band", "_candidates", "_heap", "_with_spot", "head", "portion", "waiting")
 
-    def __init__(self, holding: Holding, rank: Rank, candidates: Iterator[Candidate] | None = None) -> None:
+    def __init__(self, portion: Portion, grade: Grade, candidates: Iterator[Candidate] | None = None) -> None:
         """candidates: of a leaf, in its own order."""
-        self.holding = holding
+        self.portion = portion
         self.head: Candidate | None = None  # who is next, and what it would take
         self.waiting: list[Turn] = []  # those below, until `begin`
         self._candidates = candidates
-        self._with_spot = rank >= Rank.SPOT
+        self._with_spot = grade >= Grade.SPOT
         self._heap: list[tuple[_Key, Turn]] = []
         self._band = 0.0
 
@@ -51,7 +51,7 @@ class Turn:
         if self._candidates is not None:
             self.head = next(self._candidates, None)
             return
-        below = self.holding.below
+        below = self.portion.below
         total = math.fsum(one.worth(with_spot=self._with_spot) for one in below)
         self._band = max(BAND_LEAST, BAND_RATIO * total) / math.fsum(one.weight for one in below)
         self._heap = [(self._key(turn), turn) for turn in self.waiting]
@@ -85,6 +85,6 @@ class Turn:
         """Ends in a number that no other gang has, so that no two keys are equal."""
         assert turn.head is not None
         gang, _ = turn.head
-        ratio = turn.holding.worth(with_spot=self._with_spot) / turn.holding.weight
+        ratio = turn.portion.worth(with_spot=self._with_spot) / turn.portion.weight
         # The fair share itself lies in the middle of a band: that is where most queues are.
         return math.floor(ratio / self._band + 0.5), -gang.terms.margin, ratio, gang.number

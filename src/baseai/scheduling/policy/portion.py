@@ -1,6 +1,6 @@
-"""A holding is what one queue has of the fleet: what it holds, what it had lately, and what this cycle charges it.
+"""A portion is what one queue has of the fleet: what it holds, what it had lately, and what this cycle charges it.
 
-Invariant: a holding is the sum of those below it; amounts change for a leaf and all above it at once. Accelerators are
+Invariant: a portion is the sum of those below it; amounts change for a leaf and all above it at once. Accelerators are
 counted in thousandths, so that shares of one add up exactly; worths are only compared. `Shares` alone changes it.
 """
 
@@ -11,7 +11,7 @@ from baseai.scheduling.gang import WHOLE
 from baseai.scheduling.queue_tree import Queue
 
 
-class Holding:
+class Portion:
     """One queue of the tree, with those above and below it that somebody has used."""
 
     __slots__ = (
@@ -19,10 +19,10 @@ class Holding:
         "limit", "mean_worth", "name", "quota", "spot", "spot_worth", "weight",
     )  # fmt: skip
 
-    def __init__(self, queue: Queue, above: "Holding | None", half_life_s: float) -> None:
+    def __init__(self, queue: Queue, above: "Portion | None", half_life_s: float) -> None:
         self.name = queue.name
         self.above = above
-        self.below: list[Holding] = []
+        self.below: list[Portion] = []
         self.weight = queue.weight
         self.half_life_s = half_life_s
         self.quota = {model: count * WHOLE for model, count in queue.quota.items()}
@@ -39,9 +39,9 @@ class Holding:
         if above is not None:
             above.below.append(self)
 
-    def upwards(self) -> Iterator["Holding"]:
+    def upwards(self) -> Iterator["Portion"]:
         """It and all above it."""
-        one: Holding | None = self
+        one: Portion | None = self
         while one is not None:
             yield one
             one = one.above
@@ -58,7 +58,7 @@ class Holding:
                 return one.firm.get(model, 0) + one.claimed.get(model, 0) + milli <= quota
         return False
 
-    def limiting(self, model: str, milli: int) -> "Holding | None":
+    def limiting(self, model: str, milli: int) -> "Portion | None":
         """The lowest queue that may not hold so much more."""
         for one in self.upwards():
             limit = one.limit.get(model)
