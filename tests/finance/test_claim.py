@@ -46,6 +46,7 @@ def lease(
     return LeaseFacts(
         terms=terms,
         tenant_id="acme",
+        project_id="main",
         granted_at=TEN,
         until_at=None if until is None else after(until),
         observed_from=None if seen is None else after(seen[0]),

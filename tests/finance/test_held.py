@@ -1,6 +1,7 @@
 """Capacity that is held: who uses it, what of it stands unused, and on which accelerators that is told."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -99,6 +100,7 @@ def used(start: float, end: float, *, tenant: str = "acme", terms: Terms = Terms
     return LeaseFacts(
         terms=terms,
         tenant_id=tenant,
+        project_id="main",
         granted_at=after(start),
         until_at=after(end),
         observed_from=after(start),
@@ -134,6 +136,13 @@ def test_a_commitment_covers_what_its_tenant_runs_first() -> None:
 def test_spot_of_its_tenant_is_not_within_a_commitment() -> None:
     fleet = [accelerator(1, used(0, 6, terms=Terms.SPOT)), accelerator(2)]
     assert total(fleet, hold(1, 0, 6, HeldBy.CONTRACT)) == {B.SPOT: 6, B.RESERVED_UNUSED: 6}
+
+
+def test_a_commitment_to_one_project_is_not_used_by_another() -> None:
+    fleet = [accelerator(1, used(0, 6)), accelerator(2)]
+    committed = hold(1, 0, 6, HeldBy.CONTRACT, project_id="other")
+    assert total(fleet, committed) == {B.ON_DEMAND: 6, B.RESERVED_UNUSED: 6}
+    assert total(fleet, replace(committed, project_id="main")) == {B.RESERVED: 6, B.IDLE: 6}
 
 
 def test_what_is_held_at_one_site_stands_unused_there() -> None:

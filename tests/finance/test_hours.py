@@ -9,8 +9,10 @@ import psycopg
 import pytest
 
 from baseai.finance.bucket import Bucket
+from baseai.finance.hours.facts import reckoned
 from baseai.finance.hours.postgres import TimeLedger, load_time
 from baseai.finance.hours.postgres.check import check_hours
+from baseai.finance.hours.postgres.observed import load_facts
 from baseai.finance.hours.sum import Pace, TimeBy
 from baseai.ground.fault import Refused
 from baseai.truth.session import Truth, fetch_all, fetch_one
@@ -178,6 +180,18 @@ async def test_states_and_fragmentation_are_read_from_history(truth: Truth) -> N
     await TimeLedger(truth).close()
     assert (await told(truth, start))[:4] == [IDLE, {"failed": 1.0}, {"fragmented": 0.5, "idle": 0.5}, IDLE]
     assert (await told(truth, start, 2))[2:4] == [{"failed": 1.0}] * 2
+
+
+async def test_what_a_node_was_before_its_first_move_that_move_tells(truth: Truth) -> None:
+    start = await site(truth)
+    async with truth.transaction() as session:
+        await session.execute("UPDATE accelerators SET installed_at = %s", (start - 2 * HOUR,))
+        early, whole = [
+            reckoned(await load_facts(session, (start - 2 * HOUR, until)))
+            for until in (start - HOUR, start + HOUR)
+        ]
+    assert early == {key: sums for key, sums in whole.items() if key[1] < start - HOUR}
+    assert {bucket for sums in early.values() for bucket in sums} == {Bucket.NOT_LIVE}
 
 
 async def test_the_database_knows_every_bucket(truth: Truth) -> None:
@@ -383,4 +397,63 @@ async def test_what_is_reserved_and_not_used(truth: Truth) -> None:
         Bucket.RESERVED_UNUSED: 5,
         Bucket.LOST: 1,
         Bucket.IDLE: 10,
+    }
+
+
+async def test_whoever_dies_over_it_leaves_each_hour_whole(
+    truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("baseai.finance.hours.postgres.closing.ACCELERATOR_HOURS_A_TRANSACTION", 100)
+    start = await site(truth)
+    async with truth.transaction() as session:
+        await session.execute("UPDATE accelerators SET installed_at = %s", (start - 400 * HOUR,))
+    for delay_s in (0.02, 0.05, 0.1, 0.2):
+        closing = asyncio.create_task(TimeLedger(truth).close())
+        await asyncio.sleep(delay_s)
+        closing.cancel()
+        await asyncio.gather(closing, return_exceptions=True)
+        assert await one(truth, "SELECT count(*) FROM (SELECT sum(micro_seconds) AS us FROM time_buckets"
+                         " GROUP BY hour HAVING sum(micro_seconds) <> 4 * 3600000000) w") == 0  # fmt: skip
+    await TimeLedger(truth).close()
+    report = await load_time(truth, start - 400 * HOUR, start + 5 * HOUR)
+    assert report.installed_us == 405 * 4 * HOUR_US
+    assert report.revised == 0
+
+
+async def test_what_contracts_say_of_time(truth: Truth) -> None:
+    """A commitment covers its tenant's use first, and the research tariff its own tenant's while it holds."""
+    start = await site(truth)
+    await lease(truth, "run_1", (start, start + 2 * HOUR), accelerator_nos=(1, 2), ended="finished")
+    await lease(truth, "run_2", (start, start + 2 * HOUR), accelerator_nos=(3,), tenant=2, ended="finished")
+    async with truth.transaction() as session:
+        for number, term, from_at, until_at in (
+            (1, "reserved", start, start + 3 * HOUR),
+            (2, "research", start + HOUR, None),
+        ):
+            await session.execute(
+                "INSERT INTO customers (customer_id, tenant_id, legal_name, country, tax_id, currency, added_by)"
+                " VALUES (%(c)s, %(t)s, 'One', 'US', %(c)s, 'USD', 'test')",
+                {"c": f"cus_{number}", "t": f"ten_{number}"},
+            )
+            await session.execute(
+                "INSERT INTO contracts (contract_id, name, customer_id, tenant_id, term, currency, from_at, until_at,"
+                " made_by) VALUES (%(n)s, %(n)s, %(c)s, %(t)s, %(term)s, 'USD', %(from)s, %(until)s, 'test')",
+                {
+                    "n": f"con-{number}", "c": f"cus_{number}", "t": f"ten_{number}", "term": term,
+                    "from": from_at, "until": until_at,
+                },
+            )  # fmt: skip
+        await session.execute(
+            "INSERT INTO commitments (contract_id, tenant_id, model, accelerators, during)"
+            " VALUES ('con-1', 'ten_1', 'cpu-slot', 1, tstzrange(%s, %s))",
+            (start, start + 3 * HOUR),
+        )
+    await TimeLedger(truth).close()
+    report = await load_time(truth, start, start + 4 * HOUR)
+    assert {each.bucket: each.micro_seconds / HOUR_US for each in report.sums} == {
+        Bucket.RESERVED: 2,
+        Bucket.ON_DEMAND: 3,
+        Bucket.RESEARCH: 1,
+        Bucket.RESERVED_UNUSED: 1,
+        Bucket.IDLE: 9,
     }

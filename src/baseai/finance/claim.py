@@ -48,6 +48,7 @@ class LeaseFacts:
 
     terms: Terms
     tenant_id: str
+    project_id: str
     granted_at: datetime
     until_at: datetime | None  # released, or ended by itself; None: it goes on
     observed_from: datetime | None  # the first and the last moment at which its processes were seen

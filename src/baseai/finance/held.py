@@ -32,6 +32,7 @@ class Hold:
     from_at: datetime
     until_at: datetime
     site_id: str | None = None  # None: at any site
+    project_id: str | None = None  # None: for any project of the tenant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,15 +55,14 @@ def reckoned(facts: Facts) -> Hours:
     claims = {one.accelerator_no: list(_claims(one, facts)) for one in facts.accelerators}
     spans = {one.accelerator_no: _spans(one, claims, facts) for one in facts.accelerators}
     for holds, members in _held(facts):
-        tenant_id = holds[0].tenant_id
-        found = first_claims(Bucket.RESERVED, committed_steps(holds), _seen(members, tenant_id, facts))
+        found = first_claims(Bucket.RESERVED, committed_steps(holds), _seen(members, holds[0]))
         _add(found, members, claims, spans, facts)
         idle = (
             Presence(accelerator_no=span.accelerator_no, from_at=span.from_at, until_at=span.until_at)
             for span in chain.from_iterable(spans[one.accelerator_no] for one in members)
             if span.bucket in (Bucket.IDLE, Bucket.FRAGMENTED)
         )
-        steps = unused_steps(holds, _leased(members, tenant_id, facts))
+        steps = unused_steps(holds, _leased(members, holds[0], facts))
         _add(first_claims(Bucket.RESERVED_UNUSED, steps, idle), members, claims, spans, facts)
     return hours_of(chain.from_iterable(spans.values()))
 
@@ -98,11 +97,11 @@ def _add(
 
 
 def _held(facts: Facts) -> Iterator[tuple[Sequence[Hold], Sequence[AcceleratorFacts]]]:
-    """The holds of each tenant on each model, and the accelerators that they may be kept on, in one order always."""
-    by_tenant: dict[tuple[str, str], list[Hold]] = defaultdict(list)
+    """The holds of each tenant or project on each model, with the accelerators for them, in one order always."""
+    by_holder: dict[tuple[str, str, str], list[Hold]] = defaultdict(list)
     for hold in facts.holds:
-        by_tenant[hold.model, hold.tenant_id].append(hold)
-    for (model, _), holds in sorted(by_tenant.items()):
+        by_holder[hold.model, hold.tenant_id, hold.project_id or ""].append(hold)
+    for (model, _, _), holds in sorted(by_holder.items()):
         sites = {hold.site_id for hold in holds}
         members = [
             one
@@ -112,23 +111,29 @@ def _held(facts: Facts) -> Iterator[tuple[Sequence[Hold], Sequence[AcceleratorFa
         yield holds, members
 
 
-def _leased(members: Sequence[AcceleratorFacts], tenant_id: str, facts: Facts) -> Iterator[Presence]:
-    """What the tenant has leased that can be within a hold, processes seen or not."""
+def _leased(members: Sequence[AcceleratorFacts], hold: Hold, facts: Facts) -> Iterator[Presence]:
+    """What the holder has leased that can be within its hold, processes seen or not."""
     for one in members:
         for lease in one.leases:
-            if lease.tenant_id == tenant_id and lease.terms in (Terms.ON_DEMAND, Terms.RESERVED):
+            if _within(lease, hold):
                 until_at = facts.window[1] if lease.until_at is None else lease.until_at
                 yield Presence(accelerator_no=one.accelerator_no, from_at=lease.granted_at, until_at=until_at)
 
 
-def _seen(members: Sequence[AcceleratorFacts], tenant_id: str, facts: Facts) -> Iterator[Presence]:
+def _seen(members: Sequence[AcceleratorFacts], hold: Hold) -> Iterator[Presence]:
     """Likewise, while its processes were seen."""
     for one in members:
         for lease in one.leases:
             seen = lease.seen()
-            if seen is None or seen.until_at is None or lease.tenant_id != tenant_id:
-                continue
-            if lease.terms in (Terms.ON_DEMAND, Terms.RESERVED):
+            if seen is not None and seen.until_at is not None and _within(lease, hold):
                 yield Presence(
                     accelerator_no=one.accelerator_no, from_at=seen.from_at, until_at=seen.until_at
                 )
+
+
+def _within(lease: LeaseFacts, hold: Hold) -> bool:
+    return (
+        lease.tenant_id == hold.tenant_id
+        and hold.project_id in (None, lease.project_id)
+        and lease.terms in (Terms.ON_DEMAND, Terms.RESERVED)
+    )

@@ -35,10 +35,10 @@ ORDER BY accelerator_no
 MOVES = """
 SELECT subject_kind, subject_id, at, from_state, to_state, actor = ANY(%(ours)s) AS by_fault FROM events
 WHERE subject_kind = %(kind)s AND subject_id = ANY(%(subjects)s) AND from_state IS NOT NULL
-  AND to_state = ANY(%(states)s) AND at < %(until)s ORDER BY at, event_no
+  AND to_state = ANY(%(states)s) ORDER BY at, event_no
 """
 LEASES = """
-SELECT d.accelerator_no, l.run_id, l.attempt_no, l.tenant_id, r.kind, r.spec -> 'spot' = 'true' AS spot,
+SELECT d.accelerator_no, l.run_id, l.attempt_no, l.tenant_id, l.project_id, r.kind, r.spec -> 'spot' = 'true' AS spot,
   jsonb_typeof(r.spec -> 'reservation') = 'string' AS reserved,
   l.granted_at, LEAST(l.released_at, l.ends_at) AS until_at, l.observed_from, l.observed_until,
   CASE WHEN a.state = 'ended' THEN a.reason END AS reason
@@ -60,10 +60,19 @@ FRAGMENTED = """
 SELECT model, site_id, from_at, COALESCE(until_at, seen_at) AS until_at FROM fragmentations
 WHERE from_at < %(until)s AND COALESCE(until_at, seen_at) > %(since)s ORDER BY from_at
 """
-RESERVATIONS = """
-SELECT tenant_id, model, site_id, nodes * accelerators AS count, from_at, LEAST(until_at, ended_at) AS until_at
+# What is kept for somebody: by a contract, and by a reservation in the calendar.
+HOLDS = """
+SELECT k.tenant_id, k.project_id, k.model, k.site_id, k.accelerators AS count, 'contract' AS by,
+  lower(k.during * c.during) AS from_at, upper(k.during * c.during) AS until_at
+FROM commitments k JOIN contracts c USING (contract_id)
+WHERE k.during * c.during && tstzrange(%(since)s, %(until)s)
+UNION ALL
+SELECT tenant_id, NULL, model, site_id, nodes * accelerators, 'calendar', from_at, LEAST(until_at, ended_at)
 FROM reservations WHERE from_at < %(until)s AND LEAST(until_at, ended_at) > GREATEST(from_at, %(since)s)
-ORDER BY reservation_id
+"""
+RESEARCH = """
+SELECT tenant_id, project_id, lower(during) AS from_at, upper(during) AS until_at FROM contracts
+WHERE term = 'research' AND during && tstzrange(%(since)s, %(until)s)
 """
 
 
@@ -77,10 +86,8 @@ async def load_facts(
     named = {"numbers": numbers and list(numbers), "models": sorted({hold.model for hold in holds})}
     rows = await fetch_all(session, ACCELERATORS, {**spanned, **named})
     found = [row["accelerator_no"] for row in rows]
-    node_moves = await _load_moves(session, "node", {row["node_id"] for row in rows}, NODE_CLAIMS, until)
-    moves = await _load_moves(
-        session, "accelerator", {row["serial"] for row in rows}, ACCELERATOR_CLAIMS, until
-    )
+    node_moves = await _load_moves(session, "node", {row["node_id"] for row in rows}, NODE_CLAIMS)
+    moves = await _load_moves(session, "accelerator", {row["serial"] for row in rows}, ACCELERATOR_CLAIMS)
     leases = await _load_leases(session, found, spanned)
     fragmented: dict[Pool, list[Interval]] = defaultdict(list)
     for row in await fetch_all(session, FRAGMENTED, spanned):
@@ -109,13 +116,13 @@ async def load_facts(
 
 
 async def _load_moves(
-    session: Session, kind: str, subjects: Iterable[str], states: Iterable[str], until: datetime
+    session: Session, kind: str, subjects: Iterable[str], states: Iterable[str]
 ) -> Mapping[str, Sequence[Move]]:
+    """All moves there are: what something was before its first one, only that one tells."""
     params = {
         "kind": kind,
         "subjects": sorted(subjects),
         "states": [str(state) for state in states],
-        "until": until,
         "ours": OURS,
     }
     moves: dict[str, list[Move]] = defaultdict(list)
@@ -148,6 +155,10 @@ async def _load_leases(
                 of_run.append(Setback(at=row["at"]))
         elif of_run and of_run[-1].resumed_at is None:
             of_run[-1] = Setback(at=of_run[-1].at, resumed_at=row["at"])
+    research = [
+        ((row["tenant_id"], row["project_id"]), Interval(from_at=row["from_at"], until_at=row["until_at"]))
+        for row in await fetch_all(session, RESEARCH, spanned)
+    ]
     leases: dict[int, list[LeaseFacts]] = defaultdict(list)
     for row in rows:
         until_at = row["until_at"]
@@ -155,6 +166,7 @@ async def _load_leases(
             LeaseFacts(
                 terms=_terms(row),
                 tenant_id=row["tenant_id"],
+                project_id=row["project_id"],
                 granted_at=row["granted_at"],
                 until_at=until_at,
                 observed_from=row["observed_from"],
@@ -165,6 +177,11 @@ async def _load_leases(
                     setback
                     for setback in setbacks.get(row["run_id"], ())
                     if row["granted_at"] <= setback.at < until_at
+                ),
+                research=tuple(
+                    interval
+                    for (tenant_id, project_id), interval in research
+                    if tenant_id == row["tenant_id"] and project_id in (None, row["project_id"])
                 ),
             )
         )
@@ -186,9 +203,10 @@ async def _load_holds(session: Session, spanned: Mapping[str, datetime]) -> list
             model=row["model"],
             site_id=row["site_id"],
             count=row["count"],
-            by=HeldBy.CALENDAR,
+            project_id=row["project_id"],
+            by=HeldBy(row["by"]),
             from_at=row["from_at"],
             until_at=row["until_at"],
         )
-        for row in await fetch_all(session, RESERVATIONS, spanned)
+        for row in await fetch_all(session, HOLDS, spanned)
     ]

@@ -23,23 +23,28 @@ SUBJECT = {
     TimeBy.MODEL: "a.model",
     TimeBy.NODE: "a.node_id",
 }
-START = {
-    None: "NULL::timestamptz",
-    Pace.HOUR: "t.hour",
-    Pace.DAY: "date_trunc('day', t.hour, %(zone)s)",
-}
-# First by accelerator, which is narrow and fast, and only then by what accelerators are told by.
-SUMS = """
-WITH t AS (
-  SELECT {hour} AS hour, accelerator_no, bucket, sum(micro_seconds)::bigint AS us FROM time_buckets
-  WHERE replaced_at IS NULL AND hour >= %(since)s AND hour < %(until)s GROUP BY 1, 2, 3
+WHOSE = """
+SELECT a.accelerator_no, {subject} AS subject, n.site_id FROM accelerators a JOIN nodes n USING (node_id)
+WHERE n.simulated = %(simulated)s
+"""
+# First by accelerator, which needs no other table, and only then by what accelerators are told by.
+WHOLE = """
+WITH whose AS ({whose}), t AS (
+  SELECT accelerator_no, bucket, sum(micro_seconds)::bigint AS us FROM time_buckets
+  WHERE replaced_at IS NULL AND hour >= %(since)s AND hour < %(until)s GROUP BY accelerator_no, bucket
 )
-SELECT {subject} AS subject, {start} AS start_at, t.bucket, sum(t.us)::bigint AS us
-FROM t JOIN accelerators a USING (accelerator_no) JOIN nodes n USING (node_id)
-WHERE n.simulated = %(simulated)s {passing} GROUP BY 1, 2, 3
+SELECT w.subject, NULL::timestamptz AS hour, t.bucket, sum(t.us)::bigint AS us
+FROM t JOIN whose w USING (accelerator_no) GROUP BY w.subject, t.bucket
+"""
+HOURLY = """
+WITH whose AS MATERIALIZED ({whose})
+SELECT w.subject, t.hour, t.bucket, sum(t.micro_seconds)::bigint AS us
+FROM time_buckets t JOIN whose w USING (accelerator_no)
+WHERE t.replaced_at IS NULL AND t.hour >= %(since)s AND t.hour < %(until)s {passing}
+GROUP BY w.subject, t.hour, t.bucket
 """
 PASSING = """AND NOT EXISTS (SELECT FROM checks c WHERE c.name = %(name)s AND c.passed_at IS NULL
-  AND c.hour = t.hour AND c.site_id = n.site_id)"""
+  AND c.hour = t.hour AND c.site_id = w.site_id)"""
 FAILING = """
 SELECT hour, site_id, sentence FROM checks WHERE name = %(name)s AND passed_at IS NULL
   AND hour >= %(since)s AND hour < %(until)s ORDER BY hour, site_id
@@ -50,10 +55,6 @@ SELECT now() AS now, (SELECT closed_until FROM time_mark) AS closed_until,
   (SELECT count(*) FROM (SELECT DISTINCT b.hour, b.accelerator_no FROM time_buckets b
     WHERE b.replaced_at IS NOT NULL AND b.hour >= %(since)s AND b.hour < %(until)s) r) AS revised,
   (SELECT count(*) FROM accelerators) AS accelerators
-"""
-WHOSE = """
-SELECT a.accelerator_no, a.model, a.node_id AS node, n.site_id AS site FROM accelerators a JOIN nodes n USING (node_id)
-WHERE n.simulated = %(simulated)s
 """
 
 
@@ -81,24 +82,21 @@ async def load_time(
         "since": from_at,
         "until": until_at,
         "name": NAME,
-        "zone": ZONE,
         "simulated": simulated,
     }
     async with truth.transaction() as session:
         state = await fetch_one(session, STATE, spanned)
         assert state is not None
         failing = await fetch_all(session, FAILING, spanned)
-        hourly = pace is not None or failing
-        query = SUMS.format(
-            hour="hour" if hourly else "NULL::timestamptz",
-            subject=SUBJECT[by],
-            start=START[pace],
-            passing=PASSING if failing else "",
-        )
+        whose = WHOSE.format(subject=SUBJECT[by])
+        if pace is None and not failing:
+            query = WHOLE.format(whose=whose)
+        else:
+            query = HOURLY.format(whose=whose, passing=PASSING if failing else "")
         sums = [
             TimeSum(
                 subject=row["subject"],
-                start_at=row["start_at"],
+                start_at=None if row["hour"] is None else _start(row["hour"], pace),
                 bucket=Bucket(row["bucket"]),
                 micro_seconds=row["us"],
             )
@@ -136,14 +134,10 @@ async def _open(
     pace: Pace | None,
     spanned: Mapping[str, Any],
 ) -> list[TimeSum]:
-    whose = {row["accelerator_no"]: row for row in await fetch_all(session, WHOSE, spanned)}
+    query = WHOSE.format(subject=SUBJECT[by])
+    whose = {row["accelerator_no"]: row["subject"] for row in await fetch_all(session, query, spanned)}
     return [
-        TimeSum(
-            subject=None if by is TimeBy.BUCKET else whose[accelerator_no][by.value],
-            start_at=_start(hour, pace),
-            bucket=bucket,
-            micro_seconds=us,
-        )
+        TimeSum(subject=whose[accelerator_no], start_at=_start(hour, pace), bucket=bucket, micro_seconds=us)
         for (accelerator_no, hour), of_hour in reckoned(await load_facts(session, window)).items()
         if accelerator_no in whose
         for bucket, us in of_hour.items()

@@ -24,6 +24,7 @@ CREATE TABLE time_buckets (
   CHECK (revision = 1 OR reason IS NOT NULL));
 CREATE UNIQUE INDEX time_buckets_now ON time_buckets (hour, accelerator_no, bucket) INCLUDE (micro_seconds)
   WHERE replaced_at IS NULL;
+CREATE INDEX time_buckets_replaced ON time_buckets (hour, accelerator_no) WHERE replaced_at IS NOT NULL;
 
 CREATE FUNCTION guard_time() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
