@@ -2,8 +2,9 @@
 
 Drawn by going forward: all that runs and all that waits ahead is given lifetimes as they have been seen lately, some
 futures long, and the middle future is the likely start. How far off that has been so far sets the interval about it
-(quantile tracking: each miss moves the bound that was missed by nine steps, each other outcome back by one), so that
-the share of hits comes to four fifths whatever the futures leave out: those who are to come, nodes, other policies.
+(quantile tracking: each miss moves the bound that was missed by nine steps, each other outcome back by one; the steps
+are long at first, and shrink as more is known), so that the share of hits comes to four fifths whatever the futures
+leave out: those who are to come, nodes, other policies.
 
 Invariant: only what has been seen counts; an estimate that its run has outlived is a miss from then on, not only once
 the run starts. The same history and the same rng give the same estimates.
@@ -28,6 +29,7 @@ KEPT = 300  # lifetimes of each shape, the latest
 OWN_LEAST = 10  # lifetimes of a shape before they count instead of those of all
 AHEAD_MOST = 64  # beyond it the accelerator time ahead is summed, not played
 STEP = 0.08  # of a bound, in the logarithm of the ratio of what came to what was likely
+STEP_FIRST, STEP_OUTCOMES = 0.4, 4  # at first; by half after 3 times so many outcomes, as 1 / sqrt after that
 OUTSIDE_RATIO = 0.1  # wanted beyond each bound
 LEVEL_S = 60.0  # added to both before the ratio, so that a minute more or less is no miss
 FIRST_EARLIEST, FIRST_LATEST = 1.5, 1.0  # bounds before anything is known, as that logarithm
@@ -57,6 +59,7 @@ class Estimator:
         self._lasted_s: dict[Shape, deque[float]] = defaultdict(lambda: deque(maxlen=KEPT))
         self._lasted_all_s: deque[float] = deque(maxlen=KEPT)
         self._early, self._late = FIRST_EARLIEST, FIRST_LATEST
+        self._outcomes = 0
 
     def ended(self, shape: Shape, lasted_s: float) -> None:
         self._lasted_s[shape].append(lasted_s)
@@ -71,9 +74,11 @@ class Estimator:
         self._outcome(MISSED)
 
     def _outcome(self, ratio_log: float) -> None:
-        inside = STEP * OUTSIDE_RATIO
-        self._late += STEP - inside if ratio_log > self._late else -inside
-        self._early += STEP - inside if ratio_log < -self._early else -inside
+        step = max(STEP, STEP_FIRST / math.sqrt(1 + self._outcomes / STEP_OUTCOMES))
+        inside = step * OUTSIDE_RATIO
+        self._outcomes += 1
+        self._late += step - inside if ratio_log > self._late else -inside
+        self._early += step - inside if ratio_log < -self._early else -inside
         self._early = max(self._early, -self._late)
 
     def resized(self, milli: int) -> None:
