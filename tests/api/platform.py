@@ -48,6 +48,7 @@ class Platform:
                 engine=self.rooms.engine,
                 views=self.rooms.views,
                 money=self.rooms.money,
+                agreements=self.rooms.agreements,
                 time=self.rooms.time,
                 telemetry=self.rooms.intake,
                 metrics=self.rooms.metrics,

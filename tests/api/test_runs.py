@@ -200,7 +200,7 @@ async def test_a_repeated_request_gets_the_first_answer(platform: Platform) -> N
     assert "idempotent-replayed" not in first.headers
     assert again.headers["idempotent-replayed"] == "true"
     other = await submit("two")
-    assert other.status_code == 409
+    assert other.status_code == 422
     assert len(await platform.rows("SELECT FROM runs")) == 1
 
 

@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from baseai.finance.contracts.postgres import Bulletins
-from baseai.finance.ptax import RateUnknown
-from baseai.finance.ptax_http import BankAway, CentralBank, bulletins_in
+from baseai.finance.ptax import BankAway, RateUnknown
+from baseai.finance.ptax_http import CentralBank, bulletins_in
 from baseai.ground.fault import Conflict, Refused
 from baseai.truth.session import Truth
 

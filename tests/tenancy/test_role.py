@@ -17,6 +17,7 @@ from baseai.tenancy.role import MAY, Deed, Role, may
         (Deed.SEE_MONEY, {Role.OPERATOR, Role.CUSTOMER, Role.FINANCE}),
         (Deed.SEE_BOOKS, {Role.OPERATOR, Role.FINANCE, Role.INVESTOR}),
         (Deed.CLOSE_BOOKS, {Role.OPERATOR, Role.FINANCE}),
+        (Deed.AGREE, {Role.OPERATOR, Role.FINANCE}),
         (Deed.REPORT_AS_NODE, {Role.NODE}),
     ],
 )

@@ -11,6 +11,7 @@ import baseai
 from baseai.api import (
     about,
     agents,
+    agreements,
     books,
     calendar,
     files,
@@ -42,7 +43,8 @@ def create_api(doors: Doors) -> FastAPI:
     say_problems(app)
     app.add_middleware(Bounded)
     gate = Gate(doors)
-    for room in (about, runs, queues, calendar, files, racks, nodes, health, tenants, money, books, hours, telemetry):
+    fleet = (about, runs, queues, calendar, files, racks, nodes, health, tenants, telemetry)
+    for room in (*fleet, money, books, agreements, hours):
         app.include_router(room.routes(doors, gate), prefix="/api/v1")
     app.include_router(agents.routes(doors, gate), prefix="/api/v1/agent")
     written: Counter[str] = Counter()  # what came by remote write since this process began

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -154,6 +154,43 @@ class MoneyDoor(Protocol):
         self, scope: Scope, *, run_id: str | None, limit: int, cursor: str | None
     ) -> tuple[list[dict[str, Any]], str | None]: ...
     def offer(self, model: str) -> dict[str, Any]: ...
+
+
+class AgreementsDoor(Protocol):
+    """Customers, contracts, prices, rates of exchange, usage told by events: rows with the fields of their views."""
+
+    async def customers(self, scope: Scope) -> Sequence[Row]: ...
+    async def add_customer(self, said: Row, *, actor: str) -> Row:
+        """Raises NotFound for a tenant that is none, Refused for a tax id that is wrong, Conflict."""
+
+    async def contracts(self, scope: Scope) -> Sequence[Row]: ...
+    async def add_contract(self, said: Row, *, actor: str) -> Row:
+        """Raises Refused for what cannot be agreed, Conflict naming both for an overlap."""
+
+    async def end_contract(self, name: str, at: datetime | None, *, reason: str, actor: str) -> Row:
+        """Raises NotFound, Conflict when it is ended already, Refused for a time outside it."""
+
+    async def close_contract(self, name: str, period: str) -> Sequence[Row]:
+        """Write what it still owes of a month that is over; rows with the fields of RatedLineView."""
+
+    async def prices(self, list_id: str | None) -> Sequence[Row]: ...
+    async def add_prices(self, list_id: str, text: str, file: str, *, actor: str) -> int:
+        """A sheet, whole or not at all; how many rows were new. Raises BadSpec with every place, Conflict, Refused."""
+
+    async def bulletins(self, from_on: date, until_on: date) -> Sequence[Row]: ...
+    async def fetch_bulletins(self, from_on: date, until_on: date) -> Sequence[Row]:
+        """Ask the central bank and keep what it says. Raises BankAway, Refused, Conflict."""
+
+    async def exchange(self, on: date) -> Row:
+        """Raises RateUnknown when nobody asked the bank about the day before."""
+
+    async def record_usage(self, events: Sequence[Row]) -> Row:
+        """All or none: how many were new and repeated. Raises Conflict for a known id with another body, Refused."""
+
+    async def rated_lines(
+        self, scope: Scope, *, period: str | None, contract: str | None, run_id: str | None, limit: int,
+        cursor: str | None,
+    ) -> tuple[Sequence[Row], str | None]: ...  # fmt: skip
 
 
 class TimeDoor(Protocol):
@@ -338,6 +375,7 @@ class Doors:
     engine: EngineDoor
     views: ViewsDoor
     money: MoneyDoor
+    agreements: AgreementsDoor
     time: TimeDoor
     telemetry: TelemetryDoor
     metrics: AskedStore

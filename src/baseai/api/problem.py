@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from baseai.api import schemas as wire
+from baseai.finance.ptax import BankAway, RateUnknown
 from baseai.fleet.fabric.rehang import BadFile
 from baseai.ground.fault import Conflict, Fault, NotFound, Refused
 from baseai.telemetry.store import StoreAway
@@ -36,6 +37,8 @@ STATUSES: tuple[tuple[type[Fault], int, str], ...] = (
     (UnknownAccelerator, 422, "The spec is wrong"),
     (Refused, 422, "Refused"),
     (TruthUnavailable, 503, "For a moment not available"),
+    (BankAway, 503, "For a moment not available"),
+    (RateUnknown, 409, "No rate of exchange"),
     (StoreAway, 503, "For a moment not available"),
 )
 

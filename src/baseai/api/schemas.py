@@ -4,7 +4,7 @@ Invariant: agent schemas only grow, so that server and agent of adjacent minor v
 (`PROTOCOL` travels with each report). Unknown fields are ignored on the wire, never an error.
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -911,6 +911,190 @@ class TimeView(Wire):
     withheld: list[WithheldHour] = Field(default_factory=list)
     revised: int = 0  # hours of one accelerator that late facts changed after they were closed
     simulated: bool = False
+
+
+class NewCustomer(Wire):
+    """The legal person that pays for a tenant. A CNPJ may be written with its punctuation, and may hold letters."""
+
+    tenant: str
+    legal_name: str
+    country: str = "BR"
+    tax_id: str
+    currency: str = "BRL"  # of its invoices: BRL or USD
+
+
+class CustomerView(Wire):
+    customer_id: str
+    tenant_id: str
+    legal_name: str
+    country: str
+    tax_id: str
+    currency: str
+
+
+class CommitmentView(Wire):
+    model: str
+    count: int
+    site: str | None = None  # any
+
+
+class StepView(Wire):
+    """Below this availability of a month, that share of its charge comes back; both from 0 to 1."""
+
+    below: Decimal
+    credit: Decimal
+
+
+class NewContract(Wire):
+    name: str
+    tenant: str
+    project: str | None = None
+    term: str  # on_demand, reserved, spot, research
+    currency: str
+    from_at: AwareDatetime
+    until_at: AwareDatetime | None = None
+    months: int | None = None  # instead of until_at
+    list: str | None = None  # its own price list
+    discount: Decimal = Decimal(0)  # 0 to less than 1
+    minimum: Decimal | None = None  # least spend of a month
+    commitments: tuple[CommitmentView, ...] = ()
+    promise: tuple[StepView, ...] = ()
+
+
+class ContractView(Wire):
+    contract_id: str
+    name: str
+    customer_id: str
+    tenant_id: str
+    project_id: str | None
+    term: str
+    currency: str
+    from_at: datetime
+    until_at: datetime | None
+    ended_at: datetime | None
+    list: str | None
+    discount: Decimal
+    minimum: Decimal | None
+    commitments: tuple[CommitmentView, ...]
+    promise: tuple[StepView, ...]
+
+
+class EndOfContract(Wire):
+    at: AwareDatetime | None = None  # now
+    reason: str
+
+
+class NewPrices(Wire):
+    """A price sheet as CSV text; its columns are explained by finance/price_sheet.py and `baseai price --help`."""
+
+    csv: str
+    list: str = "list"
+    file: str = "prices.csv"  # how mistakes name it
+
+
+class TierView(Wire):
+    from_volume: Decimal
+    rate: Decimal
+
+
+class PriceView(Wire):
+    price_id: str
+    list: str
+    meter: str
+    model: str | None
+    site: str | None
+    term: str
+    months: int | None
+    unit: str
+    currency: str
+    tiers: tuple[TierView, ...]
+    peaks: tuple[str, ...]
+    valid_from: datetime
+    valid_until: datetime | None
+    source: str
+
+
+class NewBulletins(Wire):
+    """Days to ask the central bank about, both counted."""
+
+    from_on: date
+    until_on: date
+
+
+class BulletinView(Wire):
+    """What PTAX was on a day; without a rate when the bank published none."""
+
+    day: date
+    sell: Decimal | None
+    bulletin_at: datetime | None
+    fetched_at: datetime
+
+
+class ExchangeView(Wire):
+    """The rate that holds on a day: the closing one of the last business day before."""
+
+    asked: date
+    sell: Decimal
+    day: date
+    bulletin_at: datetime | None
+    note: str
+
+
+class UsageEventBody(Wire):
+    """One thing used, told by who serves it. The same event_id again is harmless, with another body refused."""
+
+    source: str
+    event_id: str
+    tenant_id: str
+    project_id: str
+    meter: str
+    quantity: int
+    unit: str
+    from_at: AwareDatetime
+    until_at: AwareDatetime
+    run_id: str | None = None
+    model: str | None = None
+    site_id: str | None = None
+    corrects: str | None = None
+
+
+class NewUsageEvents(Wire):
+    events: tuple[UsageEventBody, ...] = Field(min_length=1, max_length=10_000)
+
+
+class UsageEventsTaken(Wire):
+    new: int
+    repeated: int
+
+
+class RatedLineView(Wire):
+    rated_id: str
+    category: str
+    amount: Decimal
+    currency: str
+    meter: str
+    quantity: Decimal  # in priced units: accelerator-hours
+    unit: str
+    unit_price: Decimal
+    list_price: Decimal
+    period: str
+    effective_from: datetime
+    effective_until: datetime
+    recorded_at: datetime
+    tenant_id: str
+    project_id: str | None
+    contract_id: str | None
+    price_id: str | None
+    tier: int
+    band: int
+    usage_id: str | None
+    corrects: str | None
+    run_id: str | None
+    lease_id: str | None
+    model: str | None
+    node_id: str | None
+    site_id: str | None
+    note: str | None
 
 
 class TransferView(Wire):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from baseai import __version__
+from baseai.cli.agreements import add_agreements
 from baseai.cli.books import add_books
 from baseai.cli.calendar import add_calendar
 from baseai.cli.call import ended
@@ -100,6 +101,7 @@ def build_app(
     add_nodes(app, environ)
     add_tenancy(app, environ)
     add_books(app, environ)
+    add_agreements(app, environ)
     if catalog is not None:
         add_catalogue(app, environ, catalog)
     add_telemetry(app, environ)

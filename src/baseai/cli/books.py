@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from baseai.cli.agreements import add_sla
 from baseai.cli.call import OTHERWISE, Call, command, listed, segment
 from baseai.cli.column import Column, figure, instant_text, money_column, money_text
 from baseai.cli.runs import Cursor, Limit
@@ -29,6 +30,7 @@ def add_books(app: typer.Typer, environ: Mapping[str, str]) -> None:
     """Register the commands."""
     books = typer.Typer(help="The ledger.", no_args_is_help=True, rich_markup_mode=None)
     app.add_typer(books, name="books")
+    add_sla(books, environ)
 
     @command(books, "trial-balance", example="baseai books trial-balance", environ=environ)
     def trial_balance(call: Call, at: At = None) -> int:

@@ -8,7 +8,7 @@ not. What was agreed is not edited: a contract is ended, with a reason, and anot
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -105,6 +105,13 @@ class Contract:
             (c for c in self.commitments if c.model == model and c.site_id in (None, site_id)),
             None,
         )
+
+
+def months_after(at: datetime, months: int) -> datetime:
+    """The same day and time of the books' zone so many months later. Raises ValueError where there is no such day."""
+    local = at.astimezone(ZoneInfo(ZONE))
+    year, month = divmod(local.year * 12 + local.month - 1 + months, 12)
+    return local.replace(year=year, month=month + 1).astimezone(UTC)
 
 
 def contract_faults(contracts: Iterable[Contract]) -> tuple[str, ...]:

@@ -198,6 +198,16 @@ class _Row:
         )
 
 
+def peak_text(peak: Peak) -> str:
+    """A peak as a sheet writes it, where its weekdays are neighbours."""
+    first, last = min(peak.weekdays), max(peak.weekdays)
+    days = f"{first}" if first == last else f"{first}-{last}"
+    hours = "-".join(
+        f"{minute // 60:02d}:{minute % 60:02d}" for minute in (peak.from_minute, peak.until_minute)
+    )
+    return f"{peak.zone} {days} {hours} x{peak.factor}"
+
+
 def _minute(text: str) -> int:
     hour, _, minute = text.partition(":")
     return int(hour) * 60 + int(minute)

@@ -69,6 +69,21 @@ class RateUnknown(Fault):
         )
 
 
+class BankAway(Fault):
+    """The central bank's service gave no answer that can be read; nothing was kept."""
+
+    retryable = True
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return (
+            f"the central bank's PTAX service did not answer ({self.why}); nothing was kept, try again later"
+        )
+
+
 def exchange(bulletins: Iterable[Bulletin], asked: date) -> Exchange:
     """The closing sell rate of the last business day before `asked`. Raises RateUnknown."""
     known = {bulletin.day: bulletin for bulletin in bulletins}

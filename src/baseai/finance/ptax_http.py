@@ -16,28 +16,13 @@ from zoneinfo import ZoneInfo
 import httpx
 
 from baseai.finance.period import ZONE
-from baseai.finance.ptax import Bulletin
-from baseai.ground.fault import Fault, Refused
+from baseai.finance.ptax import BankAway, Bulletin
+from baseai.ground.fault import Refused
 
 BANK = "https://olinda.bcb.gov.br"
 PATH = "/olinda/servico/PTAX/versao/v1/odata/CotacaoDolarPeriodo(dataInicial=@a,dataFinalCotacao=@b)"
 DAYS_MOST = 366
 DAY = timedelta(days=1)
-
-
-class BankAway(Fault):
-    """The central bank's service gave no answer that can be read; nothing was kept."""
-
-    retryable = True
-
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
-
-    def __str__(self) -> str:
-        return (
-            f"the central bank's PTAX service did not answer ({self.why}); nothing was kept, try again later"
-        )
 
 
 class CentralBank:

@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 from psycopg import AsyncConnection
 
+from baseai.ground.fault import Refused
 from baseai.scheduling.tick import tick
 from baseai.telemetry.store import StoreAway
 from baseai.truth.migrate import migrate
@@ -83,6 +84,7 @@ async def _lead(dsn: str, household: Household, metrics: Path, leading: AsyncCon
             if moved or time.monotonic() - booked > BOOK_EVERY_S:
                 booked = time.monotonic()
                 await rooms.meter.meter()
+                await _rate(rooms)
                 await rooms.meter.post()
             told = True
             try:
@@ -97,6 +99,14 @@ async def _lead(dsn: str, household: Household, metrics: Path, leading: AsyncCon
             await asyncio.gather(*beside, return_exceptions=True)
             await rooms.metrics.close()
         await truth.close()
+
+
+async def _rate(rooms: Rooms) -> None:
+    """Contracts that contradict each other hold up what is billed, and nothing else."""
+    try:
+        await rooms.agreements.rater.rate()
+    except Refused as wrong:
+        log.error("nothing is rated: %s", wrong)
 
 
 async def _judge(rooms: Rooms) -> None:

@@ -41,6 +41,7 @@ from baseai.tenancy.key import Holder
 from baseai.tenancy.postgres import Tenancy
 from baseai.truth.session import Scope, Truth, fetch_all
 from baseai.views.postgres import Views
+from baseai.wiring.agreements import Desk
 from baseai.wiring.household import Household
 from baseai.wiring.ledger import Ledger
 from baseai.workloads.burn_in.figure import Test
@@ -337,6 +338,7 @@ class Rooms:
         self.meter = Meter(truth, self.rates)
         self.ledger = Ledger(truth, self.meter)
         self.money = Money(truth, self.catalog, self.rates, self.ledger)
+        self.agreements = Desk(truth, self.catalog)
         self.time = TimeLedger(truth)
         self.cabling = Cabling(truth)
         self.fleet = Fleet(truth, self.tenancy, self._unplaceable, self.cabling)

@@ -63,6 +63,7 @@ async def serve(
             engine=rooms.engine,
             views=rooms.views,
             money=rooms.money,
+            agreements=rooms.agreements,
             time=rooms.time,
             telemetry=rooms.intake,
             metrics=rooms.metrics,

@@ -172,7 +172,7 @@ class Runs:
     # ---- answers that a repeated request gets again
 
     async def earlier_answer(self, key_id: str, idempotency_key: str, body: bytes) -> Row | None:
-        """What was answered to this key before, or None. Raises Conflict if it came with another body then."""
+        """What was answered to this key before, or None. Raises Refused if it came with another body then."""
         async with self._truth.transaction() as session:
             row = await fetch_one(
                 session,
@@ -182,7 +182,7 @@ class Runs:
         if row is None:
             return None
         if bytes(row["digest"]) != hashlib.sha256(body).digest():
-            raise Conflict("this Idempotency-Key came with another body before: use a new one")
+            raise Refused("this Idempotency-Key came with another body before: use a new one")
         return dict(row)
 
     async def keep_answer(

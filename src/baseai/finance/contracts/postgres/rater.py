@@ -105,7 +105,10 @@ class Rater:
         self._default_prices = default_prices
 
     async def rate(self) -> RatedBatch:
-        """All that waits. Harmless beside another copy: one rates, the other passes."""
+        """All that waits. Harmless beside another copy: one rates, the other passes.
+
+        Raises Refused when contracts or price lists contradict themselves; then everything waits.
+        """
         uses = lines = back = 0
         unrated: dict[Unrated, None] = {}
         for one_round in (self._rate_lines, self._rate_events):
@@ -156,7 +159,10 @@ class Rater:
         return tuple(lines)
 
     async def _prices(self, session: Session) -> PriceBook:
-        return PriceBook([*self._default_prices(), *await load_prices(session)])
+        try:
+            return PriceBook([*self._default_prices(), *await load_prices(session)])
+        except ValueError as wrong:
+            raise Refused(f"nothing is rated while price lists contradict themselves: {wrong}") from wrong
 
     async def _rate_lines(self, limit: int) -> RatedBatch:
         async with self._truth.transaction() as session:
