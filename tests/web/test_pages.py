@@ -209,6 +209,34 @@ async def test_a_waiting_run_explains_itself_in_the_readers_language() -> None:
     assert "Waiting, first in the queue" not in queue
 
 
+async def test_the_queue_shows_each_interval_on_one_axis_and_how_often_such_ones_held() -> None:
+    platform = Platform(rows=[waiting(f"run_{number}") | {"name": f"waits-{number}"} for number in range(51)])
+    async with browser(platform) as client:
+        first = (await client.get("/queue")).text
+        second = (await client.get("/queue?cursor=50")).text
+    assert "51 runs wait." in first
+    assert first.count("<circle") == 50
+    assert "79.0 % of 412 intervals held" in first
+    assert 'data-live="/queue/live"' in first
+    assert 'href="/queue?cursor=50"' in first
+    assert "waits-50</a>" in second
+    assert "data-live" not in second  # what is sent live is the first page
+
+
+async def test_why_a_run_is_where_it_is() -> None:
+    why = {
+        "kind": "backfill", "policy": "lookahead", "sentence": "", "fitting": 12, "strands_milli": 200.0,
+        "next_best": "node-b", "next_best_strands_milli": 1400.0, "leaves": 2, "leaves_fewest": 1,
+    }  # fmt: skip
+    async with browser(Platform(rows=[run(why=why)]), language="pt-BR") as client:
+        text = (await client.get(f"/runs/{RUN}")).text
+    for shown in (
+        "Começou antes da sua vez, sem atrasar ninguém.", "De 12 nós em que cabe", "0,2 aceleradores",
+        '1,4 (<a href="/nodes/node-b">node-b</a>)', "se espalha: 2; o mínimo possível: 1",
+    ):  # fmt: skip
+        assert shown in text, shown
+
+
 async def test_a_silent_node_stands_out() -> None:
     async with browser(Platform()) as client:
         text = (await client.get("/fleet")).text
