@@ -50,7 +50,7 @@ STATIC_TYPES = {
     ".svg": "image/svg+xml",
 }
 RUNS_PER_PAGE = 50
-QUEUE_PER_PAGE = 50
+QUEUE_PER_PAGE = 25  # and so 50 KB at most
 NODES_PER_PAGE = 100  # of the table under the map, which shows them all
 LIVE_EVERY_S = 1.0  # no page is told more often than this
 LIVE_AT_MOST_S = 1800.0  # then the browser connects anew
