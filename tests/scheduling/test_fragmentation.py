@@ -5,12 +5,15 @@ from typing import Any
 
 import pytest
 
+from baseai.scheduling.decide import decide
 from baseai.scheduling.fragmentation import Pool, fragmented_pools
 from baseai.scheduling.fragments.postgres import Fragmentations
 from baseai.scheduling.gang import WHOLE, Shape
 from baseai.scheduling.hall import Bay, Hall, Spot
+from baseai.scheduling.snapshot import LeaseRow, NodeRow
 from baseai.truth.session import Truth, fetch_all
-from tests.scheduling.fleet import H100, NOON, at
+from baseai.workloads.demand import Demand
+from tests.scheduling.fleet import H100, NOON, at, gang, lease, node, snapshot
 
 
 def hall(*free: int, **other: Any) -> Sequence[Bay]:
@@ -88,7 +91,58 @@ def test_what_is_taken_or_out_of_service_is_not_free() -> None:
     assert not fragmented_pools([(eight,)], stood)
 
 
+TWO = (node("n1"), node("n2"))
 HERE = frozenset({Pool(model=H100, site="SP4")})
+
+
+def cycle(nodes: Sequence[NodeRow], leases: Sequence[LeaseRow], *queue: Demand) -> frozenset[Pool]:
+    return decide(snapshot(nodes, leases, queue), NOON).fragmented
+
+
+@pytest.mark.parametrize(
+    ("nodes", "leases", "queue", "expected"),
+    [
+        pytest.param(
+            TWO, [lease("n1", 4, hours=9), lease("n2", 4, hours=9)], [gang(1, 8)], HERE, id="four and four"
+        ),
+        pytest.param(
+            TWO, [lease("n1", 4, hours=9), lease("n2", 5, hours=9)], [gang(1, 8)], set(), id="too few in sum"
+        ),
+        pytest.param(TWO, [lease("n1", 8, hours=9)], [gang(1, 8)], set(), id="it starts"),
+        pytest.param(
+            [node("n1"), node("n2", state="cordoned")],
+            [lease("n1", 4, hours=9)],
+            [gang(1, 8)],
+            set(),
+            id="what is out of service is not free",
+        ),
+        pytest.param(
+            TWO,
+            [lease("n1", 2, hours=9), lease("n2", 2, hours=9)],
+            [gang(1, 5, run="a"), gang(1, 7, run="b")],
+            HERE,
+            id="what the first to start leaves",
+        ),
+        pytest.param(
+            TWO,
+            [lease("n1", 4, hours=1)],
+            [gang(2, 8, run="head"), gang(1, 4, run="long", hours=9)],
+            set(),
+            id="held back behind a booking is not without a place",
+        ),
+        pytest.param(
+            [node("n1", memory_mib=64)],
+            [lease("n1", 1, hours=9, memory_mib=60)],
+            [gang(1, 4, memory_mib=32)],
+            HERE,
+            id="accelerators are free and their node's memory is not",
+        ),
+    ],
+)
+def test_a_whole_cycle(
+    nodes: Sequence[NodeRow], leases: Sequence[LeaseRow], queue: Sequence[Demand], expected: set[Pool]
+) -> None:
+    assert cycle(nodes, leases, *queue) == expected
 
 
 async def intervals(truth: Truth) -> list[tuple[float, float, float | None]]:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from baseai.ground.identity import NodeId, RunId, TenantId
-from baseai.scheduling.explain import Advisor
+from baseai.scheduling.explain import Advisor, at
+from baseai.scheduling.fragmentation import Pool, fragmented_pools
 from baseai.scheduling.gang import WHOLE, Gang, Shape
 from baseai.scheduling.hall import Hall, Misplaced, Spot, Spots
 from baseai.scheduling.outlook import needs
@@ -114,6 +115,7 @@ def decide_on(
             elif isinstance(move, Start):
                 _start(move.run_id, move.spots, standing, cycle, now)
         waits = _waits(standing, cycle, now_s, explained_most, only)
+        fragmented = _fragmented(standing)
         _serve_pinned(standing, cycle, waits, now)
     finally:
         _undo(standing, cycle)
@@ -121,6 +123,7 @@ def decide_on(
         grants=tuple(cycle.grants),
         waits=tuple(waits),
         evictions=tuple(cycle.evictions.values()),
+        fragmented=fragmented,
     )
 
 
@@ -192,6 +195,16 @@ def _stands_beside(run_id: str, shape: Shape, spots: Spots, cycle: _Cycle) -> bo
     except Misplaced:
         return False
     return True
+
+
+def _fragmented(standing: Standing) -> frozenset[Pool]:
+    """Where accelerators are free that somebody would have whom no choice of nodes can serve."""
+    short = {
+        standing.waiting[RunId(run_id)].shapes: None
+        for run_id, verdict in standing.house.verdicts.items()
+        if verdict.kind is WaitKind.SHORT
+    }
+    return fragmented_pools(short, standing.hall)
 
 
 def _undo(standing: Standing, cycle: _Cycle) -> None:
@@ -337,4 +350,5 @@ def _wait(run_id: str, verdict: Verdict, standing: Standing, explanation: Explan
         explanation=explanation,
         obstacle=obstacle,
         behind_tenant=whose,
+        promised_at=None if verdict.own is None else at(verdict.own.from_s),
     )

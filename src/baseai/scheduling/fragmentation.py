@@ -4,7 +4,7 @@ Invariant: a verdict is about one instant, and says nothing of runs that wait fo
 a limit, or for more than is free. Pure; who reads the verdict (the time ledger does, from its table) is no matter here.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,45 +21,61 @@ class Pool:
     site: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Reach:
+    """Rows that can serve somebody together, and what is free in them."""
+
+    rows: Bools
+    whole: int  # accelerators
+    spare_milli: int  # thousandths of accelerators, begun ones too
+    pools: frozenset[Pool]  # of those rows where something is free
+
+
 def fragmented_pools(short: Iterable[tuple[Shape, ...]], hall: Hall) -> frozenset[Pool]:
     """Pools with free accelerators that in sum would serve somebody who is short, which no choice of nodes does.
 
     short: of each that waits, the shapes that would do. Whoever one of them can serve fragments nothing, and only
-    nodes where the run may be count; nodes of several sites may serve it together. O(shapes x rows).
+    nodes where the run may be count; nodes of several sites may serve it together. O(rows) for each different set of
+    nodes where runs may be, and for each shape that would fit the total and may add a pool.
     """
     fragmented: set[Pool] = set()
+    known: dict[object, tuple[_Reach, ...]] = {}
     for shapes in short:
         found: set[Pool] = set()
-        ways = ((way, rows) for way in shapes for rows in _together(way, hall))
-        for shape, rows in ways:
-            if shape.milli == 0 or _milli_free(rows, shape, hall) < shape.milli_total:
+        for shape, reach in ((way, reach) for way in shapes for reach in _reaches(way, hall, known)):
+            free_milli = reach.spare_milli if shape.milli < WHOLE else reach.whole * WHOLE
+            if shape.milli == 0 or free_milli < shape.milli_total or reach.pools <= fragmented:
                 continue
-            if int(hall.room_together(shape)[rows].sum()) >= shape.pods:
+            if int(hall.room_together(shape)[reach.rows].sum()) >= shape.pods:
                 found.clear()
                 break
-            found |= _pools(rows, hall)
+            found |= reach.pools
         fragmented |= found
     return frozenset(fragmented)
 
 
-def _together(shape: Shape, hall: Hall) -> Iterator[Bools]:
-    """The rows that can serve the shape together: all where it may be, or those of one model at a time."""
-    permitted = hall.permitted(shape)
-    allowed: Bools = hall.ready if permitted is None else hall.ready & permitted
-    if not shape.one_model:
-        yield allowed
-        return
-    for number, name in enumerate(hall.models):
-        if not shape.models or name in shape.models:
-            yield allowed & (hall.model == number)
+def _reaches(shape: Shape, hall: Hall, known: dict[object, tuple[_Reach, ...]]) -> tuple[_Reach, ...]:
+    """All rows where the shape may be, or those of one model at a time where it must have one."""
+    where = (shape.models, shape.sites, shape.residency, shape.container, shape.one_model)
+    if where not in known:
+        permitted = hall.permitted(shape)
+        allowed: Bools = hall.ready if permitted is None else hall.ready & permitted
+        if shape.one_model:
+            models = [
+                number for number, name in enumerate(hall.models) if not shape.models or name in shape.models
+            ]
+            known[where] = tuple(_reach(allowed & (hall.model == number), hall) for number in models)
+        else:
+            known[where] = (_reach(allowed, hall),)
+    return known[where]
 
 
-def _milli_free(rows: Bools, shape: Shape, hall: Hall) -> int:
-    return int(hall.spare[rows].sum() if shape.milli < WHOLE else hall.whole[rows].sum() * WHOLE)
-
-
-def _pools(rows: Bools, hall: Hall) -> set[Pool]:
-    return {
-        Pool(model=hall.models[int(hall.model[row])], site=hall.sites[int(hall.site[row])])
-        for row in np.flatnonzero(rows & (hall.spare > 0)).tolist()
-    }
+def _reach(rows: Bools, hall: Hall) -> _Reach:
+    free = np.flatnonzero(rows & (hall.spare > 0))
+    pairs = set(zip(hall.model[free].tolist(), hall.site[free].tolist(), strict=True))
+    return _Reach(
+        rows=rows,
+        whole=int(hall.whole[rows].sum()),
+        spare_milli=int(hall.spare[rows].sum()),
+        pools=frozenset(Pool(model=hall.models[model], site=hall.sites[site]) for model, site in pairs),
+    )

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from baseai.ground.identity import NodeId, RunId, TenantId
 from baseai.scheduling.constraint import Constraint
+from baseai.scheduling.fragmentation import Pool
 
 
 class WaitKind(StrEnum):
@@ -130,6 +131,9 @@ class Wait:
     explanation: Explanation | None  # None beyond the cycle's bound on explanations
     obstacle: Obstacle = Obstacle.RUN  # what `behind` names
     behind_tenant: TenantId | None = None  # whose that is; None where it is the platform's
+    promised_at: datetime | None = (
+        None  # by then it starts if no node is lost, whoever comes; kept from cycle to cycle
+    )
     owners_ahead: tuple[tuple[TenantId, int], ...] = ()  # runs ahead of it by tenant, the most first
     estimate: StartEstimate | None = None
 
@@ -150,3 +154,4 @@ class Plan:
     grants: tuple[Grant, ...]
     waits: tuple[Wait, ...]
     evictions: tuple[Eviction, ...] = ()  # of those who give way and stand where another one starts
+    fragmented: frozenset[Pool] = frozenset()  # where accelerators are free in sum and in no place

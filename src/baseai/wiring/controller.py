@@ -75,6 +75,7 @@ async def _lead(dsn: str, household: Household, metrics: Path, leading: AsyncCon
             if told or moved or time.monotonic() - scheduled > SCHEDULE_EVERY_S:
                 scheduled = time.monotonic()
                 plan, stale = await tick(rooms.queue)
+                await rooms.fragmentations.note(plan.fragmented)
                 for refused in stale:
                     log.warning("the grant of %s was not written: %s", refused.run_id, refused.why)
                 if plan.grants:

@@ -31,6 +31,7 @@ from baseai.scheduling.booked.postgres.extension import Extensions
 from baseai.scheduling.booked.postgres.reservations import Reservations
 from baseai.scheduling.booked.postgres.upkeep import Upkeep
 from baseai.scheduling.booked.postgres.windows import Windows
+from baseai.scheduling.fragments.postgres import Fragmentations
 from baseai.scheduling.postgres import PostgresQueue
 from baseai.scheduling.queues.postgres import PostgresQueues
 from baseai.telemetry.field import ACCELERATOR
@@ -340,6 +341,7 @@ class Rooms:
         self.money = Money(truth, self.catalog, self.rates, self.ledger)
         self.agreements = Desk(truth, self.catalog)
         self.time = TimeLedger(truth)
+        self.fragmentations = Fragmentations(truth)
         self.cabling = Cabling(truth)
         self.fleet = Fleet(truth, self.tenancy, self._unplaceable, self.cabling)
         policy = health_policy(household)
