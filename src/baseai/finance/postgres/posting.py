@@ -14,6 +14,12 @@ from typing import Any
 
 from psycopg.rows import DictRow
 
+from baseai.finance.account import (
+    ACCUMULATED_DEPRECIATION,
+    PAYABLE_COLOCATION,
+    PAYABLE_ENERGY,
+    REVENUE_ON_DEMAND,
+)
 from baseai.finance.period import Calendar
 from baseai.finance.postgres.books import guarded, insert_transfers, load_calendar
 from baseai.finance.postgres.metering import Due
@@ -66,26 +72,34 @@ FROM unnest(%(run_ids)s::text[], %(since)s::timestamptz[]) AS due (run_id, since
 JOIN usage_lines u ON u.run_id = due.run_id AND u.hour >= due.since
 GROUP BY u.run_id, u.hour, u.model, u.site_id ORDER BY u.run_id, u.hour, u.model, u.site_id
 """
+# A run's time on one accelerator within one hour, over all its attempts; a card stays in its node for an hour.
 USED = """
-SELECT u.run_id, u.tenant_id, u.project_id, u.accelerator_no, u.node_id, u.site_id, u.model, u.hour,
+SELECT u.run_id, min(u.tenant_id) AS tenant_id, min(u.project_id) AS project_id, u.accelerator_no,
+  min(u.node_id) AS node_id, min(u.site_id) AS site_id, min(u.model) AS model, u.hour,
   max(u.to_at) AS until_at, sum(u.micro_seconds)::bigint AS used_us,
   COALESCE(sum(u.micro_seconds) FILTER (
-    WHERE u.billable AND (a.state = 'ended' AND a.reason = ANY(%(unbillable)s)) IS NOT TRUE), 0)::bigint AS billable_us,
-  string_agg(DISTINCT format('attempt %%s: %%s', a.attempt_no, a.reason), ', ')
-    FILTER (WHERE a.state = 'ended' AND a.reason = ANY(%(unbillable)s)) AS note
+    WHERE u.billable AND (a.state = 'ended' AND a.reason = ANY(%(unbillable)s)) IS NOT TRUE), 0)::bigint AS billable_us
 """
-GROUPED = (
-    "GROUP BY u.run_id, u.tenant_id, u.project_id, u.accelerator_no, u.node_id, u.site_id, u.model, u.hour"
-)
-IS_BOOKED = """EXISTS (SELECT FROM transfers t
-  WHERE t.run_id = h.run_id AND t.hour = h.hour AND t.accelerator_no = h.accelerator_no)"""
+GROUPED = "GROUP BY u.run_id, u.accelerator_no, u.hour"
+NOTE = """(SELECT string_agg(DISTINCT format('attempt %%s: %%s', a.attempt_no, a.reason), ', ')
+  FROM usage_lines u JOIN attempts a USING (run_id, attempt_no)
+  WHERE u.run_id = h.run_id AND u.accelerator_no = h.accelerator_no AND u.hour = h.hour
+    AND a.state = 'ended' AND a.reason = ANY(%(unbillable)s))"""
 HOURS = f"""
-SELECT h.*, (SELECT round_id FROM accelerators x WHERE x.accelerator_no = h.accelerator_no) AS round_id FROM (
+SELECT h.*, x.round_id, CASE WHEN h.billable_us < h.used_us THEN {NOTE} END AS note FROM (
   {USED} FROM unnest(%(run_ids)s::text[], %(since)s::timestamptz[]) AS due (run_id, since)
   JOIN usage_lines u ON u.run_id = due.run_id AND u.hour >= due.since
   JOIN attempts a ON a.run_id = u.run_id AND a.attempt_no = u.attempt_no {GROUPED}
-) h WHERE %(all)s OR {IS_BOOKED} ORDER BY run_id, hour, accelerator_no
+) h JOIN accelerators x USING (accelerator_no)
+WHERE %(everything)s OR (h.run_id, h.hour, h.accelerator_no) IN (SELECT run_id, hour, accelerator_no FROM transfers
+  WHERE run_id = ANY(%(run_ids)s) AND hour IS NOT NULL AND accelerator_no IS NOT NULL)
+ORDER BY run_id, hour, accelerator_no
 """  # noqa: S608 - pieces are constants of this file
+# Of these runs, those of which anything stands in the books: hardly any, when an hour is posted the first time.
+TOUCHED = """
+SELECT due.run_id FROM unnest(%(run_ids)s::text[]) AS due (run_id)
+CROSS JOIN LATERAL (SELECT FROM transfers t WHERE t.run_id = due.run_id LIMIT 1) t
+"""
 # What raises an account counts up, what lowers it counts down, whichever side it stands on.
 BOOKED = """
 SELECT run_id, accelerator_no, hour, account, min(currency) AS currency, count(*) AS transfers,
@@ -97,12 +111,36 @@ FROM (
     WHEN raised LIKE 'cost:%%' AND raised = debit_account OR raised LIKE 'revenue:%%' AND raised = credit_account
     THEN 1 ELSE -1 END AS sign
   FROM unnest(%(run_ids)s::text[], %(since)s::timestamptz[]) AS due (run_id, since)
-  JOIN transfers t ON t.run_id = due.run_id AND t.hour >= due.since AND t.kind IN ('posted', 'post')
-    AND t.micro_seconds IS NOT NULL AND t.unit_price IS NOT NULL
+  CROSS JOIN LATERAL (SELECT * FROM transfers t WHERE t.run_id = due.run_id AND t.hour >= due.since
+    AND t.kind IN ('posted', 'post') AND t.micro_seconds IS NOT NULL AND t.unit_price IS NOT NULL OFFSET 0) t
   CROSS JOIN LATERAL unnest(ARRAY[t.debit_account, t.credit_account]) AS raised
   WHERE raised LIKE 'cost:%%' OR raised LIKE 'revenue:%%'
 ) moved GROUP BY run_id, accelerator_no, hour, account
 """
+# The four transfers of an hour, one branch each: a list of VALUES beside each row would be set up anew for each row.
+KIND = """
+SELECT 'tr_' || n.key || '-{suffix}', 'use_' || n.key, {debit}, {credit}, n.{rate}_micros, n.{currency},
+  n.until_at - interval '1 microsecond', n.period, n.tenant_id, n.project_id, n.run_id, n.accelerator_no, n.node_id,
+  n.site_id, n.round_id, n.model, n.hour, n.{us}, n.{rate}, {note}
+FROM named n WHERE n.{rate}_micros > 0
+"""
+REVENUE_NOTE = f"CASE WHEN n.billable_us < n.used_us THEN {NOTE.replace('h.', 'n.')} END"
+KINDS = [
+    KIND.format(
+        suffix=cost, debit=f"'cost:{cost}'", credit=f"'{other}'", rate=cost, currency="cost_currency", us="used_us",
+        note="NULL",
+    )
+    for cost, other in (
+        ("colocation", PAYABLE_COLOCATION),
+        ("depreciation", ACCUMULATED_DEPRECIATION),
+        ("energy", PAYABLE_ENERGY),
+    )
+] + [
+    KIND.format(
+        suffix="on_demand", debit="'tenant:' || n.tenant_id || ':receivable'", credit=f"'{REVENUE_ON_DEMAND}'",
+        rate="price", currency="price_currency", us="billable_us", note=REVENUE_NOTE,
+    )
+]  # fmt: skip
 # An amount of a whole hour is reckoned once by `charge` and given; one of part of an hour is reckoned by the function
 # of the same name in the database. Rows come nearly in order of their ids, which the index thanks.
 WRITE = f"""
@@ -119,31 +157,22 @@ WITH cells AS MATERIALIZED (
   WHERE u.run_id = ANY(%(run_ids)s) {GROUPED}
 ), named AS MATERIALIZED (
   SELECT h.*, x.round_id, c.stem || h.accelerator_no || c.stamp AS key, c.period, c.price, c.price_currency,
-    c.cost_currency, c.depreciation, c.energy, c.colocation, c.whole_price, c.whole_depreciation, c.whole_energy,
-    c.whole_colocation
+    c.cost_currency, c.depreciation, c.energy, c.colocation,
+    CASE h.billable_us WHEN {HOUR_US} THEN c.whole_price ELSE charge(c.price, h.billable_us) END AS price_micros,
+    CASE h.used_us WHEN {HOUR_US} THEN c.whole_depreciation ELSE charge(c.depreciation, h.used_us) END
+      AS depreciation_micros,
+    CASE h.used_us WHEN {HOUR_US} THEN c.whole_energy ELSE charge(c.energy, h.used_us) END AS energy_micros,
+    CASE h.used_us WHEN {HOUR_US} THEN c.whole_colocation ELSE charge(c.colocation, h.used_us) END
+      AS colocation_micros
   FROM hours h JOIN cells c USING (run_id, hour, model, site_id) JOIN accelerators x USING (accelerator_no)
   -- NOT IN is looked up in a hash whatever the planner believes of how many hours are booked already.
   WHERE (h.run_id, h.hour, h.accelerator_no) NOT IN (SELECT run_id, hour, accelerator_no FROM transfers
-    WHERE run_id = ANY(%(run_ids)s) AND hour IS NOT NULL AND accelerator_no IS NOT NULL)
+    WHERE run_id = ANY(%(touched)s) AND hour IS NOT NULL AND accelerator_no IS NOT NULL)
 )
 INSERT INTO transfers (transfer_id, entry_id, debit_account, credit_account, amount_micros, currency, effective_at,
   period, tenant_id, project_id, run_id, accelerator_no, node_id, site_id, round_id, model, hour, micro_seconds,
   unit_price, note)
-SELECT 'tr_' || n.key || '-' || x.suffix, 'use_' || n.key, x.debit, x.credit, x.amount, x.currency,
-  n.until_at - interval '1 microsecond', n.period, n.tenant_id, n.project_id, n.run_id, n.accelerator_no, n.node_id,
-  n.site_id, n.round_id, n.model, n.hour, x.us, x.rate,
-  CASE WHEN x.suffix = 'on_demand' AND n.billable_us < n.used_us THEN n.note END
-FROM named n CROSS JOIN LATERAL (VALUES
-  ('colocation', 'cost:colocation', 'payable:colocation', n.cost_currency, n.used_us, n.colocation,
-    CASE n.used_us WHEN {HOUR_US} THEN n.whole_colocation ELSE charge(n.colocation, n.used_us) END),
-  ('depreciation', 'cost:depreciation', 'asset:accumulated_depreciation', n.cost_currency, n.used_us, n.depreciation,
-    CASE n.used_us WHEN {HOUR_US} THEN n.whole_depreciation ELSE charge(n.depreciation, n.used_us) END),
-  ('energy', 'cost:energy', 'payable:energy', n.cost_currency, n.used_us, n.energy,
-    CASE n.used_us WHEN {HOUR_US} THEN n.whole_energy ELSE charge(n.energy, n.used_us) END),
-  ('on_demand', 'tenant:' || n.tenant_id || ':receivable', 'revenue:on_demand', n.price_currency, n.billable_us,
-    n.price, CASE n.billable_us WHEN {HOUR_US} THEN n.whole_price ELSE charge(n.price, n.billable_us) END)
-) AS x (suffix, debit, credit, currency, us, rate, amount)
-WHERE x.amount > 0
+{" UNION ALL ".join(KINDS)}
 """  # noqa: S608 - pieces are constants of this file
 
 
@@ -185,8 +214,11 @@ async def post_some(session: Session, due: Due, rates: Rates) -> PostedSome:
         return done
     until = await _settled_until(session, some)
     calendar = await load_calendar(session)
-    corrections = await _pure_postings(session, some, rates, until, calendar, done, everything=False)
-    done.transfers += await insert_transfers(session, corrections)
+    touched = [row["run_id"] for row in await fetch_all(session, TOUCHED, {"run_ids": list(some)})]
+    if touched:
+        again = Due({run_id: some[run_id] for run_id in touched})
+        corrections = await _pure_postings(session, again, rates, until, calendar, done, everything=False)
+        done.transfers += await insert_transfers(session, corrections)
     priced = [
         cell
         for row in await fetch_all(session, CELLS, _spans(some))
@@ -195,7 +227,7 @@ async def post_some(session: Session, due: Due, rates: Rates) -> PostedSome:
     if priced:
         async with guarded():
             given = {name: [cell[name] for cell in priced] for name in priced[0]}
-            given |= {"run_ids": list(some), "unbillable": UNBILLABLE}
+            given |= {"run_ids": list(some), "touched": touched, "unbillable": UNBILLABLE}
             done.transfers += (await session.execute(WRITE, given)).rowcount
     return done
 
@@ -249,7 +281,7 @@ async def _pure_postings(
     if not booked and not everything:
         return []
     transfers: list[Transfer] = []
-    for row in await fetch_all(session, HOURS, {**_spans(due), "all": everything}):
+    for row in await fetch_all(session, HOURS, {**_spans(due), "everything": everything}):
         if not is_settled(row["hour"], until[row["run_id"]]):
             continue
         use = HourOfUse(**row)
