@@ -57,6 +57,13 @@ def installed(hall: Hall) -> NDArray[np.int64]:
     return np.array(columns, dtype=np.int64)
 
 
+def joined(shape: Shape, free: Free, hall: Hall) -> Bools:
+    """Rows where isolation, or whose gangs stand there then, let this one in."""
+    own = hall.tenants.get(shape.tenant, SEVERAL - 1)
+    found: Bools = hall.shared | (free.tenant == NOBODY) | (free.tenant == own)
+    return found
+
+
 def room(shape: Shape, free: Free, hall: Hall) -> Ints:
     """How many pods of the shape each row holds by these sums; at most `shape.pods`, one where they stand apart."""
     fit: Bools = free.open.copy()
@@ -64,13 +71,12 @@ def room(shape: Shape, free: Free, hall: Hall) -> Ints:
     if mask is not None:
         fit &= mask
     if shape.tenant and not hall.all_shared:
-        own = hall.tenants.get(shape.tenant, SEVERAL - 1)
-        fit &= hall.shared | (free.tenant == NOBODY) | (free.tenant == own)
+        fit &= joined(shape, free, hall)
     most: Ints = np.where(fit, np.int64(1 if shape.apart else shape.pods), np.int64(0))
     for amounts, need in zip(free.amounts, needs(shape), strict=True):
         if need:
             np.minimum(most, amounts // need, out=most)
-    return np.maximum(most, 0)
+    return hall.under_breakers(shape, np.maximum(most, 0), free.amounts[4])
 
 
 def holds(shape: Shape, frees: Sequence[Free], hall: Hall) -> bool:
