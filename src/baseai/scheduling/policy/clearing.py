@@ -29,19 +29,19 @@ class Clearing:
         running: Stakes,
         hall: Hall,
         weights: Floats,
-        rows: Bools,
         room: Ints,
         bounds: Floats,
+        least_weight: float,
     ) -> None:
         self._shape = shape
         self._running = running
         self._hall = hall
         self._weights = weights  # by slot; inf for those who stay
-        self._rows = rows
-        self._room = np.where(rows, room, 0)
-        self._bounds = np.where(rows, bounds, math.inf)
+        self._fits = int(np.maximum(room, 0).sum())  # pods, if nothing but room decides
+        self._room = room  # pods that each row of the domain takes, as the trial stands; −1 beyond the domain
+        self._bounds = bounds
         self._looks = 0
-        self.least_weight = self._least()
+        self.least_weight = least_weight  # never more than what has to go weighs
 
     @property
     def trial(self) -> Hall:
@@ -55,25 +55,26 @@ class Clearing:
         for mask in (hall.permitted(shape), None if hall.all_ready else hall.ready):
             if mask is not None:
                 rows = rows & mask
-        room = np.minimum(hall.room(shape), shape.pods)
-        bounds = _bounds(shape, running, hall, weights, rows, room)
-        domains: list[Bools] = [rows]
-        if shape.pods > 1 and (shape.reach or shape.one_model):
-            number = hall.domain(shape.reach) if shape.reach else np.zeros(len(hall), dtype=np.int64)
-            if shape.one_model:
-                number = number * len(hall.models) + hall.model
-            hopeful = np.unique(number[rows & (np.isfinite(bounds) | (room > 0))])
-            domains = [rows & (number == each) for each in hopeful.tolist()]
-        found = [Clearing(shape, running, hall, weights, domain, room, bounds) for domain in domains]
-        found = [each for each in found if math.isfinite(each.least_weight)]
-        yield from sorted(found, key=lambda each: each.least_weight)[:DOMAINS_MOST]
+        room = np.where(rows, np.minimum(hall.room(shape), shape.pods), 0)
+        most, bounds = _most_and_bounds(shape, running, hall, weights, rows, room)
+        number: Ints = np.zeros(len(hall), dtype=np.int64)
+        if shape.pods > 1 and shape.reach:
+            number = hall.domain(shape.reach)
+        if shape.pods > 1 and shape.one_model:
+            number = number * len(hall.models) + hall.model
+        leasts = _leasts(shape.pods, number, room, most, bounds)
+        for domain in np.argsort(leasts, kind="stable")[:DOMAINS_MOST].tolist():
+            if math.isfinite(leasts[domain]):
+                inside = rows & (number == domain)
+                own = np.where(inside, room, -1), np.where(inside, bounds, math.inf)
+                yield Clearing(shape, running, hall, weights, *own, float(leasts[domain]))
 
     def clear(self, places: Callable[[Hall], Spots | None]) -> list[int] | None:
         """Slots of those who are stopped so that the gang has a place; None where that is not enough."""
         self._trial = self._hall.copy()
         self._stays = self._weights.copy()
         gone: list[int] = []
-        lacking = self._shape.pods - int(self._room.sum())
+        lacking = self._shape.pods - self._fits
         for _ in range(TRIES_MOST):
             while lacking > 0:
                 gained = self._clear_next(gone, lacking)
@@ -84,8 +85,19 @@ class Clearing:
                 return gone
             lacking = max(
                 1, len(gone)
-            )  # some check wants more than room: twice as much, what is not needed is let off
+            )  # some check wants more than room: as much again; the needless are let off
         return None
+
+    def stop(self, slots: list[int], gone: list[int]) -> int:
+        """Have these go from the trial as well; how many more pods fit by it."""
+        gained = 0
+        for slot in slots:
+            self._trial.remove(self._running.at(slot).gang.run_id)
+            gone.append(slot)
+            self._stays[slot] = math.inf
+        for slot in slots:
+            gained += self._count(slot)
+        return gained
 
     def let_off(
         self,
@@ -104,9 +116,11 @@ class Clearing:
                 continue
             candidate = self._running.at(slot)
             self._trial.place(candidate.gang.run_id, candidate.gang.shape, candidate.spots, stands=True)
-            without = places(self._trial)
+            self._count(slot)
+            without = places(self._trial) if self._fits >= self._shape.pods else None
             if without is None:
                 self._trial.remove(candidate.gang.run_id)
+                self._count(slot)
             else:
                 gone.remove(slot)
                 spots = without
@@ -114,16 +128,17 @@ class Clearing:
 
     # ------------------------------------------------------------------------------------------------- row by row
 
-    def _least(self) -> float:
-        """Never more than what the domain weighs, where no run spans rows; inf where there is no room in it."""
-        lacking = self._shape.pods - int(self._room.sum())
-        if lacking <= 0:
-            return 0.0
-        finite = self._bounds[np.isfinite(self._bounds)]
-        if len(finite) == 0:
-            return math.inf
-        lightest = np.sort(finite)[:lacking]
-        return float(lightest.sum())
+    def _count(self, slot: int) -> int:
+        """Look anew at what fits where that one stands, or stood; how many more than before."""
+        gained = 0
+        for row in sorted(set(self._running.rows_at(slot))):
+            if self._room[row] >= 0:
+                room = min(self._shape.pods, self._room_on(row))
+                gained += room - int(self._room[row])
+                self._room[row] = room
+                self._bounds[row] = 0.0  # looked at anew before it counts
+        self._fits += gained
+        return gained
 
     def _clear_next(self, gone: list[int], lacking: int) -> int | None:
         """Clear the lightest row for another pod; how many more fit by it, None where no row is left."""
@@ -133,29 +148,12 @@ class Clearing:
             if not math.isfinite(self._bounds[row]):
                 return None
             if row in looked:
-                return self._stop(looked[row], gone)
+                return self.stop(looked[row], gone)
             self._looks += 1
             weight, slots = self._lightest_on(row, lacking)
             self._bounds[row] = weight
             looked[row] = slots
         return None
-
-    def _stop(self, slots: list[int], gone: list[int]) -> int:
-        touched = set[int]()
-        for slot in slots:
-            candidate = self._running.at(slot)
-            self._trial.remove(candidate.gang.run_id)
-            gone.append(slot)
-            self._stays[slot] = math.inf
-            touched.update(self._running.part_row[(self._running.part_run == slot).nonzero()[0]].tolist())
-        gained = 0
-        for row in touched:
-            if self._rows[row]:
-                room = min(self._shape.pods, self._room_on(row))
-                gained += room - int(self._room[row])
-                self._room[row] = room
-                self._bounds[row] = 0.0  # looked at anew before it counts
-        return gained
 
     def _room_on(self, row: int) -> int:
         if self._shape.tenant and not self._trial.joined_by(self._shape.tenant)[row]:
@@ -253,8 +251,10 @@ def _room(shape: Shape, free: Ints, beside: Ints) -> Ints:
     return found
 
 
-def _bounds(shape: Shape, running: Stakes, hall: Hall, weights: Floats, rows: Bools, room: Ints) -> Floats:
-    """Never more than what one more pod weighs on each row; inf where it cannot be made to fit.
+def _most_and_bounds(
+    shape: Shape, running: Stakes, hall: Hall, weights: Floats, rows: Bools, room: Ints
+) -> tuple[Ints, Floats]:
+    """Of each row never fewer pods than could be made to fit, and never more than what one more weighs; inf for none.
 
     By sums over the row, the lightest per thousandth of an accelerator first, the last one in part.
     """
@@ -263,32 +263,53 @@ def _bounds(shape: Shape, running: Stakes, hall: Hall, weights: Floats, rows: Bo
     count = len(hall)
     bounds = np.full(count, math.inf)
     if len(parts) == 0:
-        return bounds
+        return room, bounds
     row, slot = running.part_row[parts], running.part_run[parts]
     frees = running.amounts[parts]
     weight = weights[slot] / np.minimum(running.rows_of[slot], shape.pods)
-    wanted = np.minimum(room + 1, shape.pods)
-    enough = np.zeros(count, dtype=np.bool_)
-    enough[row] = True
-    enough &= room < (1 if shape.apart else shape.pods)
-    for column, (have, need) in enumerate(
-        zip((hall.spare, *_columns(hall)), (shape.milli, *_needs(shape)), strict=True)
-    ):
+    stood_on = np.zeros(count, dtype=np.bool_)
+    stood_on[row] = True
+    most: Ints = np.where(stood_on, 1 if shape.apart else shape.pods, room)
+    needs = (shape.milli, *_needs(shape))
+    for column, (have, need) in enumerate(zip((hall.spare, *_columns(hall)), needs, strict=True)):
         if need:
-            enough &= have + np.bincount(row, frees[:, column], count) >= wanted * need
+            freed = np.bincount(row, frees[:, column], count).astype(np.int64)
+            most = np.minimum(most, np.where(stood_on, (have + freed) // need, room))
+    more = most > room
     least = np.full(count, math.inf)
     np.minimum.at(least, row, weight)
-    bounds[enough] = least[enough]
-    if shape.milli == 0:
-        return bounds
-    kept = enough[row] & (frees[:, 0] > 0)
+    bounds[more] = least[more]
+    kept = more[row] & (frees[:, 0] > 0)
+    if shape.milli == 0 or not kept.any():
+        return most, bounds
     row, weight, milli = row[kept], weight[kept], frees[kept, 0]
     order = np.lexsort((weight / milli, row))
     row, weight, milli = row[order], weight[order], milli[order]
     before = np.cumsum(milli) - milli
-    first = np.concatenate([[True], row[1:] != row[:-1]]) if len(row) else np.zeros(0, dtype=np.bool_)
+    first = np.concatenate([[True], row[1:] != row[:-1]])
     before -= np.repeat(before[first], np.diff(np.append(first.nonzero()[0], len(row))))
-    short = (wanted * shape.milli - hall.spare)[row] - before
+    short = ((room + 1) * shape.milli - hall.spare)[row] - before
     by_sums = np.bincount(row, weight * np.clip(short / milli, 0.0, 1.0), count)
-    found: Floats = np.where(enough, np.maximum(bounds, by_sums), math.inf)
-    return found
+    return most, np.maximum(bounds, by_sums)
+
+
+def _leasts(pods: int, number: Ints, room: Ints, most: Ints, bounds: Floats) -> Floats:
+    """Never more than what a gang weighs in each domain; inf where it cannot be made to fit. number: of each row."""
+    count = int(number.max(initial=0)) + 1
+    lacking = np.maximum(0, pods - np.bincount(number, room, count).astype(np.int64))
+    leasts = np.where(lacking > 0, math.inf, 0.0)
+    hopeful = (np.bincount(number, most, count) >= pods) & (lacking > 0)
+    rows = (hopeful[number] & np.isfinite(bounds)).nonzero()[0]
+    if len(rows) == 0:
+        return leasts
+    each_most = np.ones(count, dtype=np.int64)  # pods that one row of the domain may come to take
+    np.maximum.at(each_most, number[rows], (most - room)[rows])
+    touched = -(-lacking // each_most)  # rows at least
+    rows = rows[np.lexsort((bounds[rows], number[rows]))]
+    domain = number[rows]
+    first = np.concatenate([[True], domain[1:] != domain[:-1]]).nonzero()[0]
+    place = np.arange(len(rows)) - np.repeat(first, np.diff(np.append(first, len(rows))))
+    counted = place < touched[domain]
+    sums = np.bincount(domain[counted], bounds[rows[counted]], count)
+    leasts[hopeful] = sums[hopeful]
+    return leasts

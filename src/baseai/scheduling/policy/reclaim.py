@@ -88,7 +88,7 @@ def reclaim(
         found = _cleared(gang, running, hall, places, weights, classes, owed)
         if found is not None:
             slots, spots = found
-            return _reclaimed(running, slots, classes, spots, now_s)
+            return _reclaimed(running, slots, classes, costs, spots, now_s)
     return None
 
 
@@ -145,7 +145,7 @@ def _cleared(
         if best is not None and clearing.least_weight >= best[0]:
             break  # they come by what they weigh at least
         gone = clearing.clear(places)
-        if gone is None or not _give_back(gone, running, weights, classes, owed_milli, clearing.trial):
+        if gone is None or not _give_back(gone, running, weights, classes, owed_milli, clearing):
             continue
 
         def owed(slot: int, gone: list[int] = gone) -> bool:
@@ -166,7 +166,7 @@ def _given_milli(gone: list[int], running: Stakes, classes: Ints) -> int:
 
 
 def _give_back(
-    gone: list[int], running: Stakes, weights: Floats, classes: Ints, owed_milli: int, trial: Hall
+    gone: list[int], running: Stakes, weights: Floats, classes: Ints, owed_milli: int, clearing: Clearing
 ) -> bool:
     """Stop juniors until the queue has given back what the gang would borrow; whether there are enough."""
     owed = owed_milli - _given_milli(gone, running, classes)
@@ -177,13 +177,14 @@ def _give_back(
         if owed <= 0:
             break
         if slot not in gone:
-            trial.remove(running.at(slot).gang.run_id)
-            gone.append(slot)
+            clearing.stop([slot], gone)
             owed -= int(running.milli[slot])
     return owed <= 0
 
 
-def _reclaimed(running: Stakes, slots: list[int], classes: Ints, spots: Spots, now_s: float) -> Reclaimed:
+def _reclaimed(
+    running: Stakes, slots: list[int], classes: Ints, costs: Floats, spots: Spots, now_s: float
+) -> Reclaimed:
     victims = []
     for slot in sorted(slots, key=lambda slot: int(running.number[slot])):
         candidate = running.at(slot)
@@ -193,7 +194,7 @@ def _reclaimed(running: Stakes, slots: list[int], classes: Ints, spots: Spots, n
                 run_id=candidate.gang.run_id,
                 kind=Class(int(classes[slot])),
                 lost_accelerator_s=candidate.accelerators * lost_s,
-                cost=float(running.costs(now_s)[slot]),
+                cost=float(costs[slot]),
             )
         )
     return Reclaimed(victims=tuple(victims), spots=spots)

@@ -193,6 +193,10 @@ class Stakes:
         """Where those of them stand that run."""
         return [self._slots[run_id] for run_id in run_ids if run_id in self._slots]
 
+    def rows_at(self, slot: int) -> list[int]:
+        """Rows that change where that one comes or goes."""
+        return [int(self.part_row[part]) for part in self._parts_of[self.at(slot).gang.run_id]]
+
     def costs(self, now_s: float) -> Floats:
         """US$ of stopping each now, by slot; as `Candidate.cost`."""
         lost: Floats = np.maximum(0.0, now_s - self.saved_s) + STOPPING_S
@@ -226,7 +230,10 @@ class Stakes:
             if number is None or (model and model not in number_of):
                 continue
             if (held[number, number_of[model]] if model else in_all[number]) > quota:
-                slots = self._paying(queue, model)
+                theirs = self.queue[paying] == number
+                if model:
+                    theirs &= self.model[paying] == number_of[model]
+                slots = paying[theirs]
                 order = np.lexsort((self.turn[slots], self.since_s[slots], -self.priority[slots]))
                 slots = slots[order]
                 beyond[slots[~covered(self.milli[slots], quota)]] = True
