@@ -79,6 +79,10 @@ def test_what_cannot_be_meant_never_reaches_the_platform(
     assert platform.state.settings == []
 
 
+def test_a_promise_of_more_than_there_is_is_noted(platform: Loopback, baseai: Baseai) -> None:
+    assert baseai("queue", "show", "dear").err == "the quotas of all queues come to more than there is\n"
+
+
 def test_a_queue_is_removed(platform: Loopback, baseai: Baseai) -> None:
     assert baseai("queue", "remove", "vision").out == "vision is removed\n"
     assert platform.state.settings == [("vision", None)]

@@ -288,6 +288,22 @@ async def test_everybody_sees_shared_queues_and_their_own_and_what_is_in_them(de
     assert [row["name"] for row in rows] == ["alphas", "lab", "pool"]
 
 
+async def test_a_promise_of_more_than_there_is_is_told(desk: Desk) -> None:
+    await desk.lease("default", 8, ago_h=1)
+    await desk.set("lab", quota={"A100": 8})
+    assert (await desk.seen(None))["lab", None]["note"] is None
+    await desk.set("pool", quota={"A100": 1, "H100-SXM": 2})
+    assert (await desk.seen(None))["pool", None]["note"] == (
+        "the quotas of all queues come to 9 A100, of which 8 are in service and 2 H100-SXM, of which 0 are in service"
+    )
+
+
+async def test_of_the_defaults_of_all_tenants_none_is_the_one_that_is_meant(desk: Desk) -> None:
+    with pytest.raises(Refused, match="every tenant has a default of its own"):
+        await desk.queues.queue(PLATFORM, "default")
+    assert (await desk.queues.queue(Scope(tenant_id="ten_a", actor="x"), "default"))["tenant"] == "alpha"
+
+
 async def test_no_tenant_writes_a_queue(desk: Desk) -> None:
     await desk.set("pool")
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):

@@ -274,7 +274,7 @@ class QueuesDoor(Protocol):
         """Those that everybody may use and, unless `shared_alone`, those of the asker."""
 
     async def queue(self, scope: Scope, name: str, *, shared_alone: bool = False) -> Row:
-        """Raises NotFound."""
+        """Raises NotFound, Refused where more than one tenant has it."""
 
     async def set(self, name: str, setting: Setting, *, actor: str) -> None:
         """Raises Refused for what would not be a sound tree, NotFound for whom it is to belong to."""

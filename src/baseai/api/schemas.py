@@ -672,6 +672,7 @@ class NamedQueueView(Wire):
     waiting: int = 0
     running: int = 0
     models: list[QueueModelView] = Field(default_factory=list)
+    note: str | None = None  # that quotas promise more than there is
 
 
 class QueueSetting(Wire):

@@ -182,6 +182,8 @@ def _show(call: Call, method: str, name: str, document: object) -> None:
     if queue.models:
         call.screen.say("")
         call.screen.table(_MODEL_COLUMNS, [_model_cells(one) for one in queue.models])
+    if queue.note:
+        call.screen.note(plain(queue.note))
 
 
 def _amounts(option: str, said: Sequence[str] | None) -> dict[str, int] | None:

@@ -109,6 +109,10 @@ class QueueTree:
             return queue.quota[model]
         return sum(self._guaranteed(below, model) for below in self.below(queue.name))
 
+    def guaranteed(self, model: str) -> int:
+        """What all quotas together promise of a model. More than there is can be promised, and is worth a word."""
+        return self._guaranteed(self.by_name[ROOT], model)
+
     @cached_property
     def by_name(self) -> Mapping[str, Queue]:
         return {ROOT: Queue(name=ROOT, parent=None)} | {queue.name: queue for queue in self.queues}

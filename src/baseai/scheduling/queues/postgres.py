@@ -113,6 +113,13 @@ class PostgresQueues:
             }
             tenants = await _names(session, "SELECT tenant_id AS id, name FROM tenants WHERE NOT house")
             projects = await _names(session, "SELECT project_id AS id, name FROM projects")
+            installed = {
+                row["model"]: row["total"]
+                for row in await fetch_all(
+                    session,
+                    "SELECT model, count(*) AS total FROM accelerators WHERE state = 'in_service' GROUP BY 1",
+                )
+            }
         within = occupancies(tree, held, spot, usage_s, live)
 
         def is_seen(queue: Queue) -> bool:
@@ -131,17 +138,20 @@ class PostgresQueues:
                     "project": None if queue.project is None else projects.get(queue.project),
                     "half_life_s": tree.half_life_s(leaf),
                     "below": [one.name for one in tree.below(queue.name) if is_seen(one)],
+                    "note": _promised_text(tree, queue, installed),
                 }
             )
         return sorted(rows, key=lambda row: (row["name"] == DEFAULT_QUEUE, row["name"], row["tenant"]))
 
     async def queue(self, scope: Scope, name: str, *, shared_alone: bool = False) -> Row:
-        """One of them. Raises NotFound."""
+        """One of them. Raises NotFound, Refused where more than one tenant has it."""
         rows = await self.queues(scope, shared_alone=shared_alone)
-        found = next((row for row in rows if row["name"] == name), None)
-        if found is None:
+        found = [row for row in rows if row["name"] == name]
+        if not found:
             raise NotFound("queue", f"{name}{_nearest(name, [row['name'] for row in rows])}")
-        return found
+        if len(found) > 1:
+            raise Refused(f"every tenant has a {name} of its own: the list of queues shows each")
+        return found[0]
 
     async def set(self, name: str, setting: Setting, *, actor: str) -> None:
         """Make a queue, or change one. Raises Refused for what would not be sound, NotFound for its owner."""
@@ -295,6 +305,16 @@ def _row_of(queue: Queue, within: Occupancy) -> Row:
             for model in sorted({*queue.quota, *queue.limit, *within.models})
         ],
     }
+
+
+def _promised_text(tree: QueueTree, queue: Queue, installed: Mapping[str, int]) -> str | None:
+    """Where a queue has part in a promise of more than there is."""
+    over = [
+        f"{promised} {model}, of which {installed.get(model, 0)} are in service"
+        for model in sorted(queue.quota)
+        if queue.quota[model] and (promised := tree.guaranteed(model)) > installed.get(model, 0)
+    ]
+    return f"the quotas of all queues come to {' and '.join(over)}" if over else None
 
 
 def _by_leaf(rows: Iterable[Mapping[str, Any]]) -> Amounts:
