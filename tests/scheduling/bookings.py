@@ -1,8 +1,7 @@
 """Builders of what is booked: reservations, windows, bays and what runs hold, in hours and in one model at one site."""
 
-from baseai.scheduling.calendar import Bay, Holding
+from baseai.scheduling.calendar import Bay, Calendar, Holding
 from baseai.scheduling.maintenance import Window
-from baseai.scheduling.oversold import Calendar
 from baseai.scheduling.reservation import Reservation, ReservationKind
 
 HOUR = 3600.0

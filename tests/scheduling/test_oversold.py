@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baseai.scheduling.oversold import Admitted, Behind, Calendar, Oversold, admit, admit_window, behind
+from baseai.scheduling.calendar import Calendar
+from baseai.scheduling.oversold import Admitted, Behind, Oversold, admit, admit_window, behind
 from baseai.scheduling.reservation import Reservation
 from tests.scheduling.bookings import HOUR, booked, hold, holds, reserved, spot, window
 

@@ -6,7 +6,7 @@ claim's beginning (`baseai.scheduling.policy.house`); who stands there already m
 booked than there will be (`oversold`). All of it is pure, on seconds of one clock.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -42,12 +42,20 @@ class Holding:
     model: str
     accelerators: int
     ends_s: float
-    firm_until_s: (
-        float  # until then nothing but maintenance makes it go: 0 for spot, the first end of an extended one
-    )
+    firm_until_s: float  # maintenance aside; 0 for spot, the first end of what was extended
     grace_s: float  # what it needs to save and stop, once asked
     reservation_id: str | None = None  # on whose capacity it stands
     going: bool = False  # it has been asked to stop already
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calendar:
+    """All that is booked, and what stands now."""
+
+    bays: Sequence[Bay]
+    reservations: Sequence[Reservation]
+    windows: Sequence[Window]
+    holdings: Sequence[Holding]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,15 +5,16 @@ takes; for maintenance everybody on the node does. What is promised at an instan
 left, wherever `oversold.admit` found room. Asked again after some have left, nobody new is named unless things changed.
 """
 
+import heapq
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from baseai.scheduling.calendar import Bay, ClaimKind, FutureClaim, Holding
+from baseai.scheduling.calendar import LEAVING_S, Bay, ClaimKind, FutureClaim, Holding
 from baseai.scheduling.gang import WHOLE
-from baseai.scheduling.oversold import Need, placed
 
-HORIZON_S = 3600.0  # what begins later asks nobody yet
+HORIZON_S = LEAVING_S + 300.0  # what begins later asks nobody yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,14 @@ class Leave:
     by_s: float
 
 
+class _Need(NamedTuple):
+    """Equal pods of one claim, each on a node of its own."""
+
+    accelerators: int
+    pods: int
+    claim: FutureClaim
+
+
 def make_way(
     claims: Sequence[FutureClaim],
     holdings: Sequence[Holding],
@@ -37,84 +46,122 @@ def make_way(
 ) -> tuple[Leave, ...]:
     """Who has to go for what begins within the horizon, each run once, in the order in which they are asked.
 
-    wanted: by reservation, the pods that runs of its own wait for now. Long after its beginning no more than those are
-    cleared of spot runs: the rest is resold until somebody comes.
+    wanted: by reservation, the pods that runs of its own wait for now. Some time after its beginning no more than those
+    are cleared of spot runs: the rest is resold until somebody comes.
     """
     leaves: dict[str, Leave] = {}
-    holdings = [one for one in holdings if not one.going]
+    stand = [one for one in holdings if not one.going]
     near = [claim for claim in claims if claim.from_s <= now_s + HORIZON_S and claim.until_s > now_s]
     for claim in near:
         if claim.kind == "maintenance":
-            for one in holdings:
-                if one.node_id in claim.node_ids and one.ends_s > max(claim.from_s, now_s):
+            named = set(claim.node_ids)
+            for one in stand:
+                if one.node_id in named and one.ends_s > max(claim.from_s, now_s):
                     _name(leaves, one, claim, now_s)
     for at_s in sorted({max(claim.from_s, now_s) for claim in near if claim.kind == "reservation"}):
         there = [claim for claim in near if claim.from_s <= at_s < claim.until_s]
-        for site, model in sorted({_place(claim) for claim in there if claim.shape is not None}):
-            local = [claim for claim in there if claim.shape is not None and _place(claim) == (site, model)]
-            away = {name for claim in there if claim.kind == "maintenance" for name in claim.node_ids}
-            here = {bay.node_id: bay.accelerators for bay in bays if (bay.site, bay.model) == (site, model)}
-            stays = [
-                one for one in holdings if one.node_id in here and one.model == model and one.ends_s > at_s
+        away = {name for claim in there if claim.kind == "maintenance" for name in claim.node_ids}
+        for site, model in sorted({_place(claim) for claim in there if claim.kind == "reservation"}):
+            local = [
+                claim for claim in there if claim.kind == "reservation" and _place(claim) == (site, model)
             ]
-            room = {name: count for name, count in here.items() if name not in away}
-            _clear(local, room, stays, leaves, wanted, at_s, now_s)
+            needs = _needs(local, wanted, now_s)
+            if not needs:
+                continue
+            room = {
+                bay.node_id: bay.accelerators
+                for bay in bays
+                if (bay.site, bay.model) == (site, model) and bay.node_id not in away
+            }
+            stays = [one for one in stand if one.model == model and one.node_id in room and one.ends_s > at_s]
+            own = {claim.reservation_id for claim in local}
+            # The cheapest nodes first; where that comes short, those with the most room, as they were promised.
+            tried = [_Clearing(room, stays, own, leaves, at_s, now_s) for _ in range(2)]
+            short = tried[0].place(needs, cheapest=True)
+            best = tried[0] if short == 0 or short <= tried[1].place(needs, cheapest=False) else tried[1]
+            leaves = best.leaves
     return tuple(sorted(leaves.values(), key=lambda leave: (leave.ask_at_s, leave.run_id)))
 
 
-def _clear(
-    claims: Sequence[FutureClaim],
-    room: dict[str, int],
-    stays: Sequence[Holding],
-    leaves: dict[str, Leave],
-    wanted: Mapping[str, int],
-    at_s: float,
-    now_s: float,
-) -> None:
-    """Name who must go so that the pods of these claims, of one model at one site, have room at `at_s`."""
-    own = {claim.reservation_id for claim in claims}
-    soft: dict[str, list[Holding]] = defaultdict(list)
-    weight: dict[str, int] = defaultdict(int)
-    for one in stays:
-        if one.node_id not in room:
-            continue
-        if one.firm_until_s > at_s or one.reservation_id in own:
-            room[one.node_id] -= one.accelerators
-        else:
-            soft[one.node_id].append(one)
-            weight[one.run_id] += one.accelerators
-    firm = dict(
-        room
-    )  # free on each node beside what is firm and what was given out; the soft ones still stand there
+class _Clearing:
+    """Choosing the nodes for what is promised at one instant, and who has to leave them."""
 
-    def victims(node_id: str, size: int) -> list[Holding]:
+    def __init__(
+        self,
+        room: Mapping[str, int],
+        stays: Sequence[Holding],
+        own: set[str],
+        leaves: Mapping[str, Leave],
+        at_s: float,
+        now_s: float,
+    ) -> None:
+        self.leaves = dict(leaves)
+        self._now_s = now_s
+        self._room = dict(room)  # free on each node once everybody who may be asked is gone
+        self._soft: dict[str, list[Holding]] = defaultdict(list)
+        self._of_run: dict[str, list[Holding]] = defaultdict(list)
+        self._stand: dict[str, int] = defaultdict(
+            int
+        )  # on each node: what may be asked to go, and is not yet
+        for one in stays:
+            if one.firm_until_s > at_s or one.reservation_id in own:
+                self._room[one.node_id] -= one.accelerators
+                continue
+            self._soft[one.node_id].append(one)
+            self._of_run[one.run_id].append(one)
+            if one.run_id not in self.leaves:
+                self._stand[one.node_id] += one.accelerators
+
+    def place(self, needs: Sequence[_Need], *, cheapest: bool) -> int:
+        """Take nodes for all pods; how many accelerators find none."""
+        short = 0
+        order = sorted(needs, key=lambda need: (not need.claim.node_ids, -need.accelerators, -need.pods))
+        for need in order:
+            size = need.accelerators
+            fitting = [name for name in need.claim.node_ids if self._room.get(name, 0) >= size]
+            fitting = fitting or [name for name, left in self._room.items() if left >= size]
+            chosen = heapq.nsmallest(need.pods, fitting, key=self._order(size, cheapest))
+            for name in chosen:
+                for one in self._victims(name, size):
+                    self._ask(one, need.claim)
+                self._room[name] -= size
+            short += (need.pods - len(chosen)) * size
+        return short
+
+    def _order(self, size: int, cheapest: bool) -> Callable[[str], tuple[int, int, str]]:
+        if cheapest:
+            return lambda name: (self._price(name, size), -self._room[name], name)
+        return lambda name: (0, -self._room[name], name)
+
+    def _price(self, node_id: str, size: int) -> int:
+        """Accelerators, on whatever nodes, of the runs that would have to go from here."""
+        if self._room[node_id] - self._stand[node_id] >= size:
+            return 0
+        return sum(self._weight(one.run_id) for one in self._victims(node_id, size))
+
+    def _victims(self, node_id: str, size: int) -> list[Holding]:
         """The fewest runs of a node that, gone with those who are going anyway, leave `size` free."""
-        left = [one for one in soft[node_id] if one.run_id not in leaves]
-        free = firm[node_id] - sum(one.accelerators for one in left)
+        free = self._room[node_id] - self._stand[node_id]
+        left = [one for one in self._soft[node_id] if one.run_id not in self.leaves] if free < size else []
         chosen = []
-        for one in sorted(left, key=lambda one: (-one.accelerators, weight[one.run_id], one.run_id)):
+        for one in sorted(left, key=lambda one: (-one.accelerators, self._weight(one.run_id), one.run_id)):
             if free >= size:
                 break
             chosen.append(one)
             free += one.accelerators
         return chosen
 
-    def cost(node_id: str, size: int) -> float:
-        return float(sum(weight[one.run_id] for one in victims(node_id, size)))
+    def _weight(self, run_id: str) -> int:
+        return sum(one.accelerators for one in self._of_run[run_id])
 
-    claim_of = {claim.reservation_id: claim for claim in claims}
-
-    def took(need: Need, node_id: str) -> None:
-        for one in victims(node_id, need.accelerators):
-            _name(leaves, one, claim_of[need.whose], now_s)
-        firm[node_id] -= need.accelerators
-
-    needs = _needs(claims, wanted, now_s)
-    cheapest_fits = placed(needs, dict(room), cost=cost) == 0
-    placed(needs, room, cost=cost if cheapest_fits else None, took=took)
+    def _ask(self, one: Holding, claim: FutureClaim) -> None:
+        if one.run_id not in self.leaves:
+            for part in self._of_run[one.run_id]:
+                self._stand[part.node_id] -= part.accelerators
+        _name(self.leaves, one, claim, self._now_s)
 
 
-def _needs(claims: Sequence[FutureClaim], wanted: Mapping[str, int], now_s: float) -> list[Need]:
+def _needs(claims: Sequence[FutureClaim], wanted: Mapping[str, int], now_s: float) -> list[_Need]:
     """What has to be empty: all of a claim, or so much as is waited for where it may be resold."""
     needs, left = [], dict(wanted)
     for claim in claims:
@@ -124,7 +171,7 @@ def _needs(claims: Sequence[FutureClaim], wanted: Mapping[str, int], now_s: floa
             pods = min(pods, left.get(claim.reservation_id, 0))
             left[claim.reservation_id] = left.get(claim.reservation_id, 0) - pods
         if pods:
-            needs.append(Need(claim.shape.milli // WHOLE, pods, claim.node_ids, claim.reservation_id))
+            needs.append(_Need(claim.shape.milli // WHOLE, pods, claim))
     return needs
 
 

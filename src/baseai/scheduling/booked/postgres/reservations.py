@@ -4,6 +4,7 @@ Two who ask at once take turns, and each is weighed against all that is promised
 there will be. A tenant sees its own alone.
 """
 
+import asyncio
 import difflib
 import re
 from collections.abc import Mapping
@@ -102,7 +103,7 @@ class Reservations:
                 kind=kind,
                 forfeit_after_s=None if forfeit_s is None else float(forfeit_s),
             )
-            found = admit(asked, booked.calendar, booked.now_s)
+            found = await asyncio.to_thread(admit, asked, booked.calendar, booked.now_s)
             if isinstance(found, Oversold):
                 raise Refused(oversold_sentence(asked, found))
             made = await fetch_one(

@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from baseai.fleet.node import NodeState
-from baseai.scheduling.calendar import LEAVING_S, Bay, FutureClaim, Holding, Used, claims_of
+from baseai.scheduling.calendar import LEAVING_S, Bay, Calendar, FutureClaim, Holding, Used, claims_of
 from baseai.scheduling.maintenance import MaintenanceState, Window
-from baseai.scheduling.oversold import Calendar
 from baseai.scheduling.reservation import Reservation, ReservationKind, ReservationState
 from baseai.truth.session import Scope, Session, fetch_all, fetch_one
 from baseai.workloads.burn import KIND as BURN_IN

@@ -5,6 +5,7 @@ state it was decided in, in a transaction of its own, and deciding again after i
 taken by a window in the transaction that drains it.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -116,8 +117,14 @@ class Upkeep:
     # ---- who makes way
 
     async def _ask_to_leave(self, booked: Booked) -> int:
-        leaves = make_way(
-            booked.claims, booked.calendar.holdings, booked.calendar.bays, booked.wanted, booked.now_s
+        # In a thread: for a large fleet it takes longer than the loops beside should wait.
+        leaves = await asyncio.to_thread(
+            make_way,
+            booked.claims,
+            booked.calendar.holdings,
+            booked.calendar.bays,
+            booked.wanted,
+            booked.now_s,
         )
         asked = 0
         for leave in leaves:
