@@ -379,6 +379,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "begin": N_("began to run"),
         "recover": N_("recovery began"),
         "requeue": N_("back to the queue"),
+        "evict": N_("asked to save and make room"),
         "preempt": N_("preempted"),
         "ask_to_stop": N_("asked to stop"),
         "stop": N_("stopping"),

@@ -41,6 +41,7 @@ class Clearing:
         self._room = room  # pods that each row of the domain takes, as the trial stands; −1 beyond the domain
         self._bounds = bounds
         self._looks = 0
+        self._trial, self._stays = hall, weights  # of its own from `clear` on
         self.least_weight = least_weight  # never more than what has to go weighs
 
     @property
@@ -85,7 +86,7 @@ class Clearing:
                 return gone
             lacking = max(
                 1, len(gone)
-            )  # some check wants more than room: as much again; the needless are let off
+            )  # some check wants more than room, so as much again; the needless are let off
         return None
 
     def stop(self, slots: list[int], gone: list[int]) -> int:
