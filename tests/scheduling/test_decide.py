@@ -1,5 +1,6 @@
 """Who starts, in which order, and that nobody overtakes at the expense of the one in front."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -217,10 +218,14 @@ def crowds(draw: st.DrawFn) -> tuple[list[NodeRow], list[LeaseRow], list[Waiting
     return nodes, leases, [WaitingRun(demand=demand, enqueued_at=at(-1)) for demand in (head, *small)]
 
 
-def promised_at(plan: Plan, run_id: str) -> datetime | None:
-    """By when the plan says that a run starts at the latest."""
-    explanation = wait_of(plan, run_id).explanation
-    return None if explanation is None else explanation.latest_at
+def waiting_on(queue: Sequence[WaitingRun], plan: Plan) -> list[WaitingRun]:
+    """Who still waits after a plan, with what it has promised them."""
+    promised = {wait.run_id: wait.promised_at for wait in plan.waits}
+    return [
+        replace(run, promised_at=promised[run.demand.run_id])
+        for run in queue
+        if run.demand.run_id in promised
+    ]
 
 
 @settings(max_examples=150, deadline=None)
@@ -253,11 +258,7 @@ def test_the_head_starts_when_it_was_promised(
         started = {grant.run_id for grant in plan.grants}
         if head.run_id in started:
             return
-        queue = [
-            replace(run, promised_at=promised_at(plan, run.demand.run_id))
-            for run in queue
-            if run.demand.run_id not in started
-        ]
+        queue = waiting_on(queue, plan)
         now = min(
             [ends.get((row.run_id, row.node_id), row.ends_at) for row in leases],
             default=promised + timedelta(1),
@@ -299,7 +300,8 @@ def test_the_change_that_is_advised_starts_the_run(
     while (plan := decide(snapshot_of(nodes, leases, queue), NOON)).grants:
         demand_of = {run.demand.run_id: run.demand for run in queue}
         leases = leases + [row for grant in plan.grants for row in leases_of(grant, demand_of[grant.run_id])]
-        queue = [run for run in queue if run.demand.run_id not in places(plan)]
+        queue = waiting_on(queue, plan)
+    queue = waiting_on(queue, plan)
     for wait in plan.waits:
         assert isinstance(wait, Wait)
         if wait.explanation is None or wait.explanation.change is None:
@@ -310,6 +312,7 @@ def test_the_change_that_is_advised_starts_the_run(
                 if run.demand.run_id == wait.run_id
                 else run.demand,
                 enqueued_at=run.enqueued_at,
+                promised_at=run.promised_at,
             )
             for run in queue
         ]

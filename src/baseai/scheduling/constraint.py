@@ -10,8 +10,8 @@ from enum import StrEnum
 import numpy as np
 
 from baseai.scheduling.gang import Shape
-from baseai.scheduling.hall import NOBODY, SEVERAL, Bools, Hall
-from baseai.scheduling.outlook import Free
+from baseai.scheduling.hall import Bools, Hall
+from baseai.scheduling.outlook import Free, joined
 
 
 class Constraint(StrEnum):
@@ -70,8 +70,7 @@ def _sieves(shapes: Sequence[Shape], hall: Hall, free: Free) -> Iterator[tuple[C
     if shape.watts:
         yield Constraint.POWER, free.amounts[4] >= shape.watts
     if shape.tenant and not hall.all_shared:
-        own = hall.tenants.get(shape.tenant, SEVERAL - 1)
-        yield Constraint.TENANT, hall.shared | (free.tenant == NOBODY) | (free.tenant == own)
+        yield Constraint.TENANT, joined(shape, free, hall)
     if shape.container:
         yield Constraint.CONTAINER, hall.container
 

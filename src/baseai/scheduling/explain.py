@@ -57,8 +57,8 @@ class Advisor:
             nodes_fitting=fitting,
             nodes_needed=demand.node_count,
             change=cheapest_change(demand, hall.models, starts_with, durations_s=ends),
-            earliest_at=_at(earliest_s),
-            latest_at=None if verdict.own is None else _at(verdict.own.from_s),
+            earliest_at=None if earliest_s is None else at(earliest_s),
+            latest_at=None if verdict.own is None else at(verdict.own.from_s),
         )
 
     def _earliest_s(self, shapes: Sequence[Shape]) -> float | None:
@@ -76,8 +76,8 @@ class Advisor:
         return None if start is None else start[0]
 
 
-def _at(seconds: float | None) -> datetime | None:
-    return None if seconds is None else _EPOCH + timedelta(seconds=round(seconds, 6))
+def at(since_1970_s: float) -> datetime:
+    return _EPOCH + timedelta(seconds=round(since_1970_s, 6))
 
 
 def cheapest_change(

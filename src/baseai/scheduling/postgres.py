@@ -6,17 +6,23 @@ by the run's state, alone. Committing a plan twice is the same as once.
 
 import logging
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from baseai.fleet.fabric.mount import Mount
+from baseai.fleet.fabric.postgres import load_mounts
 from baseai.ground.identity import NodeId, RunId, TenantId, mint
+from baseai.scheduling.booked.postgres.rows import load_claims
+from baseai.scheduling.fleet import Fleet, fleet_of
 from baseai.scheduling.plan import Grant, Plan, Wait
-from baseai.scheduling.preemption.postgres import ask_to_make_room
-from baseai.scheduling.sentence import change_phrase, sentence
+from baseai.scheduling.preemption.postgres import ask_to_make_room, load_saved
+from baseai.scheduling.queue_tree import weighed
+from baseai.scheduling.queues.postgres import load_tree, load_usage
+from baseai.scheduling.record import Record, wait_of, wait_record, why_record
 from baseai.scheduling.snapshot import UNTRIED, LeaseRow, NodeRow, Snapshot, WaitingRun, snapshot_of
 from baseai.truth.history import record
 from baseai.truth.session import Overlap, Scope, Session, Truth, TruthUnavailable, fetch_all, fetch_one
@@ -33,6 +39,20 @@ WHILE_SILENT: Mapping[str, str] = {"ready": "cordoned", "burn_in": "onboarding",
 NODE_SHARE_RATIO = 0.9  # of a node's memory that runs may ask for; the rest is the system's and ours
 Row = dict[str, Any]
 
+NODES = """
+SELECT n.*, n.seen_at > now() - interval '10 seconds' AS speaks, coalesce((SELECT jsonb_object_agg(model, usable)
+  FROM (SELECT model, count(*) AS usable FROM accelerators a WHERE a.node_id = n.node_id AND a.state = 'in_service'
+  GROUP BY model) m), '{}') AS models
+FROM nodes n WHERE n.state <> 'retired' OR EXISTS
+  (SELECT FROM leases l WHERE l.node_id = n.node_id AND l.state <> 'released')
+"""
+LEASES = """
+SELECT l.*, r.kind, r.queue, r.priority, r.spot, coalesce((r.spec->>'min_runtime_s')::integer, 0) AS min_runtime_s,
+  a.stop AND a.reason = 'preempted' AS makes_room,
+  (SELECT count(*) FROM lease_accelerators la WHERE la.lease_id = l.lease_id) AS held
+FROM leases l JOIN runs r USING (run_id) JOIN attempts a USING (run_id, attempt_no) WHERE l.state <> 'released'
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
@@ -46,11 +66,23 @@ class PostgresQueue:
     """What scheduling needs of the record of nodes, runs and leases."""
 
     def __init__(
-        self, truth: Truth, models_matching: ModelsMatching, country_of: Callable[[str], str]
+        self,
+        truth: Truth,
+        models_matching: ModelsMatching,
+        country_of: Callable[[str], str],
+        *,
+        watts: Mapping[str, int],
+        worth: Callable[[], Mapping[str, float]],
     ) -> None:
+        """watts: of one accelerator of each model at work. worth: US$ an accelerator-hour of each model, today."""
         self._truth = truth
         self._models_matching = models_matching
         self._country_of = country_of
+        self._watts = watts
+        self._worth = worth
+        self._demands: dict[RunId, Demand] = {}  # of those that wait: a spec never changes
+        self._told: dict[RunId, Record] = {}  # what is written of each wait
+        self._fleet: Fleet | None = None
 
     def demand(self, row: Row) -> Demand:
         return demand_of(
@@ -60,41 +92,67 @@ class PostgresQueue:
             self._models_matching,
         )
 
-    async def snapshot(self, *, with_queue: bool = True) -> tuple[Snapshot, datetime]:
-        """The fleet, its leases and the queue at the database's `now`."""
+    async def snapshot(self) -> tuple[Snapshot, datetime]:
+        """The fleet, its leases, the queue and what was agreed about them, at the database's `now`."""
         async with self._truth.transaction(SCHEDULER) as session:
             now = await fetch_one(session, "SELECT now() AS at")
-            nodes = await fetch_all(
-                session,
-                "SELECT n.*, n.seen_at > now() - interval '10 seconds' AS speaks, coalesce((SELECT jsonb_object_agg("
-                "model, usable) FROM (SELECT model, count(*) AS usable FROM accelerators a WHERE a.node_id = n.node_id"
-                " AND a.state = 'in_service' GROUP BY model) m), '{}') AS models"
-                " FROM nodes n WHERE n.state <> 'retired' OR EXISTS"
-                " (SELECT FROM leases l WHERE l.node_id = n.node_id AND l.state <> 'released')",
-            )
-            leases = await fetch_all(
-                session,
-                "SELECT l.*, r.kind, (SELECT count(*) FROM lease_accelerators la WHERE la.lease_id = l.lease_id)"
-                " AS held FROM leases l JOIN runs r USING (run_id) WHERE l.state <> 'released'",
-            )
-            waiting: Sequence[Row] = []
-            if with_queue:
-                waiting = await fetch_all(session, "SELECT * FROM runs WHERE state = 'queued'")
-        assert now is not None
+            assert now is not None
+            nodes = await self._nodes(session)
+            saved = await load_saved(session)
+            leases = [_lease(row, saved.get(row["run_id"])) for row in await fetch_all(session, LEASES)]
+            waiting = await fetch_all(session, "SELECT * FROM runs WHERE state = 'queued'")
+            tree = await load_tree(session)
+            usage = await load_usage(session, now["at"], tree)
+            calendar = await load_claims(session)
+        worth = self._worth()
+        self._forget({RunId(row["run_id"]) for row in waiting})
         snapshot = snapshot_of(
-            [self._node(row) for row in nodes],
-            [_lease(row) for row in leases],
+            nodes,
+            leases,
             [run for row in waiting if (run := self._waiting(row)) is not None],
+            tree=tree,
+            usage_s={leaf: weighed(amounts, worth) for leaf, amounts in usage.items()},
+            calendar=calendar,
+            watts=self._watts,
+            worth=worth,
         )
         return snapshot, now["at"]
 
+    async def fleet(self) -> Fleet:
+        """All nodes with nothing on them, to say whether a run could ever start."""
+        async with self._truth.transaction(SCHEDULER) as session:
+            nodes = tuple(await self._nodes(session))
+        if self._fleet is None or self._fleet.nodes != nodes:
+            self._fleet = fleet_of(nodes, self._watts)
+        return self._fleet
+
+    async def _nodes(self, session: Session) -> list[NodeRow]:
+        mounts = await load_mounts(session)
+        rows = await fetch_all(session, NODES)
+        return [self._node(row, mounts.get(row["node_id"], Mount())) for row in rows]
+
     def _waiting(self, row: Row) -> WaitingRun | None:
         """The run as the queue knows it; None for one that asks for what the catalogue has lost since."""
+        run_id = RunId(row["run_id"])
         try:
-            return WaitingRun(demand=self.demand(row), enqueued_at=row["enqueued_at"])
+            demand = self._demands.get(run_id)
+            if demand is None:
+                demand = self._demands[run_id] = self.demand(row)
         except UnknownAccelerator as unknown:
-            log.warning("%s waits unseen: %s", row["run_id"], unknown)
+            log.warning("%s waits unseen: %s", run_id, unknown)
             return None
+        promised_at = (row["wait"] or {}).get("promised_at")
+        return WaitingRun(
+            demand=demand,
+            enqueued_at=row["enqueued_at"],
+            promised_at=None if promised_at is None else datetime.fromisoformat(promised_at),
+        )
+
+    def _forget(self, still: Container[RunId]) -> None:
+        """Of runs that do not wait any more nothing is kept."""
+        for kept in (self._demands, self._told):
+            for run_id in [run_id for run_id in kept if run_id not in still]:
+                del kept[run_id]
 
     async def commit(self, plan: Plan) -> Sequence[Refused]:
         """Write each gang's leases, and each wait's reason. The runs whose grant went stale come back."""
@@ -110,6 +168,7 @@ class PostgresQueue:
                 why = str(wrong)
             if why is not None:
                 stale.append(Refused(run_id=grant.run_id, why=why))
+            self._told.pop(grant.run_id, None)
         for eviction in plan.evictions:
             async with self._truth.transaction(SCHEDULER) as session:
                 await ask_to_make_room(
@@ -118,15 +177,32 @@ class PostgresQueue:
                     for_run=eviction.for_run,
                     lost_accelerator_s=eviction.lost_accelerator_s,
                 )
-        if plan.waits:
-            async with self._truth.transaction(SCHEDULER) as session:
-                for wait in plan.waits:
-                    await session.execute(
-                        "UPDATE runs SET wait = %(wait)s WHERE run_id = %(run)s AND state = 'queued'"
-                        " AND wait IS DISTINCT FROM %(wait)s",
-                        {"wait": Jsonb(wait_json(wait)), "run": wait.run_id},
-                    )
+        await self._tell(plan.waits)
         return stale
+
+    async def _tell(self, waits: Sequence[Wait]) -> None:
+        """Write why each run waits, where that is new."""
+        news = {}
+        for wait in waits:
+            record = wait_record(self._with_explanation(wait))
+            if self._told.get(wait.run_id) != record:
+                news[wait.run_id] = record
+        if not news:
+            return
+        async with self._truth.transaction(SCHEDULER) as session:
+            await session.execute(
+                "UPDATE runs r SET wait = v.wait FROM unnest(%s::text[], %s::jsonb[]) AS v (run_id, wait)"
+                " WHERE r.run_id = v.run_id AND r.state = 'queued' AND r.wait IS DISTINCT FROM v.wait",
+                (list(news), [Jsonb(record) for record in news.values()]),
+            )
+        self._told.update(news)
+
+    def _with_explanation(self, wait: Wait) -> Wait:
+        """The wait, with what was last said of it where this cycle had no time to work it out."""
+        told = self._told.get(wait.run_id)
+        if wait.explanation is not None or told is None or told["code"] != wait.kind.value:
+            return wait
+        return replace(wait, explanation=wait_of(wait.run_id, told).explanation)
 
     async def _grant(self, session: Session, grant: Grant) -> str | None:
         run = await fetch_one(
@@ -150,10 +226,11 @@ class PostgresQueue:
         demand = self.demand(dict(run))
         port = await self._free_port(session, grant, run["attempt_no"])
         await session.execute(
-            "INSERT INTO attempts (run_id, attempt_no, tenant_id, project_id, nodes, rendezvous_port, state)"
-            " VALUES (%s, %s, %s, %s, %s, %s, 'starting')",
-            (run["run_id"], run["attempt_no"], run["tenant_id"], run["project_id"], len(grant.places), port),
-        )
+            "INSERT INTO attempts (run_id, attempt_no, tenant_id, project_id, nodes, rendezvous_port, state, why)"
+            " VALUES (%s, %s, %s, %s, %s, %s, 'starting', %s)",
+            (run["run_id"], run["attempt_no"], run["tenant_id"], run["project_id"], len(grant.places), port,
+             None if grant.why is None else Jsonb(why_record(grant.why, [node_id for node_id, _, _ in grant.places]))),
+        )  # fmt: skip
         for rank, (node_id, model, count) in enumerate(grant.places):
             lease_id = mint("lea")
             await session.execute(
@@ -209,7 +286,7 @@ class PostgresQueue:
             if (port := PORTS[(start // 2 * 2 + offset) % len(PORTS)]) not in taken
         )
 
-    def _node(self, row: Row) -> NodeRow:
+    def _node(self, row: Row, mount: Mount) -> NodeRow:
         slots = row["models"].get("cpu-slot", 0)
         return NodeRow(
             node_id=NodeId(row["node_id"]),
@@ -222,10 +299,15 @@ class PostgresQueue:
             disk_mib=row["disk_mib"],
             cpu_milli=max(0, row["cores"] - slots) * 1000,
             accelerators=tuple(sorted(row["models"].items())),
+            rack=mount.rack or "",
+            watts=mount.watts,
+            leaf=mount.leaf or "",
+            pod=mount.pod or "",
+            simulated=row["simulated"],
         )
 
 
-def _lease(row: Row) -> LeaseRow:
+def _lease(row: Row, saved_at: datetime | None) -> LeaseRow:
     return LeaseRow(
         run_id=RunId(row["run_id"]),
         tenant_id=TenantId(row["tenant_id"]),
@@ -236,21 +318,11 @@ def _lease(row: Row) -> LeaseRow:
         disk_mib=row["disk_mib"],
         cpu_milli=row["cores"] * 1000,
         ends_at=row["ends_at"],
-        yields=row["kind"] == BURN_IN,
+        yields=row["kind"] == BURN_IN or row["makes_room"],
+        granted_at=row["granted_at"],
+        saved_at=saved_at,
+        queue=row["queue"],
+        priority=row["priority"],
+        spot=row["spot"],
+        min_runtime_s=row["min_runtime_s"],
     )
-
-
-def wait_json(wait: Wait) -> dict[str, Any]:
-    """A wait as it is stored with the run and shown by every door."""
-    why = wait.explanation
-    return {
-        "position": wait.position,
-        "ahead": wait.ahead,
-        "code": wait.kind.value,
-        "behind": wait.behind,
-        "sentence": sentence(wait),
-        "failing": {} if why is None else {name.value: count for name, count in why.nodes_failing},
-        "change": None if why is None or why.change is None else change_phrase(why.change),
-        "earliest_at": None if why is None or why.earliest_at is None else why.earliest_at.isoformat(),
-        "latest_at": None if why is None or why.latest_at is None else why.latest_at.isoformat(),
-    }

@@ -33,6 +33,8 @@ _FAILING = {
     Constraint.TENANT: "in use by another tenant, with nothing to keep tenants apart",
     Constraint.CONTAINER: "without a container runtime",
     Constraint.NODES: "without enough others of the same model",
+    Constraint.POWER: "with too little power left under the rack's breaker",
+    Constraint.TOPOLOGY: "without enough others near them in the network",
     Constraint.TOPOLOGY: "without enough others in the same part of the network",
 }
 
@@ -199,6 +201,11 @@ def constraint_phrase(constraint: Constraint, demand: Demand) -> str:
             return f"a gang has one model throughout, and too few nodes have the same of {models_phrase(demand.models)}"
         case Constraint.TENANT:
             return "too few nodes keep tenants apart"
+        case Constraint.POWER:
+            return "too few nodes have the power under their rack's breaker"
+        case Constraint.TOPOLOGY:
+            reach = demand.topology.required if demand.topology and demand.topology.required else "part"
+            return f"too few of them are within one {reach} of the network, as `topology` requires"
 
 
 def models_phrase(models: Sequence[str]) -> str:

@@ -51,6 +51,9 @@ class _Like(NamedTuple):
     memory_mib: int
     disk_mib: int
     cpu_milli: int
+    tenant_id: str
+    ends_at: datetime
+    yields: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -178,7 +181,10 @@ class Standing:
     def _take_hold(self, run_id: RunId, rows: tuple[LeaseRow, ...], snapshot: Snapshot) -> None:
         alike: dict[_Like, list[LeaseRow]] = {}
         for lease in rows:
-            key = _Like(lease.model, lease.count, lease.memory_mib, lease.disk_mib, lease.cpu_milli)
+            key = _Like(
+                lease.model, lease.count, lease.memory_mib, lease.disk_mib, lease.cpu_milli, lease.tenant_id,
+                lease.ends_at, lease.yields,
+            )  # fmt: skip
             alike.setdefault(key, []).append(lease)
         names = tuple(run_id if number == 0 else f"{run_id}/{number}" for number in range(len(alike)))
         self._held[run_id] = _Held(rows, names)

@@ -10,11 +10,14 @@ import logging
 import time
 from pathlib import Path
 
+import numpy as np
 import psycopg
 from psycopg import AsyncConnection
 
 from baseai.ground.fault import Refused
-from baseai.scheduling.tick import tick
+from baseai.scheduling.standing import Standing
+from baseai.scheduling.starts.postgres import PostgresStarts
+from baseai.scheduling.tick import Scheduler
 from baseai.telemetry.store import StoreAway
 from baseai.truth.migrate import migrate
 from baseai.truth.session import Truth, TruthUnavailable
@@ -27,7 +30,9 @@ LEADER_LOCK = 0x6C656164  # "lead"
 LONGEST_REST_S = 2.0  # between looks when nothing is told
 SCHEDULE_EVERY_S = 10.0  # a full look at the queue, also when nothing was told
 BOOK_EVERY_S = 5.0
-KEEP_TIME_EVERY_S = 60.0  # hours of accelerators: closed when they are over, counted anew when facts come late
+KEEP_TIME_EVERY_S = (
+    60.0  # hours of accelerators: closed when they are over, counted anew when facts come late
+)
 ATTRIBUTE_EVERY_S = 30.0  # hours of use: closed as their samples come in
 JUDGE_EVERY_S = 10.0  # a tick of health, as often as things are measured
 PROVE_EVERY_S = 10.0  # tests of nodes: what is due, what has ended
@@ -65,6 +70,12 @@ async def _lead(dsn: str, household: Household, metrics: Path, leading: AsyncCon
             asyncio.create_task(_judge(rooms)),
             asyncio.create_task(_keep(rooms)),
         ]
+        scheduler = Scheduler(
+            queue=rooms.queue,
+            standing=Standing(),
+            starts=PostgresStarts(truth, np.random.default_rng()),
+            fragments=rooms.fragmentations,
+        )
         scheduled = booked = 0.0
         told = True
         while True:
@@ -74,8 +85,7 @@ async def _lead(dsn: str, household: Household, metrics: Path, leading: AsyncCon
             moved = await rooms.engine.settle()
             if told or moved or time.monotonic() - scheduled > SCHEDULE_EVERY_S:
                 scheduled = time.monotonic()
-                plan, stale = await tick(rooms.queue)
-                await rooms.fragmentations.note(plan.fragmented)
+                plan, stale = await scheduler.tick()
                 for refused in stale:
                     log.warning("the grant of %s was not written: %s", refused.run_id, refused.why)
                 if plan.grants:
@@ -184,7 +194,11 @@ async def _keep_time(rooms: Rooms) -> None:
         try:
             done = await rooms.time.close()
             if done.closed or done.revised:
-                log.info("hours of time closed %d, counted anew %d of single accelerators", done.closed, done.revised)
+                log.info(
+                    "hours of time closed %d, counted anew %d of single accelerators",
+                    done.closed,
+                    done.revised,
+                )
             failing = set(done.failing)
             if await rooms.time.nightly_is_due():
                 checked = await rooms.time.nightly()

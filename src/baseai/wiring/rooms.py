@@ -236,8 +236,7 @@ class Admission:
         demand = demand_of(spec, RunId(run_id), TenantId(tenant_id), self._catalog.models_matching)
         if spec.reservation is not None:
             await self._reservations.check(tenant_id, spec.reservation, demand)
-        snapshot, _ = await self._queue.snapshot(with_queue=False)
-        verdict = fits_ever(demand, snapshot)
+        verdict = fits_ever(demand, await self._queue.fleet())
         if isinstance(verdict, NeverFits):
             raise Refused(verdict.sentence)
 
@@ -348,7 +347,13 @@ class Rooms:
         self.health = HealthDesk(truth, policy)
         self.judge = PostgresJudge(truth, policy)
         self.runs = Runs(truth)
-        self.queue = PostgresQueue(truth, self.catalog.models_matching, self._country_of)
+        self.queue = PostgresQueue(
+            truth,
+            self.catalog.models_matching,
+            self._country_of,
+            watts=self.catalog.rated_watts(),
+            worth=self._worth,
+        )
         self.reservations = Reservations(truth, self.catalog.models_matching)
         self.windows = Windows(truth)
         self.extensions = Extensions(truth, self.catalog.models_matching)
@@ -376,6 +381,15 @@ class Rooms:
         if not accelerator.may_stand_in_our_servers:
             return f"{model} is leased from its provider and never stands in a node of ours"
         return None
+
+    def _worth(self) -> dict[str, float]:
+        """List price of an accelerator-hour of each model today, as far as there is one."""
+        today = datetime.now(UTC)
+        return {
+            one.model: float(found.per_hour)
+            for one in self.catalog.accelerators
+            if (found := self.rates.price(one.model, today)) is not None
+        }
 
     def _country_of(self, site_id: str) -> str:
         try:

@@ -12,7 +12,7 @@ from typing import Literal
 from baseai.scheduling.calendar import FutureClaim
 from baseai.scheduling.gang import Gang, Shape
 from baseai.scheduling.hall import Hall, Misplaced, Spots
-from baseai.scheduling.outlook import Free, chosen, needs, room, take
+from baseai.scheduling.outlook import Free, chosen, joined, needs, room, take
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +40,7 @@ class Claim:
             return False
         return not self.future.lets_own_on(terms.owner, terms.reservation, now_s)
 
-    def lets(self, run_id: str, shape: Shape, spots: Spots) -> bool:
+    def lets(self, run_id: str, shape: Shape, spots: Spots, hall: Hall) -> bool:
         """Whether a gang that outlives its beginning can be on these spots."""
         if self.then is not None:
             try:
@@ -50,18 +50,23 @@ class Claim:
             self.then.remove(run_id)
             return True
         amounts = needs(shape)
+        pods = Counter(spot.row for spot in spots)
+        if shape.tenant and not hall.all_shared:
+            joins = joined(shape, self.left, hall)
+            if not all(joins[row] for row in pods):
+                return False
         return all(
             self.left.open[row]
             and all(
                 self.left.amounts[number, row] >= count * need for number, need in enumerate(amounts) if need
             )
-            for row, count in Counter(spot.row for spot in spots).items()
+            for row, count in pods.items()
         )
 
     def give(self, run_id: str, shape: Shape, spots: Spots, hall: Hall) -> None:
         """That gang is there: its part of what is left is gone."""
         take(shape, [spot.row for spot in spots], self.left, hall)
-        if self.then is not None and self.lets(run_id, shape, spots):
+        if self.then is not None and self.lets(run_id, shape, spots, hall):
             self.then.place(run_id, shape, spots)
 
     def stands_at(self, at_s: float) -> bool:

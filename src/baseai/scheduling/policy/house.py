@@ -261,7 +261,7 @@ class House:
             if spots is None:
                 continue
             outlived = self._outlived(moment, gang, self._lasts_s(moment, gang, shape))
-            if not _lets(one, spots, outlived):
+            if not _lets(one, spots, outlived, moment.hall):
                 spots = self._kept_clear(one, shape, outlived, moment.hall)
             if spots is not None:
                 return self._without_evicting(one, shape, spots, outlived, moment.hall), shape
@@ -282,7 +282,7 @@ class House:
         if not open_rows.any():
             return None
         spots = self.packing.place(gang, hall.narrowed(open_rows))
-        return spots if spots is not None and _lets(gang, spots, outlived) else None
+        return spots if spots is not None and _lets(gang, spots, outlived, hall) else None
 
     def _without_evicting(
         self, gang: Gang, shape: Shape, spots: Spots, outlived: list[Claim], hall: Hall
@@ -297,7 +297,7 @@ class House:
         other = self.packing.place(gang, hall.narrowed(self.beside.fits(shape)))
         if other is None or not _fits_at(shape, other, self.beside) or not _as_tight(other, spots, hall):
             return spots
-        return other if _lets(gang, other, outlived) else spots
+        return other if _lets(gang, other, outlived, hall) else spots
 
     def _in_whose_way(self, shape: Shape, outlived: list[Claim], hall: Hall) -> Claim:
         """The first claim without which it would find room, those before it kept clear."""
@@ -580,9 +580,9 @@ def _as_tight(one: Spots, other: Spots, hall: Hall) -> bool:
     return of(one) == of(other)
 
 
-def _lets(gang: Gang, spots: Spots, outlived: list[Claim]) -> bool:
+def _lets(gang: Gang, spots: Spots, outlived: list[Claim], hall: Hall) -> bool:
     """Whether these spots leave each claim alone."""
-    return all(claim.lets(gang.run_id, gang.shape, spots) for claim in outlived)
+    return all(claim.lets(gang.run_id, gang.shape, spots, hall) for claim in outlived)
 
 
 def _give(shape: Shape, rows: list[int], free: Free, hall: Hall) -> None:
