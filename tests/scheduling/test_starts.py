@@ -108,6 +108,12 @@ def test_only_those_who_may_be_on_the_same_models_wait_for_each_other() -> None:
     assert (told["r9"].likely_at - told["r9"].asked_at).total_seconds() == pytest.approx(100)
 
 
+def test_what_is_free_and_does_not_let_it_start_is_no_room_for_it() -> None:
+    one = starts(*[100.0] * 20)
+    told = one.cycle(NOON_S, {"A": Pool(milli=16_000)}, busy(8), [gang("r1", 8000, models=("A",))])["r1"]
+    assert (told.likely_at - told.asked_at).total_seconds() == pytest.approx(100)
+
+
 def test_nothing_is_said_of_a_model_that_is_not_there() -> None:
     assert starts(100.0).cycle(NOON_S, {"B": Pool(milli=8000)}, {}, [of_a("r1")]) == {}
 

@@ -313,8 +313,12 @@ class _View:
         self._summed_s: Sequence[float] | None = None
 
     def played_s(self, estimator: Estimator, ahead: int, shape: Shape) -> float:
-        """Until a gang starts that has so many ahead of it."""
-        estimator.resized(self._milli)
+        """Until a gang starts that has so many ahead of it.
+
+        What is free now is of no use to it, or it would not wait: too scattered, or kept for somebody.
+        """
+        held_milli = int(self.stands_for * sum(one.milli_total for one, _ in self.running))
+        estimator.resized(min(self._milli, held_milli))
         before = [(one, 0.0) for one in self.line.shapes[:ahead]]
         own = footprint(shape.pods, shape.milli)
         return estimator.likely_s(self.running, before, own, stands_for=self.stands_for)
