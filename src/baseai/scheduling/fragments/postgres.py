@@ -9,7 +9,7 @@ from collections.abc import Set
 from datetime import datetime, timedelta
 
 from baseai.scheduling.fragmentation import Pool
-from baseai.truth.session import Truth, fetch_one
+from baseai.truth.session import Truth
 
 __all__ = ["Fragmentations"]
 
@@ -37,20 +37,18 @@ class Fragmentations:
         self._truth = truth
         self._quiet = False  # nothing was open after the last verdict
 
-    async def note(self, pools: Set[Pool], at: datetime | None = None) -> None:
-        """Write down the verdict of a cycle, of `at` or of this moment. Free while nothing is fragmented."""
+    async def note(self, pools: Set[Pool], at: datetime) -> None:
+        """Write down the verdict of the cycle whose snapshot was of `at`. Free while nothing is fragmented."""
         if not pools and self._quiet:
             return
         named = sorted(pools)
-        params: dict[str, object] = {
+        params = {
             "models": [pool.model for pool in named],
             "sites": [pool.site for pool in named],
+            "at": at,
             "gap": GAP,
         }
         async with self._truth.transaction() as session:
-            now = await fetch_one(session, "SELECT now() AS at")
-            assert now is not None
-            params["at"] = at or now["at"]
             await session.execute(GO_ON_OR_END, params)
             if named:
                 await session.execute(BEGIN, params)
