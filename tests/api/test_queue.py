@@ -14,6 +14,8 @@ from tests.api.platform import Platform
 
 pytestmark = pytest.mark.anyio
 
+ALL_SLOTS = "type: task\nname: all\ncommands: [echo]\nresources: {cpu: 4}\nmax_duration: 1h\n"
+
 
 async def lined_up(platform: Platform, *keys: str) -> list[str]:
     """One run of each of these tenants in this order, as a cycle would have written it; each behind the one before."""
@@ -80,3 +82,23 @@ async def test_a_tenant_sees_its_own_with_their_place_among_all(platform: Platfo
 @pytest.mark.parametrize("key", ["viewer", "investor", "node"])
 async def test_who_may_not_see_runs_sees_no_queue(platform: Platform, key: str) -> None:
     assert (await platform.ask("GET", "/queue", key=key)).status_code == 403
+
+
+async def test_a_real_cycle_says_why_one_started_there_and_when_the_other_will(platform: Platform) -> None:
+    started = await platform.submitted("first", key="alpha")
+    await platform.granted(started)
+    waits = (await platform.submit(ALL_SLOTS, key="beta")).json()["run_id"]
+    await platform.rooms.scheduler.tick()
+    first = (await platform.ask("GET", f"/runs/{started}", key="alpha")).json()["run"]
+    assert first["why"]["kind"] == "in_turn"
+    assert first["why"]["sentence"].startswith("In its turn on one: ")
+    [item] = (await platform.ask("GET", "/queue", key="beta")).json()["items"]
+    assert (item["run_id"], item["wait"]["position"], item["wait"]["code"]) == (waits, 1, "short")
+    estimate = item["wait"]["estimate"]
+    assert estimate["earliest_at"] <= estimate["likely_at"] <= estimate["latest_at"]
+    assert estimate["outcomes"] == 0
+    await platform.finished(started)
+    await platform.granted(waits)
+    await platform.rooms.scheduler.tick()
+    [accuracy] = (await platform.ask("GET", "/queue", key="beta")).json()["accuracy"]
+    assert (accuracy["models"], accuracy["outcomes"]) == (["cpu-slot"], 1)
