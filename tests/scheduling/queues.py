@@ -109,14 +109,12 @@ class SlowOrder:
     def all(self) -> list[tuple[int, str]]:
         """Rank and run of everybody, in order."""
         found = []
-        for rank in range(4):
+        for rank in range(3):
             self.bands = {name: self._band(name) for path in self.paths.values() for name in path[:-1]}
             while (one := self._next(rank)) is not None:
                 gang, model = one
                 self.left.remove(gang)
                 found.append((rank, gang.run_id))
-                if rank == 3:
-                    continue
                 for name in self.paths[gang.terms.queue]:
                     self.charged[name] = self.charged.get(name, 0.0) + _count(gang)
                     if rank == 0:
@@ -163,8 +161,6 @@ class SlowOrder:
 
     def _model(self, gang: Gang, rank: int) -> str | None:
         """The model the gang would take if this were its rank."""
-        if rank == 3:
-            return gang.shape.models[0]
         if gang.terms.spot is not (rank == 2):
             return None
         return next((model for model in gang.shape.models if self._may(gang, model, rank)), None)

@@ -28,8 +28,8 @@ def drawn(fleet: Fleet) -> Shares:
     return shares(fleet.tree, *fleet.gangs, held=fleet.held, usage_s=fleet.usage_s)
 
 
-def numbers(of: Shares, hopeless: set[Shape] | None = None, **rest: bool) -> list[int]:
-    return [gang.number for gang in of.order(set() if hopeless is None else hopeless, **rest)]
+def numbers(of: Shares) -> list[int]:
+    return [gang.number for gang in of.order(set())]
 
 
 # ------------------------------------------------------------------------------------------------- within a queue
@@ -126,18 +126,17 @@ def test_models_count_by_what_they_are_worth() -> None:
 # ------------------------------------------------------------------------------------------------- limits
 
 
-def test_who_is_beyond_a_limit_comes_last_or_not_at_all_and_learns_which_it_is() -> None:
+def test_who_is_beyond_a_limit_does_not_come_and_learns_which_it_is() -> None:
     of = tree(queue("x", limit={"A": 8}), queue("a", "x"), queue("b"))
     made = shares(of, waiting(0, "a", 4), waiting(1, "b", 99), held={"a": {"A": 6}})
-    assert numbers(made) == [1, 0]
-    assert numbers(made, barred=False) == [1]
+    assert numbers(made) == [1]
     assert made.limiting(waiting(0, "a", 4), "A") == "x"
     assert made.limiting(waiting(0, "a", 4), "B") is None
 
 
 def test_a_gang_that_another_model_would_do_for_is_not_barred_by_the_limit_on_one() -> None:
     made = shares(tree(queue("a", limit={"A": 4})), waiting(0, "a", 8, models=("A", "B")))
-    assert numbers(made, barred=False) == [0]
+    assert numbers(made) == [0]
 
 
 # ------------------------------------------------------------------------------------------------- one cycle
@@ -271,7 +270,7 @@ class Pool:
             self.free += gang.shape.devices
         self.running = [one for one in self.running if one[0] > self.hour]
         hopeless: set[Shape] = set()
-        for gang in self.shares.order(hopeless, barred=False):
+        for gang in self.shares.order(hopeless):
             if gang.shape.devices > self.free:
                 hopeless.add(gang.shape)
                 continue
@@ -340,11 +339,14 @@ def test_a_guarantee_holds_under_saturation_by_who_is_heavier() -> None:
 @settings(max_examples=2000, deadline=None)
 @given(fleets())
 def test_the_order_is_that_of_the_definition_and_whole(fleet: Fleet) -> None:
-    """In-quota before borrowers before spot before those barred, then the least for its weight, level by level."""
+    """In-quota before borrowers before spot, then the least for its weight, level by level; nobody beyond a limit."""
     slow = SlowOrder(fleet).all()
     assert [rank for rank, _ in slow] == sorted(rank for rank, _ in slow)
     assert [gang.run_id for gang in drawn(fleet).order(set())] == [run_id for _, run_id in slow]
-    assert len(slow) == len(fleet.gangs)
+    came = {run_id for _, run_id in slow}
+    made = drawn(fleet)
+    for gang in fleet.gangs:
+        assert (gang.run_id in came) == any(made.within_limit(gang, model) for model in gang.shape.models)
 
 
 @settings(max_examples=2000, deadline=None)
@@ -377,7 +379,7 @@ def test_limits_are_never_exceeded_and_books_stay_true(fleet: Fleet, room: int, 
     held: Counter[tuple[str, str]] = Counter()
     running: list[tuple[Gang, str]] = []
     hopeless: set[Shape] = set()
-    for gang in made.order(hopeless, barred=False):
+    for gang in made.order(hopeless):
         models = [model for model in gang.shape.models if made.within_limit(gang, model)]
         assert models
         count = gang.shape.devices

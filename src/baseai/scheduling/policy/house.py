@@ -160,8 +160,10 @@ class House:
         ):
             if gang.run_id in seen:
                 continue
-            seen.add(gang.run_id)
             shapes = self._within_limits(gang)
+            if not shapes:
+                continue  # its queue holds all it may: that is said at the end
+            seen.add(gang.run_id)
             behind: Claim | None = None
             if shapes not in turn.short:
                 found = self._looked_for(moment, gang, shapes, turn)

@@ -11,7 +11,6 @@ priority 50 that came 25 hours before, so that nobody waits for ever behind thos
 import math
 from collections.abc import Collection, Iterator, Mapping
 from heapq import heapify, heappop, heapreplace
-from itertools import chain
 from types import MappingProxyType
 
 from baseai.scheduling.gang import WHOLE, Gang, Shape
@@ -162,20 +161,19 @@ class Shares:
 
     # ------------------------------------------------------------------------------------ whose turn it is
 
-    def order(self, hopeless: set[Shape], *, barred: bool = True) -> Iterator[Gang]:
+    def order(self, hopeless: set[Shape]) -> Iterator[Gang]:
         """The next gang to look at, then the next, until all were or every shape that waits is hopeless.
 
-        `hopeless` is the caller's and may grow meanwhile: of the shapes in it nobody comes any more. Gangs may leave,
-        start and stop between two; who joins is seen in the next cycle.
-        barred: whether those whom a limit forbids to start come as well, last.
+        `hopeless` is the caller's and may grow meanwhile: of the shapes in it nobody comes any more. Nor does anybody
+        whom a limit forbids every model that would do. Gangs may leave, start and stop between two; who joins is seen
+        in the next cycle.
         """
         self._give_back()
         self._cycle += 1
         cycle, seen = self._cycle, set[str]()
         try:
             for grade in Grade:
-                if grade is not Grade.BARRED or barred:
-                    yield from self._graded(grade, hopeless, seen)
+                yield from self._graded(grade, hopeless, seen)
         finally:
             if cycle == self._cycle:
                 self._give_back()
@@ -207,9 +205,8 @@ class Shares:
             option = self._still(gang, leaf, grade, hopeless)
             if option is not None:
                 seen.add(gang.run_id)
-                if grade is not Grade.BARRED:
-                    leaf.charge(*option, claims=grade is Grade.QUOTA)
-                    self._charges[gang.run_id] = leaf, option, grade
+                leaf.charge(*option, claims=grade is Grade.QUOTA)
+                self._charges[gang.run_id] = leaf, option, grade
                 yield gang
             top.advance()
 
@@ -218,17 +215,13 @@ class Shares:
         turns: dict[str, Turn] = {}
         for name, (firm, spot) in self._lines.items():
             leaf = self._portions[name]
-            if (grade is Grade.QUOTA and not leaf.is_guaranteed) or (
-                grade is Grade.BARRED and not leaf.is_bounded
-            ):
+            line = spot if grade is Grade.SPOT else firm
+            if not line or (grade is Grade.QUOTA and not leaf.is_guaranteed):
                 continue
-            lines = [firm] if grade < Grade.SPOT else [spot] if grade is Grade.SPOT else [firm, spot]
-            found = [self._candidates(leaf, line, grade, hopeless, seen) for line in lines if line]
-            if found:
-                turns[name] = Turn(leaf, grade, chain.from_iterable(found))
-                for above in leaf.upwards():
-                    if above.name not in turns:
-                        turns[above.name] = Turn(above, grade)
+            turns[name] = Turn(leaf, grade, self._candidates(leaf, line, grade, hopeless, seen))
+            for above in leaf.upwards():
+                if above.name not in turns:
+                    turns[above.name] = Turn(above, grade)
         for name in reversed(self._portions):  # those below before those above
             if name in turns:
                 turns[name].begin()
@@ -253,10 +246,7 @@ class Shares:
 
     def _option(self, gang: Gang, leaf: Portion, grade: Grade) -> Option | None:
         """What the gang would take first at this grade; None where nothing."""
-        options = self._options_of(gang)
-        if grade is Grade.BARRED:
-            return options[0]
-        return next((option for option in options if _may(leaf, option, grade)), None)
+        return next((option for option in self._options_of(gang) if _may(leaf, option, grade)), None)
 
     def _still(self, gang: Gang, leaf: Portion, grade: Grade, hopeless: set[Shape]) -> Option | None:
         """What a gang that was next would take, after all that came since."""

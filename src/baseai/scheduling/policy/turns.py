@@ -23,7 +23,6 @@ class Grade(IntEnum):
     QUOTA = 0  # what its queue is guaranteed
     BORROWED = 1  # what others are guaranteed, or nobody
     SPOT = 2  # what nobody wants at present
-    BARRED = 3  # nothing: a limit forbids it
 
 
 Option = tuple[str, int, float]  # a model that would do, milli of it for the whole gang, and their worth
@@ -42,7 +41,7 @@ class Turn:
         self.head: Candidate | None = None  # who is next, and what it would take
         self.waiting: list[Turn] = []  # those below, until `begin`
         self._candidates = candidates
-        self._with_spot = grade >= Grade.SPOT
+        self._with_spot = grade is Grade.SPOT
         self._heap: list[tuple[_Key, Turn]] = []
         self._band = 0.0
 
