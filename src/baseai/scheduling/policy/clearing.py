@@ -84,9 +84,8 @@ class Clearing:
                 lacking -= gained
             if places(self._trial) is not None:
                 return gone
-            lacking = max(
-                1, len(gone)
-            )  # some check wants more than room, so as much again; the needless are let off
+            # Some check wants more than room: as much again is cleared, and the needless are let off.
+            lacking = max(1, len(gone))
         return None
 
     def stop(self, slots: list[int], gone: list[int]) -> int:
