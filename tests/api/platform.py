@@ -13,7 +13,6 @@ from baseai.engine.log_folder import LogFolder
 from baseai.engine.order import NodeReport, Sighting
 from baseai.ground.clock import now_utc
 from baseai.ground.identity import NodeId, mint
-from baseai.scheduling.tick import tick
 from baseai.tenancy.role import Role
 from baseai.truth.session import Truth, fetch_all
 from baseai.wiring.household import Household
@@ -135,7 +134,7 @@ class Platform:
 
     async def granted(self, run_id: str) -> str:
         """Let the run be placed and its processes be seen; its lease."""
-        await tick(self.rooms.queue)
+        await self.rooms.scheduler.tick()
         [lease] = await self.rows(f"SELECT * FROM leases WHERE run_id = '{run_id}' AND state <> 'released'")
         await self.seen(lease, "started", pid=4711)
         await self.rooms.engine.settle()

@@ -37,6 +37,26 @@ async def test_a_rack_says_what_its_runs_draw_and_what_is_left(platform: Platfor
     assert (rack["drawn_watts"], rack["spare_watts"], rack["nodes"]) == (slot, 700 - slot, ["one"])
 
 
+async def test_who_is_too_much_for_a_breaker_waits_until_there_is_a_larger_one(platform: Platform) -> None:
+    slot = load_catalog().rated_watts()["cpu-slot"]
+    one_slot = RACK | {"derating": "1", "base_watts": 1000 - slot}
+    await told(platform, "PUT", "/racks/r1", json=one_slot)
+    await told(platform, "POST", "/nodes/one/place", json={"rack": "r1"})
+    await platform.granted(await platform.submitted("first"))
+    second = await platform.submitted("second")
+    await platform.rooms.scheduler.tick()
+    run = (await told(platform, "GET", f"/runs/{second}", key="alpha"))["run"]
+    assert (run["state"], run["wait"]["failing"]) == ("queued", {"power": 1})
+    await told(platform, "PUT", "/racks/r1", json=one_slot | {"base_watts": 1000 - 2 * slot})
+    await platform.granted(second)
+    await told(platform, "PUT", "/racks/r1", json=one_slot)  # both go on, and nobody joins them
+    [rack] = (await told(platform, "GET", "/racks"))["items"]
+    assert (rack["load_watts"], rack["drawn_watts"], rack["spare_watts"]) == (slot, 2 * slot, 0)
+    third = await platform.submitted("third")
+    await platform.rooms.scheduler.tick()
+    assert (await told(platform, "GET", f"/runs/{third}", key="alpha"))["run"]["state"] == "queued"
+
+
 async def test_what_is_left_out_stays_and_null_takes_it_off(platform: Platform) -> None:
     await told(platform, "POST", "/nodes/one/place", json={"leaf": "l1", "pod": "p1"})
     node = await told(platform, "POST", "/nodes/one/place", json={"pod": None})

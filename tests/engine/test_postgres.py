@@ -13,7 +13,6 @@ from baseai.ground.clock import now_utc
 from baseai.ground.fault import Conflict
 from baseai.ground.identity import NodeId, RunId, mint
 from baseai.scheduling.decide import decide
-from baseai.scheduling.tick import tick
 from baseai.truth.session import Scope, Truth, fetch_all
 from baseai.wiring.household import Household
 from baseai.wiring.rooms import Rooms
@@ -46,7 +45,7 @@ class Yard:
         spec = self.rooms.admission.read(SPEC.format(nodes=nodes), "job.yaml")
         run_id = RunId(mint("run"))
         await self.rooms.runs.submit(OPERATOR, project, run_id, spec, (), submitted_by="test")
-        await tick(self.rooms.queue)
+        await self.rooms.scheduler.tick()
         return run_id
 
     async def leases(self, run_id: str) -> list[dict[str, Any]]:
@@ -137,7 +136,7 @@ async def test_a_word_about_an_older_attempt_is_refused_for_good(yard: Yard) -> 
     await yard.report(old, "exited", gone=True, exit_code=-9, reason="process_lost")
     await yard.rooms.engine.settle()
     assert await yard.state(run_id) == "queued"
-    await tick(yard.rooms.queue)
+    await yard.rooms.scheduler.tick()
     _, new = await yard.leases(run_id)
     assert new["attempt_no"] == 2
     taken = await yard.rooms.engine.take(
@@ -182,7 +181,7 @@ async def test_a_silent_node_keeps_its_leases_and_nobody_else_gets_the_run(yard:
     await yard.write("UPDATE nodes SET seen_at = now() - interval '1 hour' WHERE node_id = %s", one)
     await yard.rooms.engine.watch()
     await yard.rooms.engine.settle()
-    await tick(yard.rooms.queue)
+    await yard.rooms.scheduler.tick()
     [lease] = await yard.leases(run_id)
     assert lease["state"] == "unconfirmed"
     assert await yard.state(run_id) == "running"
@@ -223,7 +222,7 @@ async def test_declaring_a_node_dead_frees_its_run_and_a_node_that_speaks_is_not
     await yard.rooms.engine.settle()
     assert await yard.state(run_id) == "queued"
     await yard.join("two")
-    await tick(yard.rooms.queue)
+    await yard.rooms.scheduler.tick()
     assert [lease["attempt_no"] for lease in await yard.leases(run_id)] == [1, 2]
 
 

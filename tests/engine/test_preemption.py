@@ -9,7 +9,6 @@ from baseai.engine.postgres import CHECKPOINT_GRACE_MAX_S, STOP_GRACE_S
 from baseai.ground.clock import now_utc
 from baseai.ground.identity import RunId
 from baseai.scheduling.preemption.postgres import ask_to_make_room, load_saved
-from baseai.scheduling.tick import tick
 from baseai.truth.session import Scope, fetch_all
 from tests.engine.test_postgres import OPERATOR, Yard, yard
 
@@ -65,7 +64,8 @@ async def test_it_waits_again_at_the_place_it_had_and_nothing_counts_against_it(
     await yard.join("one")
     run_id, lease = await running(yard)
     before = await yard.rows("SELECT enqueued_at FROM runs WHERE run_id = %s", run_id)
-    await asked(yard, run_id, await yard.submit())
+    other = await yard.submit()
+    await asked(yard, run_id, other)
     await yard.report(lease, "exited", exit_code=143, reason="preempted")
     await yard.rooms.engine.settle()
     assert await yard.state(run_id) == "preempted"
@@ -73,8 +73,8 @@ async def test_it_waits_again_at_the_place_it_had_and_nothing_counts_against_it(
     [run] = await yard.rows("SELECT state, errors, interruptions FROM runs WHERE run_id = %s", run_id)
     assert run == {"state": "queued", "errors": 0, "interruptions": 0}
     assert await yard.rows("SELECT enqueued_at FROM runs WHERE run_id = %s", run_id) == before
-    await tick(yard.rooms.queue)
-    assert [lease["attempt_no"] for lease in await yard.leases(run_id)] == [1, 2]
+    await yard.rooms.scheduler.tick()
+    assert (await yard.state(run_id), await yard.state(other)) == ("queued", "starting")
 
 
 async def test_what_it_lost_and_for_whom_is_told(yard: Yard) -> None:

@@ -12,7 +12,6 @@ from baseai.ground.clock import now_utc
 from baseai.ground.fault import Conflict, Refused
 from baseai.ground.identity import NodeId, RunId, mint
 from baseai.proving.postgres import Proving
-from baseai.scheduling.tick import tick
 from baseai.truth.session import PLATFORM, Scope, Truth, fetch_all
 from baseai.wiring.household import Household
 from baseai.wiring.rooms import CatalogPeaks, Rooms
@@ -75,7 +74,7 @@ class Floor:
         """What the controller does in one round."""
         await self.rooms.engine.settle()
         await self.proving.step()
-        await tick(self.rooms.queue)
+        await self.rooms.scheduler.tick()
 
     async def report(
         self, lease: dict[str, Any], *sightings: tuple[str, dict[str, Any]], gone: bool = False
@@ -265,7 +264,7 @@ async def test_a_customer_takes_a_ready_node_from_its_test(floor: Floor) -> None
     [offer] = await floor.rooms.views.offers()
     assert offer["free"] == 2
     customer = await floor.submit(1)
-    await tick(floor.rooms.queue)
+    await floor.rooms.scheduler.tick()
     [order] = (await floor.rooms.engine.orders(node_id)).orders
     assert (order.stop, order.stop_reason, order.stop_grace_s) == (True, "preempted", 2.0)
     [wait] = await floor.rows("SELECT wait FROM runs WHERE run_id = %s", customer)
@@ -378,7 +377,7 @@ async def test_an_idle_ready_node_is_measured_again_and_not_while_it_is_in_use(f
     [_, periodic] = await floor.burn_ins(node_id)
     assert (periodic["occasion"], periodic["profile"], periodic["state"]) == ("periodic", "quick", "queued")
     await floor.submit(2)
-    await tick(floor.rooms.queue)  # the customer first
+    await floor.rooms.scheduler.tick()  # the customer first
     await floor.proving.step()
     await floor.proving.step()
     [_, periodic] = await floor.burn_ins(node_id)

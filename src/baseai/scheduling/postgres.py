@@ -50,7 +50,7 @@ LEASES = """
 SELECT l.*, r.kind, r.queue, r.priority, r.spot, coalesce((r.spec->>'min_runtime_s')::integer, 0) AS min_runtime_s,
   a.stop AND a.reason = 'preempted' AS makes_room,
   (SELECT count(*) FROM lease_accelerators la WHERE la.lease_id = l.lease_id) AS held
-FROM leases l JOIN runs r USING (run_id) JOIN attempts a USING (run_id, attempt_no) WHERE l.state <> 'released'
+FROM leases l JOIN attempts a USING (run_id, attempt_no) JOIN runs r ON r.run_id = l.run_id WHERE l.state <> 'released'
 """
 
 

@@ -10,14 +10,10 @@ import logging
 import time
 from pathlib import Path
 
-import numpy as np
 import psycopg
 from psycopg import AsyncConnection
 
 from baseai.ground.fault import Refused
-from baseai.scheduling.standing import Standing
-from baseai.scheduling.starts.postgres import PostgresStarts
-from baseai.scheduling.tick import Scheduler
 from baseai.telemetry.store import StoreAway
 from baseai.truth.migrate import migrate
 from baseai.truth.session import Truth, TruthUnavailable
@@ -70,12 +66,6 @@ async def _lead(dsn: str, household: Household, metrics: Path, leading: AsyncCon
             asyncio.create_task(_judge(rooms)),
             asyncio.create_task(_keep(rooms)),
         ]
-        scheduler = Scheduler(
-            queue=rooms.queue,
-            standing=Standing(),
-            starts=PostgresStarts(truth, np.random.default_rng()),
-            fragments=rooms.fragmentations,
-        )
         scheduled = booked = 0.0
         told = True
         while True:
@@ -85,7 +75,7 @@ async def _lead(dsn: str, household: Household, metrics: Path, leading: AsyncCon
             moved = await rooms.engine.settle()
             if told or moved or time.monotonic() - scheduled > SCHEDULE_EVERY_S:
                 scheduled = time.monotonic()
-                plan, stale = await scheduler.tick()
+                plan, stale = await rooms.scheduler.tick()
                 for refused in stale:
                     log.warning("the grant of %s was not written: %s", refused.run_id, refused.why)
                 if plan.grants:

@@ -9,6 +9,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from baseai.catalog.catalog import Catalog, load_catalog
 from baseai.engine.postgres import Engine, Places
 from baseai.finance.cost import By
@@ -34,6 +36,9 @@ from baseai.scheduling.booked.postgres.windows import Windows
 from baseai.scheduling.fragments.postgres import Fragmentations
 from baseai.scheduling.postgres import PostgresQueue
 from baseai.scheduling.queues.postgres import PostgresQueues
+from baseai.scheduling.standing import Standing
+from baseai.scheduling.starts.postgres import PostgresStarts
+from baseai.scheduling.tick import Scheduler
 from baseai.telemetry.field import ACCELERATOR
 from baseai.telemetry.postgres import Intake, Uses
 from baseai.telemetry.remote import RemoteStore
@@ -340,7 +345,6 @@ class Rooms:
         self.money = Money(truth, self.catalog, self.rates, self.ledger)
         self.agreements = Desk(truth, self.catalog)
         self.time = TimeLedger(truth)
-        self.fragmentations = Fragmentations(truth)
         self.cabling = Cabling(truth)
         self.fleet = Fleet(truth, self.tenancy, self._unplaceable, self.cabling)
         policy = health_policy(household)
@@ -353,6 +357,12 @@ class Rooms:
             self._country_of,
             watts=self.catalog.rated_watts(),
             worth=self._worth,
+        )
+        self.scheduler = Scheduler(
+            queue=self.queue,
+            standing=Standing(),
+            starts=PostgresStarts(truth, np.random.default_rng()),
+            fragments=Fragmentations(truth),
         )
         self.reservations = Reservations(truth, self.catalog.models_matching)
         self.windows = Windows(truth)
