@@ -41,6 +41,26 @@ async def test_the_run_of_this_hour_is_told_before_the_hour_is_over(platform: Pl
     assert sum(Decimal(row["share_ratio"]) for row in found["items"]) == pytest.approx(1)
 
 
+async def test_what_is_free_and_fits_nobody_is_fragmented(platform: Platform) -> None:
+    await platform.join("two", slots=4)
+    for name, cpu in (("a", 3), ("b", 3), ("c", 2)):
+        spec = f"type: task\nname: {name}\ncommands: [echo hello]\nresources: {{cpu: {cpu}}}\n"
+        assert (await platform.submit(spec)).status_code == 201
+    await platform.rooms.scheduler.tick()
+    await platform.rooms.scheduler.tick()  # what was asked first holds by now
+    await platform.rooms.scheduler.tick()
+    found = {row["bucket"]: row for row in (await told(platform))["items"]}
+    assert found["fragmented"]["micro_seconds"] > 0
+    [interval] = await platform.rows("SELECT * FROM fragmentations")
+    assert (interval["model"], interval["site_id"], interval["until_at"]) == ("cpu-slot", "local", None)
+    [waiting] = await platform.rows("SELECT run_id FROM runs WHERE state = 'queued'")
+    assert (await platform.ask("POST", f"/runs/{waiting['run_id']}/stop")).status_code == 200
+    await platform.rooms.engine.settle()
+    await platform.rooms.scheduler.tick()
+    [interval] = await platform.rows("SELECT * FROM fragmentations")
+    assert interval["until_at"] is not None
+
+
 async def test_every_way_to_tell_it_sums_to_installed_time(platform: Platform) -> None:
     await installed_earlier(platform, 30)
     done = await platform.rooms.time.close()

@@ -57,10 +57,13 @@ from baseai.api.schemas import (
     SpecProblem,
     Submit,
     TenantView,
+    TimeRow,
+    TimeView,
     TransferView,
     TrialBalance,
     UseView,
     WaitView,
+    WithheldHour,
 )
 from baseai.ground.quantity import duration_s
 
@@ -136,6 +139,7 @@ class State:
         self.submitted: dict[str, str] = {}  # key of idempotency → run
         self.settings: list[tuple[str, Any]] = []  # of queues; None: removed
         self.difference = Decimal(0)
+        self.withheld: list[str] = []  # why hours of the time ledger are not shown
         self.booked: dict[str, Any] = {}  # what was said last of a reservation or of maintenance
         self.break_log_answers = 0
         self.waits: WaitView | None = None
@@ -502,6 +506,26 @@ def application(state: State) -> FastAPI:
     async def remove_secret(name: str) -> Response:
         del state.secrets[name]
         return Response(status_code=204)
+
+    @app.get("/api/v1/time")
+    async def time_ledger(by: str) -> Response:
+        hour_us, subject = 3_600_000_000, None if by == "bucket" else "SP4"
+        sold, idle = (
+            TimeRow(
+                subject=subject, label=subject, bucket=bucket, accelerator_hours=Decimal(hours),
+                micro_seconds=hours * hour_us, share_ratio=hours / 16, used=used, sold=used, available=True,
+                fault="nobody",
+            )
+            for bucket, hours, used in (("on_demand", 12, True), ("reserved_unused", 4, False))
+        )  # fmt: skip
+        return shaped(
+            TimeView(
+                from_at=LONG_AGO, until_at=LONG_AGO + timedelta(hours=2), by=by, installed_hours=Decimal(16),
+                installed_us=16 * hour_us, items=[sold, idle], provisional=bool(state.withheld),
+                revised=3 * len(state.withheld),
+                withheld=[WithheldHour(hour=LONG_AGO, site="SP4", sentence=each) for each in state.withheld],
+            )
+        )  # fmt: skip
 
     @app.get("/api/v1/books/trial-balance")
     async def trial_balance() -> Response:

@@ -91,6 +91,8 @@ def test_uses_are_shown_with_whether_they_add_up(platform: Loopback, baseai: Bas
             r"revenue +0\.00 +1\.50 +-1\.50 +USD",
             id="account",
         ),
+        pytest.param("books time", "/time?by=bucket", r"reserved unused +4 +25\.0%", id="time"),
+        pytest.param("books time --by site", "/time?by=site", r"SP4 +on demand +12 +75\.0%", id="time: site"),
         pytest.param("books periods", "/books/periods", r"2020-01 +closed .*ana +1,200 +abab", id="periods"),
         pytest.param("books transfers", "/books/transfers?limit=100", r" 0\.000417 +USD", id="transfers"),
         pytest.param(
@@ -150,6 +152,21 @@ def test_a_secret_comes_from_standard_input_without_its_last_line_break(
     assert platform.state.secrets == {"TOKEN": "x"}
     baseai("secret", "rm", "TOKEN")
     assert platform.state.secrets == {}
+
+
+def test_hours_that_are_withheld_end_with_a_status(platform: Loopback, baseai: Baseai) -> None:
+    whole = baseai("books", "time")
+    assert whole.status == 0
+    assert "16 installed hours from" in whole.out
+    platform.state.withheld = ["of 9 µs, 8 µs stand in buckets"]
+    wrong = baseai("books", "time")
+    assert wrong.status == 1
+    for said in ("withheld: of 9 µs, 8 µs stand", "are not closed yet", "3 hours of accelerators were counted anew"):
+        assert said in wrong.err
+    assert baseai("books", "time", "--json").status == 1
+    refused = baseai("books", "time", "--by", "rack")
+    assert refused.status == 2
+    assert "bucket, site, model, node" in refused.err
 
 
 def test_books_that_do_not_balance_end_with_a_status(platform: Loopback, baseai: Baseai) -> None:

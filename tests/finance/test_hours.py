@@ -420,6 +420,38 @@ async def test_whoever_dies_over_it_leaves_each_hour_whole(
     assert report.revised == 0
 
 
+async def test_spot_a_test_of_our_own_and_work_that_is_done_again(truth: Truth) -> None:
+    start = await site(truth)
+    for number, reason in ((1, "finished"), (2, "finished"), (3, "process_lost"), (4, "finished")):
+        run_id = f"run_{number}"
+        await lease(truth, run_id, (start, start + 2 * HOUR), accelerator_nos=(number,), ended=reason)
+    async with truth.transaction() as session:
+        await session.execute(
+            """UPDATE runs SET spec = '{"spot": true, "reservation": null}' WHERE run_id = 'run_1'"""
+        )
+        await session.execute("UPDATE runs SET kind = 'burn_in' WHERE run_id = 'run_2'")
+        await session.execute(
+            "INSERT INTO checkpoints (event_id, run_id, tenant_id, project_id, attempt_no, step, path, digest, bytes,"
+            " save_s, stall_ms, committed_at) VALUES ('e', 'run_3', 'ten_1', 'prj_1', 1, 9, 'p', 'd', 1, 1, 1, %s)",
+            (start + 1.25 * HOUR,),
+        )
+        await session.execute(
+            "INSERT INTO events (at, tenant_id, project_id, subject_kind, subject_id, event, from_state, to_state,"
+            " reason, actor) VALUES (%(lost)s, 'ten_1', 'prj_1', 'run', 'run_4', 'recover', 'running', 'recovering',"
+            " 'worker_lost', 'agent'), (%(back)s, 'ten_1', 'prj_1', 'run', 'run_4', 'begin', 'recovering', 'running',"
+            " 'recovered', 'agent')",
+            {"lost": start + 0.25 * HOUR, "back": start + 0.5 * HOUR},
+        )
+    await TimeLedger(truth).close()
+    report = await load_time(truth, start, start + 2 * HOUR)
+    assert {each.bucket: each.micro_seconds / HOUR_US for each in report.sums} == {
+        Bucket.SPOT: 2,
+        Bucket.BURN_IN: 2,
+        Bucket.ON_DEMAND: 1.25 + 1.5,
+        Bucket.LOST: 0.75 + 0.5,
+    }
+
+
 async def test_what_contracts_say_of_time(truth: Truth) -> None:
     """A commitment covers its tenant's use first, and the research tariff its own tenant's while it holds."""
     start = await site(truth)
