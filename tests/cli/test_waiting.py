@@ -136,4 +136,8 @@ def test_waiting_is_paged_and_explain_gives_the_record(platform: Loopback, basea
 
 
 def test_nothing_waits(baseai: Baseai) -> None:
-    assert baseai("waiting").out == "nothing waits\nfree: 3 of 16 H100-SXM\n"
+    assert baseai("waiting").out.splitlines() == [
+        "nothing waits",
+        "free: 3 of 16 H100-SXM",
+        "estimates for H100-SXM: 79% of 412 intervals held; median error 12 min 30 s",
+    ]

@@ -147,8 +147,9 @@ def starts_text(run: "RunView", now: datetime, zone: tzinfo | None = None) -> st
 def queue_lines(
     view: "QueueView", now: datetime, *, zone: tzinfo | None = None, width: int | None = None
 ) -> list[str]:
+    below = [*_room_lines(view.models), *_accuracy_lines(view.accuracy)]
     if not view.items:
-        return ["nothing waits", *_room_lines(view.models)]
+        return ["nothing waits", *below]
     columns = [
         Column(head=head, right=head in ("NO.", "FOR"))
         for head in ("NO.", "NAME", "PROJECT", "GPU", "FOR", f"STARTS {now.astimezone(zone):%Z}", "WHY")
@@ -169,8 +170,7 @@ def queue_lines(
         *table_lines(columns, rows, width=width),
         "",
         f"{view.waiting} {'waits' if view.waiting == 1 else 'wait'}",
-        *_room_lines(view.models),
-        *_accuracy_lines(view.accuracy),
+        *below,
     ]
 
 
