@@ -158,7 +158,7 @@ class House:
         for gang in chain(
             self._promised_first(moment), self._eldest_first(moment), self.shares.order(turn.hopeless)
         ):
-            if gang.run_id in seen:
+            if gang.run_id in seen or gang.run_id not in moment.waiting:  # the latter is stopped, and is not gone yet
                 continue
             shapes = self._within_limits(gang)
             if not shapes:
@@ -205,14 +205,14 @@ class House:
             yield gang
 
     def _eldest_first(self, moment: Moment) -> Iterator[Gang]:
-        """Who waits the longest for each model without room now, so that he can claim before others fill it up."""
+        """Whose turn it is for each model and who finds no room now, so that he can claim before others fill it up."""
         self._eldest = self._seek_eldest()
         for gang in self._eldest.values():
             if all(self.packing.place(_as(gang, shape), moment.hall) is None for shape in gang.shapes):
                 yield gang
 
     def _seek_eldest(self) -> dict[str, Gang]:
-        """The first in line for each model, of all queues the one that came first. By run."""
+        """The first in line for each model, of the queue whose turn it is. By run."""
         found: dict[str, Gang] = {}
         covered = set[str]()
         for gang in islice(self.shares.firsts(), ELDEST_SOUGHT):
