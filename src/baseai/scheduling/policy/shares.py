@@ -10,7 +10,6 @@ priority 50 that came 25 hours before, so that nobody waits for ever behind thos
 
 import math
 from collections.abc import Collection, Iterator, Mapping
-from heapq import heapify, heappop, heapreplace
 from types import MappingProxyType
 
 from baseai.scheduling.gang import WHOLE, Gang, Shape
@@ -179,20 +178,8 @@ class Shares:
                 self._give_back()
 
     def firsts(self) -> Iterator[Gang]:
-        """All that wait and are not spot, each queue in its order; of those in front, who came first comes first."""
-        heap: list[tuple[float, int, Gang, Iterator[tuple[float, Gang]]]] = []
-        for line, _ in self._lines.values():
-            gangs = line.but(set())
-            if (first := next(gangs, None)) is not None:
-                heap.append((first[1].submit_s, first[1].number, first[1], gangs))
-        heapify(heap)
-        while heap:
-            _, _, gang, gangs = heap[0]
-            yield gang
-            if (after := next(gangs, None)) is None:
-                heappop(heap)
-            else:
-                heapreplace(heap, (after[1].submit_s, after[1].number, after[1], gangs))
+        """All that wait and are not spot, in the order of a cycle of its own: who may claim before others fill up."""
+        return (gang for gang in self.order(set()) if not gang.terms.spot)
 
     def forgo(self, gang: Gang) -> None:
         """It can neither start nor be made room for: what it was charged goes to those behind it in this cycle."""
