@@ -99,10 +99,12 @@ def postings_of(
     booked: Mapping[str, Booked] | None = None,
     *,
     calendar: Calendar | None = None,
+    bills: bool = True,
 ) -> tuple[Transfer, ...] | Unpriced:
     """The transfers that bring the books from `booked` (by account) to what `use` says, in the month that is open.
 
-    At most one per account, none where the amount rounds to nothing. Equal arguments give equal transfers
+    bills: whether use is charged at its list price here; if rated lines are, only what was charged here already is
+    corrected. At most one per account, none where the amount rounds to nothing. Equal arguments give equal transfers
     with equal ids, so writing them twice is the same as once.
     """
     booked = booked or {}
@@ -124,6 +126,8 @@ def postings_of(
     transfers = []
     for account, other, rate, currency, total_us in wanted:
         before = booked.get(account)
+        if before is None and is_revenue(account) and not bills:
+            continue
         if before is None:
             amount, span_us, note = _charge(rate, total_us, currency), total_us, None
             if total_us < use.used_us and is_revenue(account):

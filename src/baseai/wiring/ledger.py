@@ -12,6 +12,7 @@ from baseai.finance.account import Balance
 from baseai.finance.audit import Audit, blocks
 from baseai.finance.period import Closed, Finding, period_named
 from baseai.finance.postgres import Auditor, Closing, Meter, PeriodCheck, PostgresBooks
+from baseai.finance.postgres.revenue import lines_astray
 from baseai.finance.trial_balance import digest_of
 from baseai.ground.clock import now_utc
 from baseai.ground.fault import NotFound
@@ -75,7 +76,9 @@ class Ledger:
             )
             for one in again.missing[:20]
         ]
-        return _audited(audit, (*audit.findings, *late))
+        async with self._truth.transaction() as session:
+            astray = await lines_astray(session)
+        return _audited(audit, (*audit.findings, *late, *astray))
 
     async def newest_check(self) -> dict[str, Any]:
         """The newest audit, and what stands against publishing anything from the books now. Raises NotFound."""

@@ -340,7 +340,7 @@ class Rooms:
         self.uses = Uses(truth, self.metrics)
         self.tenancy = Tenancy(truth, pepper=household.key("pepper"), master=household.key("master"))
         self.rates = CatalogRates(self.catalog)
-        self.meter = Meter(truth, self.rates)
+        self.meter = Meter(truth, self.rates, bills=False)  # what is charged comes from rated lines
         self.ledger = Ledger(truth, self.meter)
         self.money = Money(truth, self.catalog, self.rates, self.ledger)
         self.agreements = Desk(truth, self.catalog)

@@ -20,6 +20,7 @@ from baseai.finance.period import (
 )
 from baseai.finance.postgres.books import THROUGH, load_calendar
 from baseai.finance.postgres.observed import SEEN
+from baseai.finance.postgres.revenue import waiting_lines
 from baseai.finance.trial_balance import TrialBalance, digest_of
 from baseai.truth.history import record
 from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
@@ -157,6 +158,11 @@ async def _unfinished(session: Session, period: Period) -> list[Finding]:
         if names:
             shown = ", ".join(names[:5]) + (" and more" if len(names) > 5 else "")
             found.append(Finding(check=check, sentence=f"{period} has {sentence} {shown}"))
+    if names := await waiting_lines(session, period):
+        shown = ", ".join(names[:5]) + (" and more" if len(names) > 5 else "")
+        found.append(
+            Finding(check="posted", sentence=f"{period} has rated lines that are not posted: {shown}")
+        )
     return found
 
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from baseai.finance.postgres.metering import Due, Metering, leases_due, meter_some
 from baseai.finance.postgres.posting import Posting, Recomputed, missing_of, post_some, unposted_runs
+from baseai.finance.postgres.revenue import post_lines
 from baseai.finance.posting import Unpriced
 from baseai.finance.rate import Rates
 from baseai.finance.transfer import Transfer
@@ -25,7 +26,9 @@ log = logging.getLogger(__name__)
 class Meter:
     """Measures and books the use of leases."""
 
-    def __init__(self, truth: Truth, rates: Rates) -> None:
+    def __init__(self, truth: Truth, rates: Rates, *, bills: bool = True) -> None:
+        """bills: charge use at its list price; otherwise rated lines say what is charged, and this what it costs."""
+        self._bills = bills
         self._truth = truth
         self._rates = rates
         self._due = Due()
@@ -72,7 +75,7 @@ class Meter:
             for run_ids in chunks:
                 some = Due({run_id: self._due[run_id] for run_id in run_ids})
                 async with self._truth.transaction() as session:
-                    done = await post_some(session, some, self._rates)
+                    done = await post_some(session, some, self._rates, bills=self._bills)
                 # Only now, after the commit, is it safe to forget them.
                 for run_id in done.looked_at:
                     del self._due[run_id]
@@ -81,9 +84,19 @@ class Meter:
                 unpriced.update(done.unpriced)
 
         await lane_by_lane(lane, min(LANES, len(due)))
+        if not self._bills:
+            written += await self._post_lines()
         for gap in unpriced:
             log.warning("no %s known for %s at %s: its usage waits", gap.missing, gap.model, gap.hour)
         return Posting(transfers=written, waiting=len(self._due), unpriced=tuple(unpriced))
+
+    async def _post_lines(self) -> int:
+        written, more = 0, True
+        while more:
+            async with self._truth.transaction() as session:
+                some, more = await post_lines(session)
+            written += some
+        return written
 
     async def recompute(self) -> Recomputed:
         """Rate all settled usage again from the first line on and compare with the books. Writes nothing."""
@@ -93,7 +106,8 @@ class Meter:
         missing: list[Transfer] = []
         for first in range(0, len(run_ids), RUNS_A_TRANSACTION):
             async with self._truth.transaction() as session:
-                missing += await missing_of(session, run_ids[first : first + RUNS_A_TRANSACTION], self._rates)
+                some = run_ids[first : first + RUNS_A_TRANSACTION]
+                missing += await missing_of(session, some, self._rates, bills=self._bills)
         return Recomputed(runs=len(run_ids), missing=tuple(missing))
 
     async def _meter_some(self, limit: int, lease_id: str | None = None) -> tuple[int, int]:

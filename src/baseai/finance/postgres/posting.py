@@ -143,7 +143,7 @@ KINDS = [
 ]  # fmt: skip
 # An amount of a whole hour is reckoned once by `charge` and given; one of part of an hour is reckoned by the function
 # of the same name in the database. Rows come nearly in order of their ids, which the index thanks.
-WRITE = f"""
+WRITE_HEAD = f"""
 WITH cells AS MATERIALIZED (
   SELECT * FROM unnest(%(run_id)s::text[], %(hour)s::timestamptz[], %(model)s::text[], %(site_id)s::text[],
     %(stem)s::text[], %(stamp)s::text[], %(period)s::text[], %(price)s::numeric[], %(price_currency)s::text[],
@@ -172,8 +172,9 @@ WITH cells AS MATERIALIZED (
 INSERT INTO transfers (transfer_id, entry_id, debit_account, credit_account, amount_micros, currency, effective_at,
   period, tenant_id, project_id, run_id, accelerator_no, node_id, site_id, round_id, model, hour, micro_seconds,
   unit_price, note)
-{" UNION ALL ".join(KINDS)}
 """  # noqa: S608 - pieces are constants of this file
+WRITE = WRITE_HEAD + " UNION ALL ".join(KINDS)
+WRITE_COSTS = WRITE_HEAD + " UNION ALL ".join(KINDS[:-1])  # where rated lines are what is charged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +206,7 @@ class PostedSome:
     unpriced: dict[Unpriced, None] = field(default_factory=dict)
 
 
-async def post_some(session: Session, due: Due, rates: Rates) -> PostedSome:
+async def post_some(session: Session, due: Due, rates: Rates, *, bills: bool) -> PostedSome:
     """Post the due hours of these runs; those that another copy is posting are passed over."""
     free = await fetch_all(session, FREE, {"run_ids": list(due), "lock": POSTING_LOCK})
     some = Due({row["run_id"]: due[row["run_id"]] for row in free})
@@ -217,7 +218,9 @@ async def post_some(session: Session, due: Due, rates: Rates) -> PostedSome:
     touched = [row["run_id"] for row in await fetch_all(session, TOUCHED, {"run_ids": list(some)})]
     if touched:
         again = Due({run_id: some[run_id] for run_id in touched})
-        corrections = await _pure_postings(session, again, rates, until, calendar, done, everything=False)
+        corrections = await _pure_postings(
+            session, again, rates, until, calendar, done, everything=False, bills=bills
+        )
         done.transfers += await insert_transfers(session, corrections)
     priced = [
         cell
@@ -228,16 +231,20 @@ async def post_some(session: Session, due: Due, rates: Rates) -> PostedSome:
         async with guarded():
             given = {name: [cell[name] for cell in priced] for name in priced[0]}
             given |= {"run_ids": list(some), "touched": touched, "unbillable": UNBILLABLE}
-            done.transfers += (await session.execute(WRITE, given)).rowcount
+            done.transfers += (await session.execute(WRITE if bills else WRITE_COSTS, given)).rowcount
     return done
 
 
-async def missing_of(session: Session, run_ids: Sequence[str], rates: Rates) -> Sequence[Transfer]:
+async def missing_of(
+    session: Session, run_ids: Sequence[str], rates: Rates, *, bills: bool = True
+) -> Sequence[Transfer]:
     """What the pure rules would still write for these runs, from the first line on. Writes nothing."""
     some = Due(dict.fromkeys(run_ids))
     until = await _settled_until(session, some)
     calendar = await load_calendar(session)
-    return await _pure_postings(session, some, rates, until, calendar, PostedSome(), everything=True)
+    return await _pure_postings(
+        session, some, rates, until, calendar, PostedSome(), everything=True, bills=bills
+    )
 
 
 async def unposted_runs(session: Session) -> Sequence[str]:
@@ -271,6 +278,7 @@ async def _pure_postings(
     done: PostedSome,
     *,
     everything: bool,
+    bills: bool,
 ) -> list[Transfer]:
     """By `postings_of`: of hours that stand in the books already, or of every hour."""
     booked: dict[tuple[str, int, datetime], dict[str, Booked]] = {}
@@ -286,7 +294,7 @@ async def _pure_postings(
             continue
         use = HourOfUse(**row)
         key = (use.run_id, use.accelerator_no, use.hour)
-        found = postings_of(use, rates, booked.get(key), calendar=calendar)
+        found = postings_of(use, rates, booked.get(key), calendar=calendar, bills=bills)
         if isinstance(found, Unpriced):
             done.unpriced[found] = None
             done.left.earlier(use.run_id, use.hour)

@@ -257,6 +257,18 @@ BEGIN
 END $$;
 CREATE TRIGGER limited_sums_kept AFTER INSERT OR UPDATE ON limited_sums FOR EACH ROW EXECUTE FUNCTION keep_limit();
 
+-- Rated lines that have no transfer yet; the claim is deleting the row, in the transaction that writes the transfer.
+CREATE TABLE unposted (rated_id text COLLATE "C" PRIMARY KEY);
+CREATE FUNCTION note_unposted() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO unposted SELECT rated_id FROM fresh WHERE amount_micros <> 0;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER rated_lines_unposted AFTER INSERT ON rated_lines REFERENCING NEW TABLE AS fresh
+  FOR EACH STATEMENT EXECUTE FUNCTION note_unposted();
+INSERT INTO unposted SELECT rated_id FROM rated_lines WHERE amount_micros <> 0;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON unposted TO baseai_service;
 GRANT SELECT ON chart, accounts, limited_sums TO baseai_service;
 GRANT SELECT, INSERT, UPDATE ON periods TO baseai_service;
 GRANT SELECT, INSERT ON book_checkpoints, book_checks TO baseai_service;
