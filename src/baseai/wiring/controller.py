@@ -29,6 +29,7 @@ BOOK_EVERY_S = 5.0
 KEEP_TIME_EVERY_S = (
     60.0  # hours of accelerators: closed when they are over, counted anew when facts come late
 )
+AUDIT_EVERY_S = 60.0  # a look at reservations that timed out, and whether the books were checked this night
 ATTRIBUTE_EVERY_S = 30.0  # hours of use: closed as their samples come in
 JUDGE_EVERY_S = 10.0  # a tick of health, as often as things are measured
 PROVE_EVERY_S = 10.0  # tests of nodes: what is due, what has ended
@@ -64,6 +65,7 @@ async def _lead(dsn: str, household: Household, metrics: Path, leading: AsyncCon
             asyncio.create_task(_keep_time(rooms)),
             asyncio.create_task(_prove(rooms, nudge)),
             asyncio.create_task(_judge(rooms)),
+            asyncio.create_task(_audit(rooms)),
             asyncio.create_task(_keep(rooms)),
         ]
         scheduled = booked = 0.0
@@ -201,6 +203,22 @@ async def _keep_time(rooms: Rooms) -> None:
         except Exception:  # one accelerator's oddity ends this round and no other loop
             log.exception("time could not be kept")
         await asyncio.sleep(KEEP_TIME_EVERY_S)
+
+
+async def _audit(rooms: Rooms) -> None:
+    """Beside the loop, for it reads every transfer: reservations that timed out, and the books once a night."""
+    while True:
+        try:
+            checked = await rooms.ledger.nightly()
+            if checked is not None:
+                log.info("the books: %d transfers, sha256 %s", checked["transfers"], checked["digest"])
+                for finding in checked["findings"]:
+                    log.error("nothing is published from the books: %s", finding["sentence"])
+        except TruthUnavailable as wrong:
+            log.warning("the books are not checked: %s", wrong)
+        except Exception:  # the books can be asked from the terminal meanwhile
+            log.exception("the books could not be checked")
+        await asyncio.sleep(AUDIT_EVERY_S)
 
 
 async def _listen(truth: Truth, rung: asyncio.Event) -> None:

@@ -80,6 +80,11 @@ class Ledger:
             astray = await lines_astray(session)
         return _audited(audit, (*audit.findings, *late, *astray))
 
+    async def nightly(self) -> dict[str, Any] | None:
+        """Free what timed out and, once a night, check everything; None when the night's check is done already."""
+        await PostgresBooks(self._truth).expire(now_utc())
+        return await self.check() if await self._auditor.is_due() else None
+
     async def newest_check(self) -> dict[str, Any]:
         """The newest audit, and what stands against publishing anything from the books now. Raises NotFound."""
         newest = await self._auditor.newest()

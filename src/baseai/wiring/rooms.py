@@ -341,10 +341,9 @@ class Rooms:
         self.tenancy = Tenancy(truth, pepper=household.key("pepper"), master=household.key("master"))
         self.rates = CatalogRates(self.catalog)
         self.meter = Meter(truth, self.rates, bills=False)  # what is charged comes from rated lines
-        self.ledger = Ledger(truth, self.meter)
+        self.ledger = Ledger(truth, self.meter, (self.time.against,))
         self.money = Money(truth, self.catalog, self.rates, self.ledger)
         self.agreements = Desk(truth, self.catalog)
-        self.time = TimeLedger(truth)
         self.cabling = Cabling(truth)
         self.fleet = Fleet(truth, self.tenancy, self._unplaceable, self.cabling)
         policy = health_policy(household)

@@ -14,7 +14,7 @@ from baseai.finance.account import Balance
 from baseai.finance.audit import Audit, Checkpoint, Genesis, findings_of
 from baseai.finance.chart import WrongCurrency, load_chart
 from baseai.finance.exchange import check_exchanges
-from baseai.finance.period import Finding, period_named
+from baseai.finance.period import ZONE, Finding, period_named
 from baseai.finance.postgres.books import BALANCES, SHOWN, transfer_of_row
 from baseai.finance.trial_balance import Fold, digest_of
 from baseai.truth.session import Session, Truth, fetch_all, fetch_one
@@ -36,6 +36,10 @@ KEEP = """
 INSERT INTO book_checks (took_s, transfers, digest, findings) VALUES (%s, %s, %s, %s)
 RETURNING ran_at, took_s, transfers, digest, findings
 """
+# One round a night of the books' zone.
+DUE = f"""
+SELECT NOT EXISTS (SELECT FROM book_checks WHERE ran_at >= date_trunc('day', now(), '{ZONE}')) AS due
+"""  # noqa: S608 - the zone is our own
 NEWEST = "SELECT ran_at, took_s, transfers, digest, findings FROM book_checks ORDER BY check_no DESC LIMIT 1"
 
 
@@ -56,6 +60,12 @@ class Auditor:
             row = await fetch_one(session, KEEP, (took_s, rows, digest, kept))
         assert row is not None
         return _audit(row)
+
+    async def is_due(self) -> bool:
+        """Whether there was no audit since the last midnight."""
+        async with self._truth.transaction() as session:
+            row = await fetch_one(session, DUE)
+        return row is not None and bool(row["due"])
 
     async def newest(self) -> Audit | None:
         async with self._truth.transaction() as session:
