@@ -341,6 +341,7 @@ class Rooms:
         self.tenancy = Tenancy(truth, pepper=household.key("pepper"), master=household.key("master"))
         self.rates = CatalogRates(self.catalog)
         self.meter = Meter(truth, self.rates, bills=False)  # what is charged comes from rated lines
+        self.time = TimeLedger(truth)
         self.ledger = Ledger(truth, self.meter, (self.time.against,))
         self.money = Money(truth, self.catalog, self.rates, self.ledger)
         self.agreements = Desk(truth, self.catalog)

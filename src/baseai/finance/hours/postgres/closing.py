@@ -5,7 +5,6 @@ at any place leaves each hour as it was or as it shall be; an hour that comes ou
 database's.
 """
 
-import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from baseai.finance.hours.postgres.check import Checked, check_hours
 from baseai.finance.hours.postgres.observed import load_facts
 from baseai.finance.hours.postgres.sums import load_time
 from baseai.finance.hours.sum import Pace, TimeBy, TimeReport
-from baseai.finance.period import ZONE
+from baseai.finance.period import ZONE, Finding, Period
 from baseai.ground.clock import hour_of
 from baseai.truth.session import Session, Truth, fetch_all, fetch_one
 
@@ -28,9 +27,6 @@ ACCELERATOR_HOURS_A_TRANSACTION = 20_000
 LATE_A_TRANSACTION = 1_000
 RECOUNTED = timedelta(days=35)  # by the nightly round: the open month and the one before it, or most of it
 NIGHTLY = "the nightly round came to something else"
-DAY = timedelta(days=1)
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +55,14 @@ FIRST = "SELECT min(installed_at) AS at, count(*) AS accelerators FROM accelerat
 NIGHT = """
 SELECT date_trunc('day', now(), %(zone)s) > COALESCE((SELECT ran_at FROM check_rounds WHERE name = %(name)s),
   '-infinity') AND (SELECT closed_until IS NOT NULL FROM time_mark) AS due
+"""
+FAILING = """
+SELECT sentence FROM checks WHERE name = %(name)s AND passed_at IS NULL AND hour >= %(starts_at)s AND hour < %(ends_at)s
+ORDER BY hour, site_id LIMIT 6
+"""
+STILL_OPEN = """
+SELECT closed_until FROM time_mark WHERE (closed_until IS NULL OR closed_until < %(ends_at)s)
+  AND EXISTS (SELECT FROM accelerators WHERE installed_at < %(ends_at)s)
 """
 LATE = "SELECT * FROM late_facts ORDER BY late_no LIMIT %s"
 
@@ -92,6 +96,22 @@ class TimeLedger:
         """Sums over whole hours; see `load_time`."""
         return await load_time(self._truth, from_at, until_at, by=by, pace=pace, simulated=simulated)
 
+    async def against(self, period: Period) -> tuple[Finding, ...]:
+        """What of a month's time stands against closing its books: hours that do not add up, or are open yet."""
+        span = {"name": CHECK, "starts_at": period.starts_at(), "ends_at": period.ends_at()}
+        async with self._truth.transaction() as session:
+            failing = await fetch_all(session, FAILING, span)
+            still = await fetch_one(session, STILL_OPEN, span)
+        found = [Finding(check=CHECK, sentence=row["sentence"]) for row in failing]
+        if still is not None:
+            until = still["closed_until"]
+            sentence = (
+                f"hours of accelerators are closed up to {until.isoformat() if until else 'none'}, not to the end of"
+                f" {period}: the controller closes each {GRACE.seconds // 60} minutes after its end"
+            )
+            found.append(Finding(check=CHECK, sentence=sentence))
+        return tuple(found)
+
     async def nightly_is_due(self) -> bool:
         """Whether the round over everything has not run since the last night began, in the zone of the books."""
         async with self._truth.transaction() as session:
@@ -105,17 +125,19 @@ class TimeLedger:
         until = mark["closed_until"]
         if until is None:
             return Checked(hours=0, failing=())
-        day = until
-        while day > until - RECOUNTED:
-            day -= DAY
-            async with self._truth.transaction() as session:
-                await _mark(session)
-                facts = await load_facts(session, (day, min(day + DAY, until)))
-                if facts.accelerators:
-                    await _write(session, reckoned(facts), facts, keys=None, reason=NIGHTLY)
         async with self._truth.transaction() as session:
             first = await fetch_one(session, FIRST)
-            since = hour_of(first["at"]) if first is not None and first["at"] is not None else until
+        assert first is not None
+        since = hour_of(first["at"])
+        end = until
+        while end > max(since, until - RECOUNTED):
+            start = max(end - _hours_at_once(first["accelerators"]) * HOUR, since)
+            async with self._truth.transaction() as session:
+                await _mark(session)
+                facts = await load_facts(session, (start, end))
+                await _write(session, reckoned(facts), facts, keys=None, reason=NIGHTLY)
+            end = start
+        async with self._truth.transaction() as session:
             return await check_hours(session, since, until, nightly=True)
 
     async def _close_some(self) -> tuple[int, datetime | None, tuple[str, ...]]:
@@ -128,9 +150,7 @@ class TimeLedger:
             over = hour_of(mark["now"] - GRACE)
             if since >= over:
                 return 0, mark["closed_until"], ()
-            hours = min(
-                max(1, ACCELERATOR_HOURS_A_TRANSACTION // first["accelerators"]), (over - since) // HOUR
-            )
+            hours = min(_hours_at_once(first["accelerators"]), (over - since) // HOUR)
             until = since + hours * HOUR
             facts = await load_facts(session, (since, until))
             await _write(session, reckoned(facts), facts, keys=None, reason=None)
@@ -160,6 +180,10 @@ class TimeLedger:
                 touched = [hour for _, hour in reasons]
                 failing = (await check_hours(session, min(touched), max(touched) + HOUR)).failing
             return len(late), changed, failing
+
+
+def _hours_at_once(accelerators: int) -> int:
+    return max(1, ACCELERATOR_HOURS_A_TRANSACTION // accelerators)
 
 
 async def _mark(session: Session) -> Mapping[str, Any]:
