@@ -105,7 +105,7 @@ async def test_the_truth_holds_the_lines_that_rating_gives(truth: Truth) -> None
     await rater(truth, *prices).rate()
     async with truth.transaction() as session:
         columns = ", ".join(UsageLine.__dataclass_fields__)
-        rows = await fetch_all(session, f"SELECT {columns} FROM usage_lines ORDER BY line_id")
+        rows = await fetch_all(session, f'SELECT {columns} FROM usage_lines ORDER BY line_id COLLATE "C"')
     made = rate(uses_of([UsageLine(**row) for row in rows]), (), PriceBook(prices), calendar=Calendar())
     assert isinstance(made, Rating)
     written = {line.rated_id: line for line in await lines_of(truth)}

@@ -63,11 +63,16 @@ STANDING = f"""
 SELECT {COLUMNS}, recorded_at FROM rated_lines r WHERE {{which}} AND corrects IS NULL
   AND NOT EXISTS (SELECT FROM rated_lines b WHERE b.corrects = r.rated_id)
 """  # noqa: S608 - pieces are constants of this file
-OF_USAGE = STANDING.format(which="usage_id = ANY(%(usage_ids)s)")
+# Ids of lines begin with their use's, so a range of the key finds them; `.` follows `-`.
+OF_USAGE = STANDING.format(
+    which="""EXISTS (SELECT FROM unnest(%(usage_ids)s::text[]) AS used (usage_id) WHERE
+  r.rated_id >= 'rl_' || substr(used.usage_id, 5) || '-' AND r.rated_id < 'rl_' || substr(used.usage_id, 5) || '.')"""
+)
 OF_ATTEMPT = STANDING.format(
-    which="category <> 'unbilled' AND usage_id IN (SELECT u.line_id FROM usage_lines u JOIN attempts a USING (run_id,"
-    " attempt_no) WHERE a.state = 'ended' AND a.reason = ANY(%(unbillable)s)"
-    " AND a.run_id || ':' || a.attempt_no = ANY(%(attempts)s))"
+    which="""category <> 'unbilled' AND EXISTS (SELECT FROM attempts a JOIN usage_lines u USING (run_id, attempt_no)
+  WHERE a.run_id = r.run_id AND u.line_id = r.usage_id AND a.state = 'ended' AND a.reason = ANY(%(unbillable)s)
+    AND a.run_id || ':' || a.attempt_no = ANY(%(attempts)s))
+  AND run_id IN (SELECT split_part(attempt, ':', 1) FROM unnest(%(attempts)s::text[]) AS judged (attempt))"""
 )
 SO_FAR = """
 SELECT category, usage_id IS NULL AS terms, model, site_id, price_id, sum(quantity)::bigint AS quantity,
@@ -114,6 +119,7 @@ async def write_pieces(session: Session, uses: UseColumns, rating: Rating) -> in
         async with cursor.copy("COPY fresh_clauses FROM STDIN") as copy:
             for no, tier in pairs:
                 await copy.write_row(_clause_row(rating, no, tier))
+        await cursor.execute("ANALYZE fresh_pieces")  # or the join is planned as if there were few
         done = await cursor.execute(WRITE)
         written = done.rowcount
         await cursor.execute("DROP TABLE fresh_pieces, fresh_clauses")

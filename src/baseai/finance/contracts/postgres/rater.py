@@ -53,6 +53,7 @@ SELECT u.line_id, u.run_id, u.tenant_id, u.project_id, u.model, u.site_id, r.spe
   u.billable AND (a.state = 'ended' AND a.reason = ANY(%(unbillable)s)) IS NOT TRUE AS billable
 FROM claimed JOIN usage_lines u ON u.line_id = claimed.usage_id
 JOIN runs r ON r.run_id = u.run_id JOIN attempts a ON a.run_id = u.run_id AND a.attempt_no = u.attempt_no
+ORDER BY u.line_id COLLATE "C" -- of what was used at one time, so that equal batches have equal lines
 """  # noqa: S608 - pieces are constants of this file
 CLAIM_EVENTS = f"""
 WITH claimed AS (

@@ -96,16 +96,15 @@ CREATE UNIQUE INDEX usage_events_corrected_once ON usage_events (corrects) WHERE
 CREATE INDEX usage_events_time ON usage_events (tenant_id, meter, from_at);
 
 CREATE TABLE rated_lines (
-  rated_id text PRIMARY KEY, category text NOT NULL, amount_micros bigint NOT NULL,
+  rated_id text COLLATE "C" PRIMARY KEY, category text NOT NULL, amount_micros bigint NOT NULL,
   currency text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'), meter text NOT NULL, quantity bigint NOT NULL,
   unit_price numeric NOT NULL, list_price numeric NOT NULL, period text NOT NULL, effective_from timestamptz NOT NULL,
   effective_until timestamptz NOT NULL CHECK (effective_until >= effective_from),
   recorded_at timestamptz NOT NULL DEFAULT now(), tenant_id text NOT NULL, project_id text, customer_id text,
   contract_id text, price_id text, tier integer NOT NULL, band integer NOT NULL, usage_id text,
-  corrects text REFERENCES rated_lines, run_id text, lease_id text, accelerator_no bigint, model text, node_id text,
+  corrects text COLLATE "C" REFERENCES rated_lines, run_id text COLLATE "C", lease_id text, accelerator_no bigint, model text, node_id text,
   site_id text, round_id text, note text);
 CREATE UNIQUE INDEX rated_lines_corrected_once ON rated_lines (corrects) WHERE corrects IS NOT NULL;
-CREATE INDEX rated_lines_usage ON rated_lines (usage_id);
 CREATE INDEX rated_lines_run ON rated_lines (run_id);
 CREATE INDEX rated_lines_held ON rated_lines (contract_id, effective_from) WHERE category = 'reserved';
 CREATE INDEX rated_lines_bill ON rated_lines (tenant_id, period);
