@@ -197,18 +197,11 @@ def test_who_leaves_meanwhile_does_not_come() -> None:
     assert sorted(order) == [0, 2, 3, 5]
 
 
-def test_other_queues_may_be_agreed_while_runs_wait_and_hold() -> None:
-    made = shares(tree(), waiting(0, "a", 2), waiting(1, "b", 2), held={"a": {"A": 6}}, usage_s={"a": 1e6})
-    had = made.ratio_of("a")
-    made.agree(tree(queue("x", quota={"A": 8}), queue("a", "x", weight=2)))
-    assert made.ratio_of("a") == pytest.approx(had / 2)
-    assert numbers(made) == [0, 1]
-    assert made.in_quota(waiting(2, "a", 2), "A")
-    assert not made.in_quota(waiting(2, "a", 3), "A")
-    made.agree(tree(queue("x"), queue("a", "x"), queue("a1", "a")))  # a is no leaf any more
-    assert sorted(numbers(made)) == [0, 1]
-    made.agree(made.tree, {"a": 0.0})
-    assert made.ratio_of("a") == 6.0
+def test_a_queue_that_has_others_below_it_is_one_more_of_them_to_whom_waits_in_it() -> None:
+    of = tree(queue("x", quota={"A": 8}), queue("a", "x"))
+    made = shares(of, waiting(0, "x", 2), waiting(1, "a", 2), held={"x": {"A": 5}})
+    assert numbers(made) == [1, 0]  # 5 more of x are held by x itself: of 8 one is left for the second
+    assert made.ratio_of("x") == 5.0
 
 
 # ------------------------------------------------------------------------------------------------- usage

@@ -58,7 +58,10 @@ class Shares:
             for is_spot, amounts in ((False, held.get(name, _EVEN)), (True, spot.get(name, _EVEN))):
                 for model, count in amounts.items():
                     self._leaf(name).add(model, round(count * WHOLE), spot=is_spot, worth=worth)
-        self.agree(tree, usage_s)
+        for name, amount in sorted(usage_s.items()):
+            leaf = self._leaf(name)
+            leaf.mean_worth = amount * _LN_2 / leaf.half_life_s
+        self.reckon(now_s)
 
     # ------------------------------------------------------------------------------------ who waits, who holds
 
@@ -90,26 +93,6 @@ class Shares:
         self._now_s = max(now_s, self._now_s)
         for portion in reversed(self._portions.values()):
             portion.age(elapsed_s)
-
-    def agree(self, tree: QueueTree, usage_s: Mapping[str, float] = _EVEN) -> None:
-        """From now on this tree, and this usage of the queues that it names; who waits and what is held stays."""
-        if tree != self.tree:
-            gangs = [gang for lines in self._lines.values() for line in lines for _, gang in line.but(set())]
-            before, self.tree = self._leaves, tree
-            self._portions, self._leaves, self._lines, self._options, self._charges = {}, {}, {}, {}, {}
-            self._cycle += 1
-            for name, old in before.items():
-                leaf = self._leaf(name)
-                leaf.mean_worth = old.mean_worth
-                for is_spot, held in ((False, old.firm), (True, old.spot)):
-                    for model, milli in held.items():
-                        leaf.add(model, milli, spot=is_spot, worth=self._worth)
-            for gang in gangs:
-                self.join(gang)
-        for name, amount in usage_s.items():
-            leaf = self._leaf(name)
-            leaf.mean_worth = amount * _LN_2 / leaf.half_life_s
-        self.reckon(self._now_s)
 
     # ------------------------------------------------------------------------------------ what it may
 
