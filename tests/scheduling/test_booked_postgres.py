@@ -11,7 +11,9 @@ from baseai.fleet.node import NodeEvent
 from baseai.ground.clock import now_utc
 from baseai.ground.fault import Conflict, NotFound, Refused
 from baseai.ground.identity import RunId
+from baseai.scheduling.decide import decide
 from baseai.scheduling.gang import WHOLE
+from baseai.scheduling.postgres import PostgresQueue
 from baseai.truth.session import Scope, Truth
 from baseai.workloads.demand import demand_of
 from baseai.workloads.spec import spec_of
@@ -414,3 +416,20 @@ async def test_only_a_run_under_way_is_extended_and_only_ones_own(land: Land) ->
         await land.extensions.extend(Scope(tenant_id=rival[0], actor="test"), run, 3600)
     with pytest.raises(Refused, match="more than a year"):
         await land.extensions.extend(OPERATOR, run, 366 * 86_400)
+
+
+async def test_what_was_decided_before_a_promise_is_not_written_after_it(land: Land) -> None:
+    acme, rival = await land.tenant("acme"), await land.tenant("rival")
+    await land.join("one")
+    run = await land.queue(acme)
+    queue = PostgresQueue(
+        land.truth, load_catalog().models_matching, lambda _: "BR", watts={}, worth=lambda: {"cpu-slot": 1.0}
+    )
+    snapshot, now = await queue.snapshot()
+    plan = decide(snapshot, now)
+    assert [grant.run_id for grant in plan.grants] == [run]
+    await land.reserve(rival, "exam", in_h=2)
+    [refused] = await queue.commit(plan)
+    assert refused.why == "more was booked of the future meanwhile"
+    snapshot, now = await queue.snapshot()
+    assert decide(snapshot, now).grants == ()  # a day long, it would stand on what is promised

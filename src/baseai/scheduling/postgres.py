@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 from baseai.fleet.fabric.mount import Mount
 from baseai.fleet.fabric.postgres import load_mounts
 from baseai.ground.identity import NodeId, RunId, TenantId, mint
-from baseai.scheduling.booked.postgres.rows import load_claims
+from baseai.scheduling.booked.postgres.rows import load_calendar_no, load_claims, unchanged
 from baseai.scheduling.fleet import Fleet, fleet_of
 from baseai.scheduling.plan import Grant, Plan, Wait
 from baseai.scheduling.preemption.postgres import ask_to_make_room, load_saved
@@ -83,6 +83,7 @@ class PostgresQueue:
         self._demands: dict[RunId, Demand] = {}  # of those that wait: a spec never changes
         self._told: dict[RunId, Record] = {}  # what is written of each wait
         self._fleet: Fleet | None = None
+        self._calendar_no: int | None = None  # of what was booked when the last snapshot was taken
 
     def demand(self, row: Row) -> Demand:
         return demand_of(
@@ -103,6 +104,7 @@ class PostgresQueue:
             waiting = await fetch_all(session, "SELECT * FROM runs WHERE state = 'queued'")
             tree = await load_tree(session)
             usage = await load_usage(session, now["at"], tree)
+            self._calendar_no = await load_calendar_no(session)
             calendar = await load_claims(session)
         worth = self._worth()
         self._forget({RunId(row["run_id"]) for row in waiting})
@@ -205,6 +207,8 @@ class PostgresQueue:
         return replace(wait, explanation=wait_of(wait.run_id, told).explanation)
 
     async def _grant(self, session: Session, grant: Grant) -> str | None:
+        if self._calendar_no is not None and not await unchanged(session, self._calendar_no):
+            return "more was booked of the future meanwhile"
         run = await fetch_one(
             session,
             "UPDATE runs SET state = 'starting', reason = 'granted', sentence = NULL, attempt_no = attempt_no + 1,"

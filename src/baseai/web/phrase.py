@@ -380,6 +380,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "recover": N_("recovery began"),
         "requeue": N_("back to the queue"),
         "evict": N_("asked to save and make room"),
+        "extend": N_("goes on longer"),
         "preempt": N_("preempted"),
         "ask_to_stop": N_("asked to stop"),
         "stop": N_("stopping"),

@@ -1,7 +1,8 @@
 """The calendar as it lies in PostgreSQL, read as one picture: what is installed, booked and held, and who waits for it.
 
 Seconds are those since 1970. Whatever adds to what is booked takes `take_turns` first, so that two who ask at once are
-weighed one after the other, each against all that the other was promised.
+weighed one after the other, each against all that the other was promised. A grant asks `unchanged`: what was decided
+before a promise is not written after it.
 """
 
 from collections import defaultdict
@@ -104,8 +105,21 @@ async def load_claims(session: Session) -> tuple[FutureClaim, ...]:
 
 
 async def take_turns(session: Session) -> None:
-    """Wait for whoever else adds to the calendar, until the end of the transaction."""
+    """Wait for whoever else adds to the calendar, or grants leases, until the end of the transaction."""
     await session.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+    await session.execute("UPDATE platform SET value = to_jsonb(value::bigint + 1) WHERE name = 'calendar'")
+
+
+async def load_calendar_no(session: Session) -> int:
+    """The number of times that something was added."""
+    row = await fetch_one(session, "SELECT value::bigint AS number FROM platform WHERE name = 'calendar'")
+    return 0 if row is None else int(row["number"])
+
+
+async def unchanged(session: Session, calendar_no: int) -> bool:
+    """Whether nothing was added since; and nothing will be until the end of the transaction."""
+    await session.execute("SELECT pg_advisory_xact_lock_shared(%s)", (LOCK,))
+    return await load_calendar_no(session) == calendar_no
 
 
 async def _planned(session: Session) -> tuple[float, list[Reservation], list[Window]]:

@@ -49,6 +49,9 @@ CREATE TABLE maintenance_nodes (
   CHECK ((was IS NULL) = (taken_at IS NULL)), CHECK (returned_at IS NULL OR taken_at IS NOT NULL));
 CREATE INDEX maintenance_nodes_node ON maintenance_nodes (node_id);
 
+-- How often something was added to the calendar: a grant that was decided before the last time is decided again.
+INSERT INTO platform VALUES ('calendar', '0');
+
 -- Set where a lease was extended: its first end. What was added makes way for what is booked later.
 ALTER TABLE leases ADD COLUMN firm_until timestamptz;
 
