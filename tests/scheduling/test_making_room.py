@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from baseai.scheduling.decide import decide
 from baseai.scheduling.plan import Eviction, WaitKind
-from baseai.scheduling.snapshot import LeaseRow
-from tests.scheduling.fleet import NOON, at, gang, lease, node, places, snapshot, wait_of
+from baseai.scheduling.queue_tree import Queue, QueueTree
+from baseai.scheduling.snapshot import LeaseRow, WaitingRun, snapshot_of
+from tests.scheduling.fleet import H100, NOON, at, gang, lease, node, places, snapshot, wait_of
 
 
 def spot_on(on: str, count: int = 8, *, run: str = "cheap", saved_h: float = -0.5) -> LeaseRow:
@@ -58,3 +59,26 @@ def test_nobody_goes_within_its_minimum_runtime() -> None:
     plan = decide(snapshot([node("a")], [young], [gang(1, 8, run="paying")]), NOON)
     assert plan.evictions == ()
     assert wait_of(plan, "paying").kind is WaitKind.SHORT
+
+
+def test_what_is_borrowed_goes_for_a_run_within_its_quota() -> None:
+    held = lease("a", 8, hours=9, run="borrows", queue="theirs", granted_at=at(-1))
+    tree = QueueTree((Queue(name="ours", quota={H100: 8}), Queue(name="theirs", quota={H100: 4})))
+    waiting = [WaitingRun(demand=gang(1, 8, run="owed", queue="ours"), enqueued_at=at(-1))]
+    plan = decide(snapshot_of([node("a")], [held], waiting, tree=tree), NOON)
+    assert [(each.run_id, each.for_run) for each in plan.evictions] == [("borrows", "owed")]
+
+
+def test_a_quota_of_one_model_entitles_to_nothing_of_another() -> None:
+    """All H100 are covered by another's quota; its L4 are borrowed, and would be borrowed by this run as well."""
+    covered = lease("a", 8, hours=9, run="covered", queue="theirs", granted_at=at(-1))
+    borrows = lease("b", 8, hours=9, run="borrows", queue="theirs", model="L4", granted_at=at(-1))
+    quota = {H100: 8, "L4": 0}
+    tree = QueueTree((Queue(name="ours", quota=quota), Queue(name="theirs", quota=quota)))
+    nodes = [node("a"), node("b", accelerators=(("L4", 8),))]
+    asked = gang(1, 8, run="owed", queue="ours", models=(H100, "L4"))
+    plan = decide(
+        snapshot_of(nodes, [covered, borrows], [WaitingRun(demand=asked, enqueued_at=at(-1))], tree=tree),
+        NOON,
+    )
+    assert plan.evictions == ()

@@ -457,7 +457,7 @@ class House:
             return None
         turn.reclaims += 1
         hall = moment.hall
-        for shape in shapes:
+        for shape in self._by_model(shapes):
             one = _as(gang, shape)
             outlived = self._outlived(moment, gang, self._lasts_s(moment, gang, shape))
 
@@ -478,6 +478,14 @@ class House:
                 return shape, found
         turn.vain.add(alike)
         return None
+
+    def _by_model(self, shapes: tuple[Shape, ...]) -> list[Shape]:
+        """Each shape for each of its models where quotas tell these apart: none entitles to anything of another."""
+        if not any(queue.quota for queue in self._agreed.tree.queues):
+            return list(shapes)
+        return [
+            replace(shape, models=(model,)) for shape in shapes for model in shape.models or self._hall.models
+        ]
 
     def _quotas(self, shape: Shape) -> dict[tuple[str, str], int]:
         """What each queue may hold of the models in question before it borrows; empty where no quota names one."""
