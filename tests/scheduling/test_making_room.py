@@ -1,12 +1,19 @@
 """A cycle in which somebody makes room: who is asked to go, for whom, and that it is gone before another starts."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from baseai.ground.identity import RunId
 from baseai.scheduling.decide import decide
 from baseai.scheduling.plan import Eviction, WaitKind
 from baseai.scheduling.queue_tree import Queue, QueueTree
 from baseai.scheduling.snapshot import LeaseRow, WaitingRun, snapshot_of
-from tests.scheduling.fleet import H100, NOON, at, gang, lease, node, places, snapshot, wait_of
+from baseai.workloads.demand import Demand
+from tests.scheduling.fleet import H100, NOON, at, gang, lease, leases_of, node, places, snapshot, wait_of
 
 
 def spot_on(on: str, count: int = 8, *, run: str = "cheap", saved_h: float = -0.5) -> LeaseRow:
@@ -82,3 +89,90 @@ def test_a_quota_of_one_model_entitles_to_nothing_of_another() -> None:
         NOON,
     )
     assert plan.evictions == ()
+
+
+# ------------------------------------------------------------------------------------------------ cycle after cycle
+
+RUNS = st.tuples(
+    st.sampled_from(("ours", "theirs", "default")),
+    st.sampled_from((20, 50, 80)),
+    st.booleans(),  # spot
+    st.sampled_from(((H100,), ("L4",), (H100, "L4"), ("L4", H100))),
+    st.sampled_from((1, 2, 4)),
+    st.sampled_from((1, 1, 2)),  # nodes
+)
+QUOTAS = st.fixed_dictionaries({H100: st.integers(0, 8), "L4": st.integers(0, 4)})
+
+
+class Fleet:
+    """Cycles over a fleet in which whoever is asked to go is gone by the next cycle, and nothing ends by itself."""
+
+    def __init__(self, runs: Sequence[Demand], tree: QueueTree) -> None:
+        self.tree = tree
+        self.demand = {run.run_id: run for run in runs}
+        self.waiting = list(self.demand)
+        self.leases: list[LeaseRow] = []
+        self.now = NOON
+        self.gone: set[tuple[str, str]] = set()  # (who went, for whom), since something ended last
+
+    def cycle(self) -> bool:
+        """Whether anything moved."""
+        self.now += timedelta(minutes=1)
+        waiting = [
+            WaitingRun(demand=self.demand[run_id], enqueued_at=at(-1) + timedelta(seconds=number))
+            for number, run_id in enumerate(self.demand)
+            if run_id in self.waiting
+        ]
+        nodes = [node("a", 4), node("b", 4), node("c", accelerators=(("L4", 4),))]
+        plan = decide(snapshot_of(nodes, self.leases, waiting, tree=self.tree), self.now)
+        for eviction in plan.evictions:
+            assert (eviction.for_run, eviction.run_id) not in self.gone, "two made each other go"
+            self.gone.add((eviction.run_id, eviction.for_run))
+            self.end(eviction.run_id)
+            self.waiting.append(eviction.run_id)
+        for grant in plan.grants:
+            demand = self.demand[grant.run_id]
+            self.waiting.remove(grant.run_id)
+            self.leases += [
+                replace(
+                    each, queue=demand.queue, priority=demand.priority, spot=demand.spot, granted_at=self.now
+                )
+                for each in leases_of(grant, demand)
+            ]
+        return bool(plan.evictions or plan.grants)
+
+    def end(self, run_id: RunId) -> None:
+        self.leases = [each for each in self.leases if each.run_id != run_id]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(RUNS, min_size=2, max_size=10), QUOTAS, QUOTAS)
+def test_cycles_come_to_rest_and_all_of_a_finite_load_has_its_turn(
+    asked: list[tuple[str, int, bool, tuple[str, ...], int, int]],
+    ours: dict[str, int],
+    theirs: dict[str, int],
+) -> None:
+    runs = [
+        gang(
+            nodes,
+            count,
+            run=f"run-{number}",
+            queue=queue,
+            priority=priority,
+            spot=spot,
+            models=models,
+            hours=24,
+        )
+        for number, (queue, priority, spot, models, count, nodes) in enumerate(asked)
+        if nodes == 1 or models == (H100,)
+    ]
+    fleet = Fleet(runs, QueueTree((Queue(name="ours", quota=ours), Queue(name="theirs", quota=theirs))))
+    ended = 0
+    while fleet.waiting or fleet.leases:
+        rested = next((cycle for cycle in range(40) if not fleet.cycle()), None)
+        assert rested is not None, "somebody starts or goes in each of forty cycles, though nothing ends"
+        assert fleet.leases, f"{fleet.waiting} wait in an empty fleet"
+        fleet.end(fleet.leases[0].run_id)
+        fleet.gone.clear()
+        ended += 1
+    assert ended == len(runs)
