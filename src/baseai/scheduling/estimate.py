@@ -152,25 +152,30 @@ class Estimator:
         return self.about(now_s, self.likely_s(running, ahead, shape))
 
     def line_s(
-        self, running: Sequence[tuple[Shape, float]], line: Sequence[Shape], *, stands_for: float = 1.0
+        self,
+        running: Sequence[tuple[Shape, float]],
+        kinds: Sequence[Shape],
+        line: Sequence[int],
+        *,
+        stands_for: float = 1.0,
     ) -> Floats:
         """(len(line),) the seconds until each of a long line starts, by the accelerator time ahead of it: one sum.
 
         It is what `likely_s` says beyond AHEAD_MOST, for all of them at the price of one.
+        line: of each in its order, which of `kinds` it is.
         """
         going: dict[Shape, list[float]] = defaultdict(list)
         for one, served_s in running:
             going[one].append(served_s)
-        kinds = dict.fromkeys(chain(going, line))
-        lifetimes = {one: self._lifetimes(one, going) for one in kinds}
+        lifetimes = {one: self._lifetimes(one, going) for one in dict.fromkeys((*going, *kinds))}
         work = np.zeros(FUTURES)
         for one, served_s in running:
             work += self._left(lifetimes[one], served_s, FUTURES) * one.milli_total * stands_for
-        takes = {
-            one: float(self._left(lifetimes[one], 0.0, 4 * FUTURES).mean()) * one.milli_total for one in kinds
-        }
-        ahead = np.concatenate([[0.0], np.cumsum([takes[one] for one in line])[:-1]])
-        found: Floats = (float(np.median(work)) + ahead) / self._milli
+        takes = np.array(
+            [self._left(lifetimes[one], 0.0, 4 * FUTURES).mean() * one.milli_total for one in kinds]
+        )
+        ahead = np.cumsum(takes[np.asarray(line, dtype=np.int64)])
+        found: Floats = (float(np.median(work)) + np.concatenate([[0.0], ahead[:-1]])) / self._milli
         return found
 
     def about(self, now_s: float, likely_s: float) -> Estimate:

@@ -19,6 +19,7 @@ from enum import StrEnum
 from functools import lru_cache
 from heapq import heappop, heappush
 from itertools import chain, islice
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -70,18 +71,12 @@ class Said:
     started_s: float | None = None  # since 1970; one that was late starts after its fate
 
 
-class _Shown(NamedTuple):
-    """What a run is shown now."""
-
-    until_s: float  # then it is made anew
-    told: StartEstimate
-
-
 class _Line(NamedTuple):
     """Those that wait for some of the same models, in order."""
 
     places: Sequence[int]  # in the queue
-    shapes: Sequence[Shape]
+    kinds: Sequence[Shape]  # each footprint once
+    kind: Sequence[int]  # of each in the line, which of `kinds`
 
 
 @dataclass(slots=True)
@@ -101,7 +96,8 @@ class Starts:
         self._learned: dict[tuple[Models, bool], _Learned] = {}
         self._first: dict[str, Said] = {}  # of runs that wait, also of those that were late and wait on
         self._latest: list[tuple[float, str]] = []  # heap: when which of them is late
-        self._shown: dict[str, _Shown] = {}
+        self._told: dict[str, StartEstimate] = {}  # what is shown
+        self._until_s: dict[str, float] = {}  # when that is made anew
         self._unwritten: list[Said] = []
         self._cycles = 0
 
@@ -160,6 +156,8 @@ class Starts:
     ) -> Mapping[str, StartEstimate]:
         """When those that wait will start, by run, as far as they have been asked for: the first in the queue first.
 
+        Also of those who have left and of whom it was not said yet how. It is a view: the next cycle changes it.
+
         now_s: seconds since 1970, as all instants here. pools: by model.
         running: by model, shape and start of each run; may be kept from cycle to cycle.
         waiting: those that can start one day, in the order of the queue. Tests of nodes, which yield, are in neither.
@@ -172,8 +170,7 @@ class Starts:
         due = self._due(now_s, front)
         if due:
             self._ask(now_s, pools, running, front, due)
-        shown = self._shown
-        return {gang.run_id: shown[gang.run_id].told for gang in waiting if gang.run_id in shown}
+        return MappingProxyType(self._told)
 
     def unwritten(self) -> tuple[Said, ...]:
         """First estimates and outcomes that came since the last call, in their order."""
@@ -184,10 +181,10 @@ class Starts:
         """Places in the queue: of those that know nothing yet, then of those that have known it for long."""
         unknown, old = [], []
         for place, gang in enumerate(waiting):
-            shown = self._shown.get(gang.run_id)
-            if shown is None:
+            until_s = self._until_s.get(gang.run_id)
+            if until_s is None:
                 unknown.append(place)
-            elif now_s > shown.until_s:
+            elif now_s > until_s:
                 old.append(place)
         return unknown + old
 
@@ -235,8 +232,8 @@ class Starts:
             self._tell(gang, estimate, learned, simulated=view.simulated)
 
     def _tell(self, gang: Gang, estimate: Estimate, learned: _Learned, *, simulated: bool) -> None:
-        until_s = estimate.asked_s + min(ANEW_S, max(estimate.latest_s, 1.0))
-        self._shown[gang.run_id] = _Shown(until_s, _told(estimate, learned.held))
+        self._until_s[gang.run_id] = estimate.asked_s + min(ANEW_S, max(estimate.latest_s, 1.0))
+        self._told[gang.run_id] = _told(estimate, learned.held)
         if gang.run_id not in self._first:
             said = Said(
                 run_id=RunId(gang.run_id), models=gang.shape.models, simulated=simulated, estimate=estimate
@@ -255,7 +252,8 @@ class Starts:
                 self._first[run_id] = self._settle(said, now_s, Fate.LATE)
 
     def _forget(self, run_id: str) -> Said | None:
-        self._shown.pop(run_id, None)
+        self._told.pop(run_id, None)
+        self._until_s.pop(run_id, None)
         return self._first.pop(run_id, None)
 
     def _settle(self, said: Said, at_s: float, fate: Fate) -> Said:
@@ -307,9 +305,12 @@ class _View:
             if not other or not models or not set(other).isdisjoint(models)
         ]
         places = sorted(chain.from_iterable(beside))
-        self.line = _Line(
-            places, [footprint(waiting[one].shape.pods, waiting[one].shape.milli) for one in places]
-        )
+        numbers: dict[tuple[int, int], int] = {}
+        kind = []
+        for place in places:
+            shape = waiting[place].shape
+            kind.append(numbers.setdefault((shape.pods, shape.milli), len(numbers)))
+        self.line = _Line(places, [footprint(*each) for each in numbers], kind)
         self._summed_s: Sequence[float] | None = None
 
     def played_s(self, estimator: Estimator, ahead: int, shape: Shape) -> float:
@@ -319,7 +320,7 @@ class _View:
         """
         held_milli = int(self.stands_for * sum(one.milli_total for one, _ in self.running))
         estimator.resized(min(self._milli, held_milli))
-        before = [(one, 0.0) for one in self.line.shapes[:ahead]]
+        before = [(self.line.kinds[number], 0.0) for number in self.line.kind[:ahead]]
         own = footprint(shape.pods, shape.milli)
         return estimator.likely_s(self.running, before, own, stands_for=self.stands_for)
 
@@ -327,7 +328,9 @@ class _View:
         """Of everybody in the line, by what is ahead of each."""
         if self._summed_s is None:
             estimator.resized(self._milli)
-            found = estimator.line_s(self.running, self.line.shapes, stands_for=self.stands_for)
+            found = estimator.line_s(
+                self.running, self.line.kinds, self.line.kind, stands_for=self.stands_for
+            )
             self._summed_s = found.tolist()
         return self._summed_s
 
