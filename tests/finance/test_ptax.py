@@ -5,8 +5,8 @@ from decimal import Decimal
 
 import pytest
 
-from baseai.finance.ptax import Bulletin, RateUnknown, converted, exchange
-from baseai.ground.money import Money
+from baseai.finance.exchange import exchanged
+from baseai.finance.ptax import Bulletin, RateUnknown, exchange
 
 FETCHED = datetime(2026, 12, 1, tzinfo=UTC)
 
@@ -52,16 +52,11 @@ def test_a_bank_that_is_silent_for_weeks_is_no_holiday() -> None:
         exchange(silent, date(2026, 11, 27))
 
 
-def test_money_is_converted_once_and_exactly() -> None:
-    at = exchange(KNOWN, date(2026, 11, 19))
-    assert converted(Money(currency="USD", micros=1_000_001), at, "BRL") == Money(
-        currency="BRL", micros=5_300_005
-    )
-    assert converted(Money(currency="BRL", micros=5_300_000), at, "USD") == Money(
-        currency="USD", micros=1_000_000
-    )
-    with pytest.raises(ValueError, match="dollars and reais"):
-        converted(Money(currency="EUR", micros=1), at, "BRL")
+def test_the_books_take_the_rate_with_its_source_and_its_day() -> None:
+    rate = exchange(KNOWN, date(2026, 11, 22)).rate
+    assert (rate.source, rate.on) == ("ptax", date(2026, 11, 19))
+    assert exchanged(1_000_001, "USD", rate) == (5_400_005, "BRL")
+    assert exchanged(5_400_000, "BRL", rate) == (1_000_000, "USD")
 
 
 def test_a_rate_comes_with_the_time_of_its_bulletin() -> None:

@@ -8,10 +8,10 @@ asked about is an error, not a holiday.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+from decimal import Decimal
 
+from baseai.finance.exchange import ExchangeRate
 from baseai.ground.fault import Fault
-from baseai.ground.money import Money
 
 DAYS_BACK_MOST = 15  # no run of holidays is longer; beyond it something is wrong
 SATURDAY = 6
@@ -42,6 +42,11 @@ class Exchange:
     asked: date
     bulletin: Bulletin
     sell: Decimal
+
+    @property
+    def rate(self) -> ExchangeRate:
+        """As the books take it."""
+        return ExchangeRate(base="USD", quote="BRL", rate=self.sell, source="ptax", on=self.bulletin.day)
 
     @property
     def note(self) -> str:
@@ -96,21 +101,6 @@ def exchange(bulletins: Iterable[Bulletin], asked: date) -> Exchange:
             return Exchange(asked=asked, bulletin=bulletin, sell=bulletin.sell)
         day -= DAY
     raise RateUnknown(asked, day)
-
-
-def converted(amount: Money, at: Exchange, currency: str) -> Money:
-    """Dollars in reais or reais in dollars, half to even; the same currency as it is."""
-    if amount.currency == currency:
-        return amount
-    with localcontext() as context:
-        context.prec = 50
-        if (amount.currency, currency) == ("USD", "BRL"):
-            exact = amount.micros * at.sell
-        elif (amount.currency, currency) == ("BRL", "USD"):
-            exact = amount.micros / at.sell
-        else:
-            raise ValueError(f"PTAX knows dollars and reais, not {amount.currency} in {currency}")
-        return Money(currency=currency, micros=int(exact.to_integral_value(rounding=ROUND_HALF_EVEN)))
 
 
 def _named(day: date) -> str:
