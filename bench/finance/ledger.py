@@ -1,6 +1,6 @@
 """How fast usage is metered, rated and posted: leases in, balanced books out, on a PostgreSQL that keeps its promises.
 
-    PYTHONPATH=src:. python bench/finance/ledger.py [--lines 200000]
+    PYTHONPATH=src:. python bench/finance/ledger.py [--lines 200000] [--by-list]
 
 The peer is PostgreSQL itself: the very rows that posting wrote, ready made, inserted into an empty table with the
 same constraints and indexes. What posting takes beyond it is reading usage, rating and naming transfers.
@@ -21,8 +21,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+from baseai.finance.contracts.postgres import Rater
 from baseai.finance.cost import By
 from baseai.finance.postgres import Meter, PostgresBooks, costs_in
+from baseai.finance.postgres.books import load_calendar
+from baseai.finance.price_list import Price, Term, Tier
 from baseai.finance.rate import HourlyCostRate, HourlyPrice
 from baseai.truth.embedded import as_postgres, prepare, wait_ready
 from baseai.truth.migrate import migrate
@@ -56,6 +59,17 @@ INSERT INTO lease_accelerators (lease_id, accelerator_no, tenant_id, project_id,
   FROM leases l JOIN accelerators a USING (node_id);
 ANALYZE;
 """
+
+
+LISTED = Price(
+    price_id="bench",
+    list_id="list",
+    term=Term.ON_DEMAND,
+    currency="USD",
+    tiers=(Tier(from_volume=Decimal(0), rate=Decimal("2.99")),),
+    valid_from=datetime(2020, 1, 1, tzinfo=UTC),
+    model="h100-sxm",
+)
 
 
 class Rates:
@@ -137,7 +151,7 @@ async def measured(what: str, lines: int, work: Callable[[], Awaitable[object]],
     return wall_s
 
 
-async def measure(dsn: str, lines: int, postmaster: int) -> None:
+async def measure(dsn: str, lines: int, postmaster: int, *, by_list: bool) -> None:
     async def timed(what: str, lines: int, work: Callable[[], Awaitable[object]]) -> float:
         return await measured(what, lines, work, postmaster)
 
@@ -149,10 +163,17 @@ async def measure(dsn: str, lines: int, postmaster: int) -> None:
         await session.execute("RESET ROLE")
         await session.execute(SEED.format(runs=runs, accelerators=ACCELERATORS, hours=HOURS))
     print(f"{lines:,} usage lines of {runs:,} runs, {4 * lines:,} transfers")
-    meter = Meter(truth, Rates())
+    meter = Meter(truth, Rates(), bills=by_list)
     metering_s = await timed("meter: leases → usage lines", lines, meter.meter)
-    posting_s = await timed("post: rate, name, write transfers", lines, meter.post)
+    rater = Rater(truth, load_calendar, lambda: (LISTED,))
 
+    async def rate() -> None:
+        await rater.rate()
+
+    async def post() -> None:
+        await meter.post(None if by_list else rate)
+
+    posting_s = await timed(f"{'' if by_list else 'rate and '}post: use → transfers", lines, post)
     print(f"metered, rated and posted: {1e6 * (metering_s + posting_s) / lines:.1f} s for 1 M lines")
 
     async def ready_made(name: str) -> None:
@@ -194,10 +215,13 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], help="a setting of PostgreSQL: shared_buffers=1GB"
     )
+    parser.add_argument(
+        "--by-list", action="store_true", help="charge by the list price while posting, without contracts"
+    )
     asked = parser.parse_args()
     lines, more = asked.lines, asked.set
     with running(*(f"-c{each}" for each in more)) as (dsn, postmaster):
-        asyncio.run(measure(dsn, lines, postmaster))
+        asyncio.run(measure(dsn, lines, postmaster, by_list=asked.by_list))
 
 
 if __name__ == "__main__":

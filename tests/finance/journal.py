@@ -122,6 +122,7 @@ class Journal(RuleBasedStateMachine):
         self.reserved: list[Transfer] = []
         self.reversible: list[Transfer] = []
         self.free_micros = 0  # of the prepayment, when everything has arrived
+        self.frees: dict[str, int] = {}  # what an answer to a reservation gives back, once it is acknowledged
         self.now = START
 
     def opened(self) -> Books:
@@ -191,13 +192,12 @@ class Journal(RuleBasedStateMachine):
     def resolve(self, share: float, number: int) -> None:
         held = self.reserved.pop(number % len(self.reserved))
         micros = int(held.amount_micros * share)
+        kind, freed = Kind.POST, held.amount_micros - micros
         if micros == 0:
             kind, micros = Kind.VOID, held.amount_micros
-            self.free_micros += micros
-        else:
-            kind = Kind.POST
-            self.free_micros += held.amount_micros - micros
-        self.sent(self.fact(PREPAID, "revenue:on_demand", micros, kind=kind, pending_id=held.transfer_id))
+        answer = self.fact(PREPAID, "revenue:on_demand", micros, kind=kind, pending_id=held.transfer_id)
+        self.frees[answer.transfer_id] = freed
+        self.sent(answer)
 
     @precondition(lambda self: self.reversible)
     @rule(number=st.integers(0, 99))
@@ -241,7 +241,13 @@ class Journal(RuleBasedStateMachine):
                 continue  # it came before what it names or needs; it is sent again
             finally:
                 self.fuse.left = None
-            self.outbox = [group for group in self.outbox if not any(group is one for one in groups)]
+            self.acknowledged(groups)
+
+    def acknowledged(self, groups: Sequence[Sequence[Transfer]]) -> None:
+        self.outbox = [group for group in self.outbox if not any(group is one for one in groups)]
+        for group in groups:
+            for one in group:
+                self.free_micros += self.frees.pop(one.transfer_id, 0)
 
     def on_its_way(self, transfers: Sequence[Transfer]) -> Sequence[Transfer]:
         return FusedGroup(transfers, self.fuse)

@@ -87,8 +87,7 @@ async def _lead(dsn: str, household: Household, metrics: Path, leading: AsyncCon
             if moved or time.monotonic() - booked > BOOK_EVERY_S:
                 booked = time.monotonic()
                 await rooms.meter.meter()
-                await _rate(rooms)
-                await rooms.meter.post()
+                await rooms.meter.post(lambda: _rate(rooms))
             told = True
             try:
                 await asyncio.wait_for(rung.wait(), LONGEST_REST_S)

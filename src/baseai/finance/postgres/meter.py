@@ -6,7 +6,7 @@ start it asks the usage lines once. Beside another copy of itself every line and
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from baseai.finance.postgres.metering import Due, Metering, leases_due, meter_some
 from baseai.finance.postgres.posting import Posting, Recomputed, missing_of, post_some, unposted_runs
@@ -51,13 +51,16 @@ class Meter:
                     return
                 lines, leases, full = lines + written, leases + found, found == LEASES_A_TRANSACTION
 
-        await lane_by_lane(lane, LANES)
+        await all_of([lane] * LANES)
         if overlap:
             return await self._meter_one_by_one(lines=lines, leases=leases)
         return Metering(lines=lines, leases=leases)
 
-    async def post(self) -> Posting:
-        """Write the transfers of every hour that is settled. Harmless beside another copy: one posts, one passes."""
+    async def post(self, rate: Callable[[], Awaitable[None]] | None = None) -> Posting:
+        """Write the transfers of every hour that is settled. Harmless beside another copy: one posts, one passes.
+
+        rate: makes rated lines of what was used; it runs beside the posting of costs, and what it made is posted then.
+        """
         if not self._looked:
             async with self._truth.transaction() as session:
                 found = await unposted_runs(session)
@@ -83,7 +86,7 @@ class Meter:
                 written += done.transfers
                 unpriced.update(done.unpriced)
 
-        await lane_by_lane(lane, min(LANES, len(due)))
+        await all_of([lane] * min(LANES, len(due)) + ([rate] if rate else []))
         if not self._bills:
             written += await self._post_lines()
         for gap in unpriced:
@@ -134,9 +137,9 @@ class Meter:
         return Metering(lines=lines, leases=leases, refused=tuple(refused))
 
 
-async def lane_by_lane(lane: Callable[[], Awaitable[None]], count: int) -> None:
-    """Run that many of them beside each other; raises the first fault after each has ended by itself."""
-    ends = await asyncio.gather(*(lane() for _ in range(count)), return_exceptions=True)
+async def all_of(works: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Do them beside each other; raises the first fault after each has ended by itself."""
+    ends = await asyncio.gather(*(work() for work in works), return_exceptions=True)
     for wrong in ends:
         if wrong is not None:
             raise wrong
