@@ -116,6 +116,11 @@ async def test_maintenance_is_an_operators(platform: Platform) -> None:
     assert [(node["node"], node["state"]) for node in shown["nodes"]] == [("one", "ready")]
     listed = (await platform.ask("GET", "/maintenances", key="viewer")).json()["items"]
     assert [one["maintenance_id"] for one in listed] == [shown["maintenance_id"]]
+    later = await platform.ask("POST", "/maintenances", json=planned(in_h=60))
+    page = (await platform.ask("GET", "/maintenances", params={"limit": 1})).json()
+    following = (await platform.ask("GET", "/maintenances", params={"cursor": page["next"]})).json()
+    assert [one["maintenance_id"] for one in following["items"]] == [later.json()["maintenance_id"]]
+    assert following["next"] is None
     clash = await platform.ask("POST", "/maintenances", json=planned(in_h=49))
     assert clash.status_code == 422
     assert shown["maintenance_id"] in clash.json()["detail"]

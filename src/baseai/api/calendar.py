@@ -24,10 +24,13 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
         holder: Holder = gate.allowed(Deed.SEE_RUNS),
         all: bool = False,  # noqa: A002 - the name people type
         limit: Limit = 100,
+        cursor: str | None = None,
     ) -> wire.Page:
         """A tenant's own, or everybody's: those that stand, and with `all` those that are over."""
-        rows = await doors.reservations.all(scope_of(holder), everything=all, limit=limit)
-        return wire.Page(items=[wire.ReservationView.model_validate(row) for row in rows])
+        rows, more = await doors.reservations.all(
+            scope_of(holder), everything=all, limit=limit, cursor=cursor
+        )
+        return wire.Page(items=[wire.ReservationView.model_validate(row) for row in rows], next=more)
 
     @router.post("/reservations", status_code=201, response_model=wire.ReservationView)
     async def reserve(
@@ -68,9 +71,10 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
         holder: Holder = gate.allowed(Deed.SEE_FLEET),
         all: bool = False,  # noqa: A002 - the name people type
         limit: Limit = 100,
+        cursor: str | None = None,
     ) -> wire.Page:
-        rows = await doors.windows.all(everything=all, limit=limit)
-        return wire.Page(items=[wire.MaintenanceView.model_validate(row) for row in rows])
+        rows, more = await doors.windows.all(everything=all, limit=limit, cursor=cursor)
+        return wire.Page(items=[wire.MaintenanceView.model_validate(row) for row in rows], next=more)
 
     @router.post("/maintenances", status_code=201, response_model=wire.MaintenanceView)
     async def plan(

@@ -314,7 +314,10 @@ class ReservationsDoor(Protocol):
     async def find(self, scope: Scope, name: str) -> Row:
         """By name or id. Raises NotFound."""
 
-    async def all(self, scope: Scope, *, everything: bool = False, limit: int = 100) -> Sequence[Row]: ...
+    async def all(
+        self, scope: Scope, *, everything: bool = False, limit: int = 100, cursor: str | None = None
+    ) -> tuple[Sequence[Row], str | None]:
+        """A page, and the cursor of the next."""
 
 
 class WindowsDoor(Protocol):
@@ -335,7 +338,10 @@ class WindowsDoor(Protocol):
     async def find(self, maintenance_id: str) -> Row:
         """Raises NotFound."""
 
-    async def all(self, *, everything: bool = False, limit: int = 100) -> Sequence[Row]: ...
+    async def all(
+        self, *, everything: bool = False, limit: int = 100, cursor: str | None = None
+    ) -> tuple[Sequence[Row], str | None]:
+        """A page, and the cursor of the next."""
 
 
 class ExtensionsDoor(Protocol):

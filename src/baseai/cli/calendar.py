@@ -11,7 +11,7 @@ import typer
 
 from baseai.cli.call import Call, command, listed, segment
 from baseai.cli.column import Column, instant_text, plain
-from baseai.cli.runs import Limit, RunName
+from baseai.cli.runs import Cursor, Limit, RunName
 from baseai.ground.clock import instant, now_utc
 from baseai.ground.fault import Refused
 from baseai.ground.quantity import duration_s, shown_s
@@ -77,11 +77,20 @@ def add_calendar(app: typer.Typer, environ: Mapping[str, str]) -> None:
 
 def _add_reservation(app: typer.Typer, environ: Mapping[str, str]) -> None:
     @command(app, "list", example="baseai reservation list", environ=environ)
-    def list_reservations(call: Call, everything: Everything = False, limit: Limit = 100) -> None:
+    def list_reservations(
+        call: Call, everything: Everything = False, limit: Limit = 100, cursor: Cursor = None
+    ) -> None:
         """List reservations: what is promised, from when to when, and how much of it is in use."""
         from baseai.api.schemas import ReservationView
 
-        found = listed(call, "/reservations", ReservationView, all=True if everything else None, limit=limit)
+        found = listed(
+            call,
+            "/reservations",
+            ReservationView,
+            all=True if everything else None,
+            limit=limit,
+            cursor=cursor,
+        )
         if found is None:
             return
         heads = ("NAME", "TENANT", "WHAT", "SITE", "FROM", "UNTIL", "KIND", "STATE", "IN USE")
@@ -167,11 +176,20 @@ def _add_reservation(app: typer.Typer, environ: Mapping[str, str]) -> None:
 
 def _add_maintenance(app: typer.Typer, environ: Mapping[str, str]) -> None:
     @command(app, "list", example="baseai maintenance list", environ=environ)
-    def list_maintenances(call: Call, everything: Everything = False, limit: Limit = 100) -> None:
+    def list_maintenances(
+        call: Call, everything: Everything = False, limit: Limit = 100, cursor: Cursor = None
+    ) -> None:
         """List maintenance: which nodes, from when to when, why, and how far it is."""
         from baseai.api.schemas import MaintenanceView
 
-        found = listed(call, "/maintenances", MaintenanceView, all=True if everything else None, limit=limit)
+        found = listed(
+            call,
+            "/maintenances",
+            MaintenanceView,
+            all=True if everything else None,
+            limit=limit,
+            cursor=cursor,
+        )
         if found is None:
             return
         heads = ("ID", "NODES", "FROM", "UNTIL", "STATE", "WHY")

@@ -45,6 +45,14 @@ SELECT v.*, v.site_id AS site, t.name AS tenant, p.name AS project,
     AND n.site_id = v.site_id), 0)::int AS in_use
 FROM reservations v JOIN tenants t USING (tenant_id) JOIN projects p USING (project_id)
 """
+STANDING_ONES = """
+WHERE v.ended_at IS NULL AND (%(after)s::text IS NULL OR (v.from_at, v.reservation_id) >
+  (SELECT from_at, reservation_id FROM reservations WHERE reservation_id = %(after)s))
+ORDER BY v.from_at, v.reservation_id LIMIT %(limit)s
+"""
+ALL = """
+WHERE %(after)s::text IS NULL OR v.reservation_id < %(after)s ORDER BY v.reservation_id DESC LIMIT %(limit)s
+"""
 
 
 class Reservations:
@@ -142,13 +150,18 @@ class Reservations:
         async with self._truth.transaction(scope) as session:
             return await self._row(session, name)
 
-    async def all(self, scope: Scope, *, everything: bool = False, limit: int = 100) -> list[Row]:
-        """Those that stand, in the order of their beginning; with `everything` all, the newest first."""
+    async def all(
+        self, scope: Scope, *, everything: bool = False, limit: int = 100, cursor: str | None = None
+    ) -> tuple[list[Row], str | None]:
+        """A page of those that stand, in the order of their beginning; with `everything` of all, the newest first.
+
+        The second is the cursor of the next page, None on the last.
+        """
         async with self._truth.transaction(scope) as session:
-            if everything:
-                return [*await fetch_all(session, SHOWN + " ORDER BY v.made_at DESC LIMIT %s", (limit,))]
-            query = SHOWN + " WHERE v.ended_at IS NULL ORDER BY v.from_at, v.reservation_id LIMIT %s"
-            return [*await fetch_all(session, query, (limit,))]
+            rows = await fetch_all(
+                session, SHOWN + (ALL if everything else STANDING_ONES), {"after": cursor, "limit": limit + 1}
+            )
+        return [*rows[:limit]], (rows[limit - 1]["reservation_id"] if len(rows) > limit else None)
 
     async def check(self, tenant_id: str, name: str, demand: Demand) -> None:
         """Whether a run of this tenant may name this reservation. Raises Refused with what to write instead."""

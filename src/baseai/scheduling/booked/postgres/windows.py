@@ -31,6 +31,14 @@ SELECT m.*, m.site_id AS site, coalesce((SELECT jsonb_agg(jsonb_build_object('no
   AS nodes
 FROM maintenances m
 """
+OPEN_ONES = """
+WHERE m.ended_at IS NULL AND (%(after)s::text IS NULL OR (m.from_at, m.maintenance_id) >
+  (SELECT from_at, maintenance_id FROM maintenances WHERE maintenance_id = %(after)s))
+ORDER BY m.from_at, m.maintenance_id LIMIT %(limit)s
+"""
+ALL = """
+WHERE %(after)s::text IS NULL OR m.maintenance_id < %(after)s ORDER BY m.maintenance_id DESC LIMIT %(limit)s
+"""
 
 
 class Windows:
@@ -136,13 +144,18 @@ class Windows:
         async with self._truth.transaction() as session:
             return await self._row(session, maintenance_id)
 
-    async def all(self, *, everything: bool = False, limit: int = 100) -> list[Row]:
-        """Those that are not over, in the order of their beginning; with `everything` all, the newest first."""
+    async def all(
+        self, *, everything: bool = False, limit: int = 100, cursor: str | None = None
+    ) -> tuple[list[Row], str | None]:
+        """A page of those that are not over, in the order of their beginning; with `everything` all, the newest first.
+
+        The second is the cursor of the next page, None on the last.
+        """
         async with self._truth.transaction() as session:
-            if everything:
-                return [*await fetch_all(session, SHOWN + " ORDER BY m.made_at DESC LIMIT %s", (limit,))]
-            query = SHOWN + " WHERE m.ended_at IS NULL ORDER BY m.from_at, m.maintenance_id LIMIT %s"
-            return [*await fetch_all(session, query, (limit,))]
+            rows = await fetch_all(
+                session, SHOWN + (ALL if everything else OPEN_ONES), {"after": cursor, "limit": limit + 1}
+            )
+        return [*rows[:limit]], (rows[limit - 1]["maintenance_id"] if len(rows) > limit else None)
 
     async def _row(self, session: Session, maintenance_id: str) -> Row:
         row = await fetch_one(session, SHOWN + " WHERE m.maintenance_id = %s", (maintenance_id,))
