@@ -1,8 +1,8 @@
 """How long one decision takes on a fleet of 10,000 nodes and 80,000 accelerators with 10,000 runs waiting.
 
-Prints, for a cycle in which little is free (the usual one) and one in which much has just become free: building the
-snapshot, the cycle (median and p99 of the rounds, without explanations), decisions per second, what one
-explanation costs, and how long a run that can never fit waits to hear so.
+Prints, for a fleet that is full (the usual one) and for two in which something is free: what building the columns costs,
+what taking in a change costs, the cycle as the controller runs it (median and p99, explanations included), decisions
+per second, and how long a run that can never fit waits to hear so.
 """
 
 import argparse
@@ -10,18 +10,23 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from baseai.ground.identity import NodeId, RunId, TenantId
 from baseai.scheduling.admit import NeverFits, fits_ever
-from baseai.scheduling.decide import decide, explain
-from baseai.scheduling.plan import Wait
-from baseai.scheduling.snapshot import LeaseRow, NodeRow, Snapshot, WaitingRun, snapshot_of
+from baseai.scheduling.decide import decide_on
+from baseai.scheduling.fleet import fleet_of
+from baseai.scheduling.plan import Grant
+from baseai.scheduling.snapshot import LeaseRow, NodeRow, WaitingRun, snapshot_of
+from baseai.scheduling.standing import Standing
+from baseai.scheduling.tick import EXPLAINED_MOST
 from baseai.workloads.demand import Ask, Demand
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MODELS = ("H100-SXM", "A100-80GB", "MI300X", "L40S")
+CHANGED = 20  # leases that end, and runs that come, between two cycles
 SITES = ("SP4", "SP5", "RJ2", "MI1")
 
 
@@ -100,24 +105,66 @@ def timed_ms(rounds: int, work: Callable[[], object]) -> list[float]:
     return sorted(found)
 
 
-def report(name: str, columns: Snapshot, rounds: int) -> None:
-    plan = decide(columns, NOON, explained_most=0)
-    began = time.process_time()
-    cycle = timed_ms(rounds, lambda: decide(columns, NOON, explained_most=0))
-    cpu_ms = (time.process_time() - began) * 1000 / rounds
-    median, p99 = statistics.median(cycle), cycle[min(len(cycle) - 1, int(len(cycle) * 0.99))]
-    decisions = len(columns.waiting) / median * 1000
+def report(
+    name: str, nodes: list[NodeRow], rows: list[LeaseRow], runs: list[WaitingRun], rounds: int
+) -> None:
+    """One fleet: the columns built, then so many cycles in each of which a few leases have ended and a few runs come."""
+    standing = Standing()
+    built = timed_ms(1, partial(standing.take_in, snapshot_of(nodes, rows, runs), NOON.timestamp()))[0]
+    first = timed_ms(1, lambda: decide_on(standing, NOON, explained_most=EXPLAINED_MOST))[0]
+    taken, cycles, told, cpu_ms, grants = [], [], [], 0.0, 0
+    chance = random.Random(7)
+    for number in range(rounds):
+        now = NOON + timedelta(seconds=2 * (number + 1))
+        gone = set(chance.sample(range(len(rows)), CHANGED))
+        rows = [row for place, row in enumerate(rows) if place not in gone]
+        runs = [*runs[CHANGED:], *(named(run, f"r{number}") for run in queue(CHANGED, chance))]
+        taken += timed_ms(1, partial(standing.take_in, snapshot_of(nodes, rows, runs), now.timestamp()))
+        if number % 5 == 0:  # every ten seconds, as the controller does
+            told += timed_ms(1, partial(decide_on, standing, now, explained_most=EXPLAINED_MOST))
+        began, start = time.process_time(), time.perf_counter()
+        plan = decide_on(standing, now, everybody=False)
+        cycles.append((time.perf_counter() - start) * 1000)
+        cpu_ms += (time.process_time() - began) * 1000
+        started = {grant.run_id: grant for grant in plan.grants}
+        grants += len(started)
+        for run in runs:
+            if run.demand.run_id in started:
+                rows += leases_of(started[run.demand.run_id], run)
+        runs = [run for run in runs if run.demand.run_id not in started]
+    cycles.sort()
+    median, p99 = statistics.median(cycles), cycles[min(len(cycles) - 1, int(len(cycles) * 0.99))]
+    print(f"{name}: columns built in {built:.0f} ms, first cycle {first:.0f} ms")
     print(
-        f"{name}: {len(plan.grants)} granted, {len(plan.waits)} wait; cycle median {median:.1f} ms, p99 {p99:.1f} ms"
-        f", {cpu_ms:.1f} CPU-ms ({rounds} rounds); {decisions:,.0f} decisions/s"
-        f", {len(plan.grants) / median * 1000:,.0f} grants/s"
+        f"{name}: a change taken in {statistics.median(taken):.0f} ms, cycle median {median:.1f} ms, p99 {p99:.1f} ms,"
+        f" {cpu_ms / rounds:.1f} CPU-ms ({rounds} cycles, {grants / rounds:.1f} granted in each, {len(runs)} wait),"
+        f" {len(runs) / median * 1000:,.0f} decisions/s"
     )
-    if plan.waits:
-        some: list[Wait] = [plan.waits[number * len(plan.waits) // 5] for number in range(5)]
-        every = [timed_ms(1, partial(explain, columns, NOON, wait.run_id))[0] for wait in some]
-        print(f"{name}: a whole cycle and one explanation {statistics.median(every):.1f} ms")
-        with_all = timed_ms(1, lambda: decide(columns, NOON))[0]
-        print(f"{name}: cycle with the first 100 different explanations {with_all:.0f} ms")
+    print(f"{name}: a cycle that tells everybody why he waits {statistics.median(told):.0f} ms")
+
+
+def named(run: WaitingRun, name: str) -> WaitingRun:
+    """The run under an id of its own."""
+    return replace(run, demand=replace(run.demand, run_id=RunId(f"{name}-{run.demand.run_id}")))
+
+
+def leases_of(grant: Grant, run: WaitingRun) -> list[LeaseRow]:
+    """What the record holds once a grant is written."""
+    demand = run.demand
+    return [
+        LeaseRow(
+            run_id=grant.run_id,
+            tenant_id=demand.tenant_id,
+            node_id=node_id,
+            model=model,
+            count=count,
+            memory_mib=demand.memory_mib,
+            disk_mib=demand.disk_mib,
+            cpu_milli=demand.cpu_milli,
+            ends_at=grant.ends_at,
+        )
+        for node_id, model, count in grant.places
+    ]
 
 
 def main() -> None:
@@ -133,12 +180,8 @@ def main() -> None:
     nodes = fleet(asked.nodes)
     for name, busy_ratio in (("full fleet", 1.0), ("99 % of nodes busy", 0.99), ("70 % of nodes busy", 0.7)):
         rows, runs = leases_on(nodes, busy_ratio, chance), queue(asked.runs, chance)
-        built = timed_ms(1, partial(snapshot_of, nodes, rows, runs))[0]
-        columns = snapshot_of(nodes, rows, runs)
-        print(
-            f"{name}: {len(nodes)} nodes, {len(rows)} leases, {len(runs)} waiting; snapshot built in {built:.0f} ms"
-        )
-        report(name, columns, asked.rounds)
+        print(f"{name}: {len(nodes)} nodes, {len(rows)} leases, {len(runs)} waiting")
+        report(name, nodes, rows, runs, asked.rounds)
     giant = Demand(
         **{
             name: getattr(runs[0].demand, name)
@@ -148,8 +191,9 @@ def main() -> None:
         node_count=asked.nodes + 1,
         asks=(Ask(models=MODELS, count=8),),
     )
-    never = timed_ms(asked.rounds, lambda: fits_ever(giant, columns))
-    assert isinstance(fits_ever(giant, columns), NeverFits)
+    fleet_of_all = fleet_of(nodes, {})
+    never = timed_ms(asked.rounds, lambda: fits_ever(giant, fleet_of_all))
+    assert isinstance(fits_ever(giant, fleet_of_all), NeverFits)
     print(f"a run that can never fit hears so in {statistics.median(never):.1f} ms")
 
 

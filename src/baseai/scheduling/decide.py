@@ -10,9 +10,8 @@ the run starts in the cycle after their processes are gone. So it is with whoeve
 get what is left over.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from baseai.ground.identity import NodeId, RunId, TenantId
@@ -29,6 +28,7 @@ from baseai.scheduling.snapshot import UNTRIED, Snapshot, WaitingRun, seconds
 from baseai.scheduling.standing import Standing
 
 EXPLAINED_MOST = 100  # different explanations worked out in one cycle; `explain` gives the others when asked
+OWNERS_MOST = 8  # tenants that are named among those ahead
 UNEXPLAINED = (WaitKind.CLEARING, WaitKind.OWN_NODE, WaitKind.LIMIT)  # the kind says it all
 
 
@@ -61,7 +61,9 @@ class _Cycle:
     beside: Hall  # with everything that is physically there
     clearing: set[int]  # numbers of nodes on which somebody has to go first
     grants: list[Grant] = field(default_factory=list)
-    stood_aside: list[tuple[int, Wait]] = field(default_factory=list)  # with how many waited before them
+    stood_aside: list[tuple[int, RunId]] = field(
+        default_factory=list
+    )  # who starts once that is clear; how many waited
     evictions: dict[RunId, Eviction] = field(default_factory=dict)
     started: list[Gang] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
@@ -96,9 +98,11 @@ def decide_on(
     *,
     explained_most: int = EXPLAINED_MOST,
     only: RunId | None = None,
+    everybody: bool = True,
 ) -> Plan:
     """The same on columns that are kept, which are afterwards as they were. only: the one run to explain.
 
+    everybody: False where it is enough to know who starts and who is to go; then nobody is told why he waits.
     Runs with equal needs fail together, so the cost is O(different needs x rows), not O(queue x rows), plus O(rows) per
     grant.
     """
@@ -109,13 +113,13 @@ def decide_on(
     house.beside = None if beside is hall else beside
     instant = _Instant(now_s=now_s, hall=hall, waiting=standing.waiting)
     try:
-        for move in house.moves(instant, everybody=True):
+        for move in house.moves(instant, everybody=everybody):
             if isinstance(move, Stop):
                 _stop(move.run_id, standing, cycle)
             elif isinstance(move, Start):
                 _start(move.run_id, move.spots, standing, cycle, now)
-        waits = _waits(standing, cycle, now_s, explained_most, only)
-        fragmented = _fragmented(standing)
+        waits = _waits(standing, cycle, now_s, explained_most, only) if everybody else []
+        fragmented = _fragmented(standing) if everybody else None
         _serve_pinned(standing, cycle, waits, now)
     finally:
         _undo(standing, cycle)
@@ -173,10 +177,7 @@ def _start(run_id: str, spots: Spots, standing: Standing, cycle: _Cycle, now: da
             ),
         )
     _stands_beside(run_id, gang.shape, spots, cycle)
-    wait = Wait(
-        run_id=RunId(run_id), position=0, ahead=0, kind=WaitKind.CLEARING, behind=None, explanation=None
-    )
-    cycle.stood_aside.append((len(house.verdicts), wait))
+    cycle.stood_aside.append((len(house.verdicts), RunId(run_id)))
 
 
 def _stands_beside(run_id: str, shape: Shape, spots: Spots, cycle: _Cycle) -> bool:
@@ -296,59 +297,112 @@ def _waits(
 ) -> list[Wait]:
     """Everybody who does not start, in the order in which they were looked at, explained as far as the bound goes."""
     advisor = Advisor(standing, now_s)
-    explained: dict[tuple[object, ...], Explanation] = {}
     waits: list[Wait] = []
-    owners: Counter[TenantId] = Counter()
-    aside = iter([*cycle.stood_aside, (-1, None)])
-    at, clearing = next(aside)
-
-    def add(wait: Wait, owner: TenantId) -> None:
-        ahead = len(waits)
-        others = tuple(sorted(owners.items(), key=lambda each: (-each[1], each[0])))
-        waits.append(replace(wait, position=ahead + 1, ahead=ahead, owners_ahead=others))
-        owners[owner] += 1
-
-    for number, (run_id, verdict) in enumerate(standing.house.verdicts.items()):
-        while clearing is not None and at <= number:
-            add(clearing, standing.runs[clearing.run_id].demand.tenant_id)
-            at, clearing = next(aside)
-        run = standing.runs[RunId(run_id)]
-        explanation: Explanation | None = None
+    owners = _Owners()
+    verdicts = list(standing.house.verdicts.items())
+    explained: dict[tuple[object, ...], Explanation] = {}
+    aside = 0
+    for number in range(len(verdicts) + 1):
+        while aside < len(cycle.stood_aside) and cycle.stood_aside[aside][0] <= number:
+            run_id = cycle.stood_aside[aside][1]
+            waits.append(_clearing(run_id, len(waits), owners.ahead()))
+            owners.add(standing.runs[run_id].demand.tenant_id)
+            aside += 1
+        if number == len(verdicts):
+            break
+        run_id, verdict = RunId(verdicts[number][0]), verdicts[number][1]
+        demand = standing.runs[run_id].demand
+        explanation = None
         if verdict.kind not in UNEXPLAINED and (only is None or only == run_id):
-            gang = standing.waiting[RunId(run_id)]
-            alike = (
-                gang.shapes, gang.terms.lasts_most_s, gang.terms.spot, gang.terms.reservation, verdict.claims,
-                verdict.own is not None, verdict.behind,
-            )  # fmt: skip
-            explanation = explained.get(alike)
+            gang = standing.waiting[run_id]
+            alike = _alike(gang, verdict)
+            explanation = explained.get(alike) or standing.explained_before(alike, now_s)
             if explanation is None and len(explained) < explained_most:
-                explanation = explained[alike] = advisor.explanation_of(run.demand, gang, verdict)
-        add(_wait(run_id, verdict, standing, explanation), run.demand.tenant_id)
-    while clearing is not None:
-        add(clearing, standing.runs[clearing.run_id].demand.tenant_id)
-        at, clearing = next(aside)
+                explanation = explained[alike] = advisor.explanation_of(demand, gang, verdict)
+                standing.keep_explained(alike, explanation, now_s)
+        waits.append(_wait(run_id, verdict, standing, explanation, len(waits), owners.ahead()))
+        owners.add(demand.tenant_id)
     return waits
 
 
-def _wait(run_id: str, verdict: Verdict, standing: Standing, explanation: Explanation | None) -> Wait:
+def _alike(gang: Gang, verdict: Verdict) -> tuple[object, ...]:
+    """What explanations depend on, as long as nothing else moves."""
+    own, behind = verdict.own, verdict.behind
+    return (
+        gang.shapes, gang.terms.lasts_most_s, gang.terms.spot, gang.terms.reservation, verdict.claims,
+        None if own is None else own.from_s, None if behind is None else (behind.name, behind.from_s),
+    )  # fmt: skip
+
+
+class _Owners:
+    """Whose runs are ahead, counted as one goes down the queue."""
+
+    def __init__(self) -> None:
+        self._counts: dict[TenantId, int] = {}
+        self._order: list[TenantId] = []  # the most first, then by name
+        self._places: dict[TenantId, int] = {}
+        self._shown: tuple[tuple[TenantId, int], ...] | None = ()
+
+    def add(self, owner: TenantId) -> None:
+        if owner not in self._counts:
+            self._counts[owner] = 0
+            self._places[owner] = len(self._order)
+            self._order.append(owner)
+        self._counts[owner] += 1
+        place, mine = self._places[owner], (-self._counts[owner], owner)
+        while place and mine < (-self._counts[self._order[place - 1]], self._order[place - 1]):
+            other = self._order[place - 1]
+            self._order[place], self._order[place - 1] = other, owner
+            self._places[other], place = place, place - 1
+        self._places[owner] = place
+        self._shown = None
+
+    def ahead(self) -> tuple[tuple[TenantId, int], ...]:
+        """Those who have the most ahead, and how many each."""
+        if self._shown is None:
+            self._shown = tuple((owner, self._counts[owner]) for owner in self._order[:OWNERS_MOST])
+        return self._shown
+
+
+def _clearing(run_id: RunId, ahead: int, owners: tuple[tuple[TenantId, int], ...]) -> Wait:
+    return Wait(
+        run_id=run_id,
+        position=ahead + 1,
+        ahead=ahead,
+        kind=WaitKind.CLEARING,
+        behind=None,
+        explanation=None,
+        owners_ahead=owners,
+    )
+
+
+def _wait(
+    run_id: RunId,
+    verdict: Verdict,
+    standing: Standing,
+    explanation: Explanation | None,
+    ahead: int,
+    owners: tuple[tuple[TenantId, int], ...],
+) -> Wait:
     behind, obstacle, whose = None, Obstacle.RUN, None
     if verdict.limit is not None:
         behind, obstacle = verdict.limit, Obstacle.QUEUE
     elif verdict.behind is not None:
         behind, obstacle = verdict.behind.name, Obstacle(verdict.behind.kind)
-        ahead = standing.runs.get(RunId(behind)) if obstacle is Obstacle.RUN else None
-        if ahead is not None:
-            whose = ahead.demand.tenant_id
+        blocking = standing.runs.get(RunId(behind)) if obstacle is Obstacle.RUN else None
+        if blocking is not None:
+            whose = blocking.demand.tenant_id
         elif verdict.behind.future is not None and verdict.behind.future.tenant_id:
             whose = TenantId(verdict.behind.future.tenant_id)
     return Wait(
-        run_id=RunId(run_id),
-        position=0,
-        ahead=0,
+        run_id=run_id,
+        position=ahead + 1,
+        ahead=ahead,
         kind=verdict.kind,
         behind=behind,
         explanation=explanation,
         obstacle=obstacle,
         behind_tenant=whose,
         promised_at=None if verdict.own is None else at(verdict.own.from_s),
+        owners_ahead=owners,
     )

@@ -5,7 +5,7 @@ when they came and whose they are. A gang says nothing of how long it will run: 
 as much of it as it is given (`baseai.scheduling.policy.seam`). Made where a workload is read; nothing changes it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 WHOLE = 1000  # thousandths of one accelerator
@@ -58,7 +58,7 @@ class Shape:
         return hash(
             (
                 self.pods, self.milli, self.cpu_milli, self.memory_mib, self.disk_mib, self.watts, self.models,
-                self.reach, self.near,
+                self.sites, self.residency, self.tenant, self.container, self.reach, self.near,
             )
         )  # fmt: skip
 
@@ -105,11 +105,8 @@ class Gang:
     submit_s: float = 0.0  # seconds on the replay's clock; in packing, the ordinal of the arrival
     group: str = ""  # whose it is, or its class
     terms: Terms = Terms()
-    others: tuple[
-        Shape, ...
-    ] = ()  # shapes that would do as well, where `shape` does not fit; the preferred first
+    others: tuple[Shape, ...] = ()  # that would do as well where `shape` does not fit, the preferred first
+    shapes: tuple[Shape, ...] = field(init=False, repr=False, compare=False)  # all that would do
 
-    @property
-    def shapes(self) -> tuple[Shape, ...]:
-        """All that would do, the preferred first."""
-        return (self.shape, *self.others)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shapes", (self.shape, *self.others))

@@ -154,4 +154,6 @@ class Plan:
     grants: tuple[Grant, ...]
     waits: tuple[Wait, ...]
     evictions: tuple[Eviction, ...] = ()  # of those who give way and stand where another one starts
-    fragmented: frozenset[Pool] = frozenset()  # where accelerators are free in sum and in no place
+    fragmented: frozenset[Pool] | None = (
+        frozenset()
+    )  # where accelerators are free in sum and in no place; None: not said

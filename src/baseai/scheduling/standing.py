@@ -20,6 +20,7 @@ from baseai.ground.identity import RunId
 from baseai.scheduling.fleet import Fleet, fleet_of, gang_of
 from baseai.scheduling.gang import WHOLE, Gang, Shape, Terms
 from baseai.scheduling.hall import Hall, Misplaced, Spot
+from baseai.scheduling.plan import Explanation
 from baseai.scheduling.policy.house import Agreed, House
 from baseai.scheduling.policy.registry import packing_named
 from baseai.scheduling.policy.seam import Running
@@ -27,10 +28,13 @@ from baseai.scheduling.policy.shares import Shares
 from baseai.scheduling.power import watts_of
 from baseai.scheduling.queue_tree import leaf_of
 from baseai.scheduling.snapshot import LeaseRow, NodeRow, Snapshot, WaitingRun, seconds
+from baseai.workloads.demand import Demand
 
 _WITHOUT_STATE = attrgetter(*(name for name in NodeRow.__slots__ if name != "state"))
 SEED = 42  # of what little chance a packing policy takes
 PACKING = "blend"
+EXPLAINED_ANEW_S = 60.0  # an explanation is worked out anew so long after it was
+EXPLAINED_KEPT = 4096
 
 
 class Part(NamedTuple):
@@ -73,6 +77,8 @@ class Standing:
         self._held: dict[RunId, _Held] = {}
         self._numbers: dict[RunId, int] = {}
         self._last_number = 0
+        self._known_shapes: dict[Shape, Shape] = {}
+        self._explained: dict[object, tuple[float, Explanation]] = {}
         self._is_too_large = False  # more is leased somewhere than is usable there
         self.parts: dict[str, Part] = {}  # that hold something, by the name under which the hall knows them
         self.giving_way: dict[str, Part] = {}
@@ -101,6 +107,16 @@ class Standing:
                 full.update(int(found.node[spot.row]) for spot in part.running.spots)
         return found, full
 
+    def explained_before(self, alike: object, now_s: float) -> Explanation | None:
+        """What was said of late to those in the same place."""
+        found = self._explained.get(alike)
+        return None if found is None or now_s - found[0] > EXPLAINED_ANEW_S else found[1]
+
+    def keep_explained(self, alike: object, explanation: Explanation, now_s: float) -> None:
+        if len(self._explained) >= EXPLAINED_KEPT:
+            del self._explained[next(iter(self._explained))]
+        self._explained[alike] = now_s, explanation
+
     # ------------------------------------------------------------------------------------------ taking in
 
     def take_in(self, snapshot: Snapshot, now_s: float) -> None:
@@ -117,10 +133,14 @@ class Standing:
             Agreed(tree=snapshot.tree, calendar=snapshot.calendar, worth=snapshot.worth), self.house.shares
         )
         self._line_up(snapshot)
-        self.house.promised = {
+        written = {
             run_id: seconds(run.promised_at)
             for run_id, run in self.runs.items()
             if run.promised_at is not None
+        }
+        # What the last cycle promised may not be written yet.
+        self.house.promised = written | {
+            run_id: at_s for run_id, at_s in self.house.promised.items() if run_id in self.waiting
         }
 
     def _build(self, snapshot: Snapshot, now_s: float) -> None:
@@ -131,6 +151,7 @@ class Standing:
         self._is_too_large = self.fleet.is_stretched
         hall, rng = self.fleet.hall, np.random.Generator(np.random.PCG64(SEED))
         self.house = House(hall, rng, packing_named(self._packing)(hall, rng))
+        self._known_shapes, self._explained = {}, {}
         self._held, self.parts, self.giving_way, self.waiting, self.runs = {}, {}, {}, {}, {}
         self._agree(snapshot, now_s)
         self._hold(snapshot)
@@ -263,9 +284,7 @@ class Standing:
                 if known is not None and (known.demand is run.demand or known.demand == run.demand):
                     continue
                 self.house.shares.leave(self.waiting.pop(run_id))
-            gang = gang_of(
-                run, self._number(run.demand.run_id), self.fleet.shapes_of(run.demand), snapshot.worth
-            )
+            gang = gang_of(run, self._number(run.demand.run_id), self._shapes_of(run.demand), snapshot.worth)
             self.waiting[run_id] = gang
             self.house.shares.join(gang)
         self.runs = wanted
@@ -274,6 +293,10 @@ class Standing:
         still = self.waiting.keys() | self._held.keys()
         if len(self._numbers) > 2 * len(still) + 1000:
             self._numbers = {run_id: number for run_id, number in self._numbers.items() if run_id in still}
+
+    def _shapes_of(self, demand: Demand) -> tuple[Shape, ...]:
+        """The same objects for equal demands, so that they are told to be equal at a glance."""
+        return tuple(self._known_shapes.setdefault(shape, shape) for shape in self.fleet.shapes_of(demand))
 
     def _number(self, run_id: RunId) -> int:
         """Of one run, the same as long as it waits or holds anything; rising in the order in which runs are seen."""

@@ -64,10 +64,37 @@ class _Turn:
     late: dict[tuple[object, ...], tuple[float, Claim]] = field(default_factory=dict)
     hopeless: set[Shape] = field(default_factory=set)
     vain: set[tuple[object, ...]] = field(default_factory=set)  # nobody can be stopped for them
-    ever: dict[tuple[Shape, ...], bool] = field(default_factory=dict)
+    roomy: dict[tuple[int, ...], int] = field(
+        default_factory=dict
+    )  # rows by model and whole accelerators, at least
     booked: set[str] = field(default_factory=set)  # models for which somebody has claimed a start
     heads: int = 0
     reclaims: int = 0
+
+    def may_hold(self, shape: Shape, hall: Hall) -> bool:
+        """False where too few rows of its models have so many whole accelerators: a glance before a closer look.
+
+        Rows are counted once a turn, and more cannot become free within it but by evictions.
+        """
+        if shape.milli < WHOLE:
+            return True
+        if not self.roomy:
+            self._count_rows(hall)
+        models = [hall.models.index(name) for name in shape.models if name in hall.models]
+        rows = [self.roomy.get((model, shape.devices), 0) for model in models or range(len(hall.models))]
+        least = shape.pods if shape.apart else 1
+        return max(rows, default=0) >= least if shape.one_model else sum(rows) >= least
+
+    def _count_rows(self, hall: Hall) -> None:
+        most = int(hall.whole.max(initial=0))
+        counts = np.zeros((len(hall.models), most + 1), dtype=np.int64)
+        np.add.at(counts, (hall.model[hall.ready], hall.whole[hall.ready]), 1)
+        at_least = counts[:, ::-1].cumsum(axis=1)[:, ::-1]
+        self.roomy = {
+            (model, devices): int(count)
+            for model, row in enumerate(at_least.tolist())
+            for devices, count in enumerate(row)
+        }
 
 
 class House:
@@ -88,6 +115,7 @@ class House:
         self._ends_s: dict[str, float] = {}
         self._on: dict[str, str] = {}  # the model each runs on
         self._empty: Free | None = None
+        self._ever: dict[tuple[Shape, ...], bool] = {}  # whether they would find room on empty nodes
         self._priorities = set[int]()  # of all who ever came
         self._used: dict[tuple[str, str], int] = {}  # pods of each reservation that started in this turn
         self.verdicts: dict[str, Verdict] = {}  # of the last turn, in the order in which they were looked at
@@ -152,13 +180,17 @@ class House:
         self._take_in(moment)
         self.verdicts, self.starts, self.reclaimed, self._used = {}, {}, {}, {}
         self.claims = self._calendar(moment)
-        self._empty = None
+        if self._empty is None or not np.array_equal(self._empty.open, self._hall.ready):
+            self._empty = None
+            self._ever.clear()
         turn = _Turn(everybody)
         seen = set[str]()
         for gang in chain(
             self._promised_first(moment), self._eldest_first(moment), self.shares.order(turn.hopeless)
         ):
-            if gang.run_id in seen or gang.run_id not in moment.waiting:  # the latter is stopped, and is not gone yet
+            if (
+                gang.run_id in seen or gang.run_id not in moment.waiting
+            ):  # the latter is stopped, and is not gone yet
                 continue
             shapes = self._within_limits(gang)
             if not shapes:
@@ -182,12 +214,14 @@ class House:
                     self.ended(stopped)
                     self.shares.join(stopped)
                     yield Stop(victim.run_id)
-                for known in (turn.short, turn.late, turn.hopeless, turn.vain):
+                for known in (turn.short, turn.late, turn.hopeless, turn.vain, turn.roomy):
                     known.clear()
                 self.reclaimed[gang.run_id] = reclaimed
                 yield self._start(moment, gang, reclaimed.spots, shape)
                 self._count_used(moment, gang)
                 continue
+            if shapes in turn.short and not turn.everybody and self._nobody_will_go(turn):
+                turn.hopeless.update(shapes)
             if behind is not None:
                 self.verdicts[gang.run_id] = Verdict(WaitKind.HELD, behind, None, len(self.claims))
             else:
@@ -258,6 +292,8 @@ class House:
             return known[1]
         first: Claim | None = None
         for shape in shapes:
+            if not turn.may_hold(shape, moment.hall):
+                continue
             one = _as(gang, shape)
             spots = self.packing.place(one, moment.hall)
             if spots is None:
@@ -272,8 +308,6 @@ class House:
             turn.late[alike] = (lasts_s, first)
             return first
         turn.short.add(shapes)
-        if not turn.everybody and self._nobody_gives_way():
-            turn.hopeless.update(shapes)
         return None
 
     def _kept_clear(self, gang: Gang, shape: Shape, outlived: list[Claim], hall: Hall) -> Spots | None:
@@ -313,9 +347,9 @@ class House:
     def _wait(self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...], turn: _Turn) -> None:
         """It finds no room; the first to wait for a model claims its start."""
         stood = len(self.claims)
-        if shapes not in turn.ever:
-            turn.ever[shapes] = any(holds(shape, (self._when_empty(),), self._hall) for shape in shapes)
-        if not turn.ever[shapes]:
+        if shapes not in self._ever:
+            self._ever[shapes] = any(holds(shape, (self._when_empty(),), self._hall) for shape in shapes)
+        if not self._ever[shapes]:
             self.verdicts[gang.run_id] = Verdict(WaitKind.NEVER, None, None, stood)
             self.shares.forgo(gang)  # its queue's quota is for those who can start
             return
@@ -548,7 +582,10 @@ class House:
             return max(left) + (moment.restart_s if moment.served_s(gang) > 0 else 0.0)
         return math.inf if gang.terms.lasts_most_s is None else gang.terms.lasts_most_s
 
-    def _nobody_gives_way(self) -> bool:
+    def _nobody_will_go(self, turn: _Turn) -> bool:
+        """Whether it is in vain to ask in this turn whom to stop."""
+        if turn.reclaims >= RECLAIMS_MOST:
+            return True
         return len(self._priorities) < 2 and not self.stakes.spot.any() and not self._agreed.tree.models
 
     def _models(self, shapes: tuple[Shape, ...]) -> set[str]:
