@@ -146,6 +146,7 @@ class Platform:
         await self.seen(lease, "exited", gone=(lease["lease_id"],), exit_code=exit_code)
         await self.rooms.engine.settle()
         await self.rooms.meter.meter()
+        await self.rooms.agreements.rater.rate()
         await self.rooms.meter.post()
 
     async def seen(

@@ -280,6 +280,7 @@ async def test_nobody_pays_for_a_test(floor: Floor) -> None:
     node_id = await floor.admitted("gpu")
     [burn_in] = await floor.burn_ins(node_id)
     await floor.rooms.meter.meter()
+    await floor.rooms.agreements.rater.rate()
     await floor.rooms.meter.post()
     lines = await floor.rows("SELECT * FROM usage_lines WHERE run_id = %s", burn_in["run_id"])
     assert {(line["billable"], line["reason"]) for line in lines} == {(False, "burn_in")}
