@@ -303,7 +303,9 @@ class House:
                 spots = self._kept_clear(one, shape, outlived, moment.hall)
             if spots is not None:
                 return self._without_evicting(one, shape, spots, outlived, moment.hall), shape
-            first = first or self._in_whose_way(shape, outlived, moment.hall)
+            first = first or (
+                self._in_whose_way(shape, outlived, moment.hall) if turn.everybody else outlived[0]
+            )
         if first is not None:
             turn.late[alike] = (lasts_s, first)
             return first

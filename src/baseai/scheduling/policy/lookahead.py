@@ -55,6 +55,8 @@ class Lookahead:
         shape = gang.shape
         if self._mix.gangs >= self._due and not hall.fits(shape).any():
             return None  # a lesson can wait for somebody to whom it matters
+        if shape not in self._kept and not hall.fits(shape).any():
+            return None  # nor is anything reckoned for one that fits nowhere
         potential = self._up_to_date()
         kept = hall is self._hall or hall.origin is self._hall
         costs = self._costs(shape, potential) if kept else self._on_a_copy(shape, hall, potential)
