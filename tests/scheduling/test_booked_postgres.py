@@ -223,7 +223,8 @@ async def test_spot_makes_way_in_time_and_nobody_else(land: Land) -> None:
     assert await land.stopping(spot)
     assert not await land.stopping(firm)
     assert (await land.upkeep.step()).asked == 0
-    assert (await land.events(spot))[-1] == "evict"
+    [event] = await land.rows("SELECT sentence FROM events WHERE subject_id = %s AND event = 'evict'", spot)
+    assert "exam" not in event["sentence"]  # the other tenant's own word
 
 
 async def test_what_is_not_used_is_resold_until_a_run_of_its_own_waits(land: Land) -> None:
@@ -407,6 +408,8 @@ async def test_nobody_is_extended_into_what_is_booked(land: Land) -> None:
     await land.reserve(rival, "more", in_h=28, for_h=1)
     with pytest.raises(Refused, match="the reservation more needs its place"):
         await land.extensions.extend(OPERATOR, free, 6 * 3600)
+    with pytest.raises(Refused, match="what another tenant has reserved needs its place"):
+        await land.extensions.extend(Scope(tenant_id=acme[0], actor="test"), free, 6 * 3600)
 
 
 async def test_only_a_run_under_way_is_extended_and_only_ones_own(land: Land) -> None:

@@ -96,7 +96,7 @@ def test_no_window_takes_what_is_reserved_or_a_node_that_another_has() -> None:
     calendar = booked(reserved("x", 1, 8, 10, 20), window("w", "c", 1, 2), a=8, b=8, c=4)
     assert admit_window(window("v", "a", 12, 13), calendar) == Admitted()
     assert admit_window(window("v", "ab", 12, 13), calendar) == Behind(
-        kind="reservation", name="x", from_s=10 * HOUR
+        kind="reservation", name="x", from_s=10 * HOUR, tenant_id="acme"
     )
     assert admit_window(window("v", "ab", 20, 21), calendar) == Admitted()
     assert admit_window(window("v", "c", 1.5, 3), calendar) == Behind(
@@ -123,7 +123,9 @@ def test_added_time_ends_at_maintenance(until_h: float, expected: Behind | None)
 def test_added_time_ends_where_a_reservation_needs_the_node() -> None:
     calendar = booked(holds("r", "a", 8, 5), hold("x", 1, 8, 20, 24), a=8)
     assert behind("r", 20 * HOUR, calendar) is None
-    assert behind("r", 20.1 * HOUR, calendar) == Behind(kind="reservation", name="x", from_s=20 * HOUR)
+    assert behind("r", 20.1 * HOUR, calendar) == Behind(
+        kind="reservation", name="x", from_s=20 * HOUR, tenant_id="acme"
+    )
     roomy = booked(holds("r", "a", 8, 5), hold("x", 1, 8, 20, 24), a=8, b=8)
     assert behind("r", 30 * HOUR, roomy) is None
 

@@ -23,7 +23,7 @@ class Leave:
 
     run_id: str
     node_id: str  # one on which it stands in the way
-    claim: str
+    claim: str  # id of the reservation, which says nothing to other tenants, or of the maintenance
     kind: ClaimKind
     ask_at_s: float
     by_s: float
@@ -182,7 +182,7 @@ def _name(leaves: dict[str, Leave], one: Holding, claim: FutureClaim, now_s: flo
         leaves[one.run_id] = Leave(
             run_id=one.run_id,
             node_id=one.node_id,
-            claim=claim.name,
+            claim=claim.reservation_id or claim.name,
             kind=claim.kind,
             ask_at_s=ask_at_s,
             by_s=by_s,

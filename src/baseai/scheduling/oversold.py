@@ -39,6 +39,7 @@ class Behind:
     kind: ClaimKind
     name: str
     from_s: float
+    tenant_id: str | None = None  # whose reservation it is, where it is one
 
 
 def admit(asked: Reservation, calendar: Calendar, now_s: float) -> Admitted | Oversold:
@@ -137,5 +138,5 @@ def _first_worse(before: Lot, after: Lot, from_s: float, until_s: float) -> Behi
         if after.short(at) > before.short(at):
             standing = [one for one in after.reservations if one.from_s <= at < one.until_s]
             last = max(standing, key=lambda one: (one.from_s, one.name))
-            return Behind(kind="reservation", name=last.name, from_s=last.from_s)
+            return Behind(kind="reservation", name=last.name, from_s=last.from_s, tenant_id=last.tenant_id)
     return None

@@ -44,9 +44,11 @@ def window_sentence(found: Behind) -> str:
     )
 
 
-def behind_sentence(run: str, found: Behind, ends_s: float) -> str:
-    """Why the leases of a run are not extended."""
+def behind_sentence(run: str, found: Behind, ends_s: float, tenant_id: str | None) -> str:
+    """Why the leases of a run are not extended, as a tenant may read it; None: the platform's own people."""
     what = f"the reservation {found.name}" if found.kind == "reservation" else f"maintenance {found.name}"
+    if tenant_id is not None and found.tenant_id not in (None, tenant_id):
+        what = "what another tenant has reserved"
     room_s = found.from_s - ends_s
     most = f"; until then {_span_text(room_s)} more can be added" if room_s >= 60 else ""
     return f"{run} cannot go on so long: {what} needs its place from {instant_text(found.from_s)}{most}"

@@ -62,7 +62,7 @@ class Extensions:
                 raise Refused(
                     "a lease of more than a year is not given: submit another run that goes on from there"
                 )
-            await self._refuse_in_the_way(session, run, leases, ends_at, until_at)
+            await self._refuse_in_the_way(session, run, leases, ends_at, until_at, scope.tenant_id)
             await session.execute(
                 "UPDATE leases SET firm_until = coalesce(firm_until, ends_at), ends_at = %s"
                 " WHERE lease_id = ANY(%s)",
@@ -83,12 +83,13 @@ class Extensions:
         return until_at
 
     async def _refuse_in_the_way(
-        self, session: Session, run: Row, leases: list[dict[str, Any]], ends_at: datetime, until_at: datetime
-    ) -> None:
+        self, session: Session, run: Row, leases: list[dict[str, Any]], ends_at: datetime, until_at: datetime,
+        tenant_id: str | None,
+    ) -> None:  # fmt: skip
         booked = await load_booked(session)
         found = behind(run["run_id"], until_at.timestamp(), booked.calendar)
         if found is not None:
-            raise Refused(behind_sentence(run["name"], found, ends_at.timestamp()))
+            raise Refused(behind_sentence(run["name"], found, ends_at.timestamp(), tenant_id))
         models = {lease["model"] for lease in leases}
         waiting = await fetch_all(
             session,
