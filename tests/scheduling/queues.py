@@ -47,7 +47,7 @@ class Fleet(NamedTuple):
 
 
 _weight = st.sampled_from((0.5, 1.0, 2.0, 3.0))
-_most = st.one_of(st.none(), st.integers(0, 12))
+_most = st.one_of(st.none(), st.integers(0, 8))
 _leaf = st.tuples(_weight, _most, _most, st.integers(0, 9))
 _gang = st.tuples(
     st.integers(0, len(LEAVES) - 1),
@@ -76,7 +76,7 @@ def fleets(draw: st.DrawFn, gangs_most: int = 7) -> Fleet:
     gangs = [
         waiting(number, LEAVES[leaf], count, models=models, priority=priority, spot=spot, margin=margin)
         for number, (leaf, count, models, priority, spot, margin) in enumerate(
-            draw(st.lists(_gang, max_size=gangs_most))
+            draw(st.lists(_gang, min_size=1, max_size=gangs_most))
         )
     ]
     held = {name: {"A": count} for name, (_, _, _, count) in leaves.items() if count}

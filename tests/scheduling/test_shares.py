@@ -134,6 +134,19 @@ def test_who_is_beyond_a_limit_does_not_come_and_learns_which_it_is() -> None:
     assert made.limiting(waiting(0, "a", 4), "B") is None
 
 
+def test_a_limit_counts_spot_as_well() -> None:
+    made = shares(
+        tree(queue("a", limit={"A": 4})), waiting(0, "a", 3, spot=True), waiting(1, "a", 3, spot=True)
+    )
+    came = []
+    for gang in made.order(set()):
+        came.append(gang.number)
+        made.leave(gang)
+        made.started(gang, "A")
+    assert came == [0]
+    assert made.limiting(waiting(2, "a", 2), "A") == "a"
+
+
 def test_a_gang_that_another_model_would_do_for_is_not_barred_by_the_limit_on_one() -> None:
     made = shares(tree(queue("a", limit={"A": 4})), waiting(0, "a", 8, models=("A", "B")))
     assert numbers(made) == [0]
