@@ -80,6 +80,7 @@ ROUTES: list[tuple[str, str, dict[str, object], int, frozenset[str]]] = [
     ("POST /contracts", "/contracts", {"json": {}}, 422, LEDGER),
     ("POST /contracts/{name}/end", "/contracts/none/end", {"json": {"reason": "x"}}, 404, LEDGER),
     ("POST /contracts/{name}/months/{period}", "/contracts/none/months/2026-11", {}, 404, LEDGER),
+    ("GET /contracts/{name}/health-events", "/contracts/none/health-events", {}, 404, RUNS),
     ("GET /prices", "/prices", {}, 200, BOOKS),
     ("POST /prices", "/prices", {"json": {"csv": "x"}}, 422, LEDGER),
     ("GET /fx", "/fx?from_on=2026-11-01&until_on=2026-11-02", {}, 200, BOOKS),

@@ -1,6 +1,6 @@
 """Routes of what was agreed: customers, contracts, prices, rates of exchange, and usage that events tell."""
 
-from datetime import date
+from datetime import date, datetime
 
 from fastapi import APIRouter, Request, Response
 
@@ -60,6 +60,14 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
         """Write what it still owes of a month: reserved and unused, prices per month, least spend. Twice is once."""
         rows = await desk.close_contract(name, period)
         return wire.Page(items=[wire.RatedLineView(**row) for row in rows])
+
+    @router.get("/contracts/{name}/health-events")
+    async def seat_events(
+        name: str, since: datetime | None = None, holder: Holder = gate.allowed(Deed.SEE_MONEY)
+    ) -> wire.Page:
+        """What befell the accelerators that it holds ready, for the customer's own reckoning of availability."""
+        rows = await desk.seat_events(scope_of(holder), name, since)
+        return wire.Page(items=[wire.SeatEventView(**row) for row in rows])
 
     @router.get("/prices")
     async def prices(list: str | None = None, holder: Holder = gate.allowed(Deed.SEE_BOOKS)) -> wire.Page:  # noqa: A002 - the query says it so

@@ -173,6 +173,9 @@ class AgreementsDoor(Protocol):
     async def close_contract(self, name: str, period: str) -> Sequence[Row]:
         """Write what it still owes of a month that is over; rows with the fields of RatedLineView."""
 
+    async def seat_events(self, scope: Scope, name: str, since: datetime | None) -> Sequence[Row]:
+        """What befell the accelerators that a contract holds ready: rows with the fields of SeatEventView."""
+
     async def prices(self, list_id: str | None) -> Sequence[Row]: ...
     async def add_prices(self, list_id: str, text: str, file: str, *, actor: str) -> int:
         """A sheet, whole or not at all; how many rows were new. Raises BadSpec with every place, Conflict, Refused."""

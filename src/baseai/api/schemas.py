@@ -985,6 +985,15 @@ class EndOfContract(Wire):
     reason: str
 
 
+class SeatEventView(Wire):
+    """A turn of one of the accelerators that a contract holds ready; `baseai books sla` reckons with a line of each."""
+
+    event_id: str
+    subject: str
+    turn: str  # down, up
+    at: datetime
+
+
 class NewPrices(Wire):
     """A price sheet as CSV text; its columns are explained by finance/price_sheet.py and `baseai price --help`."""
 

@@ -186,6 +186,16 @@ def _add_contracts(app: typer.Typer, environ: Mapping[str, str]) -> None:
             return
         call.screen.say(f"{plain(name)} ends at {instant_text(answer.read(ContractView).ended_at)}")
 
+    @command(contract, "events", example="baseai contract events alfa-2026 > november.jsonl", environ=environ)
+    def seat_events(call: Call, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+        """Print what befell the accelerators that it holds ready, as `books sla` reads it: a JSON object a line."""
+        answer = call.platform.get(f"/contracts/{segment(name)}/health-events")
+        if call.screen.as_json:
+            call.screen.document(answer.text)
+            return
+        for row in json.loads(answer.text)["items"]:
+            call.screen.say(json.dumps(row))
+
 
 def _add_prices(app: typer.Typer, environ: Mapping[str, str]) -> None:
     price = typer.Typer(help="What things cost.", **PLAIN)  # type: ignore[arg-type]

@@ -23,6 +23,8 @@ from baseai.finance.sla import Availability, credit_micros
 from baseai.finance.use import Market
 from baseai.ground.identity import derived
 
+NAMED_MOST = 6  # events in a note; the contract's own list has them all
+
 Amount = tuple[int, int]  # quantity, micro-units
 Subject = tuple[str | None, str | None, str | None]  # model, site, price
 
@@ -126,8 +128,14 @@ def credit_line(
         return None
     return _line(
         contract, period, Category.CREDIT, nobody, (0, wanted - had), None, had=(0, had), calendar=calendar,
-        recorded_at=recorded_at, note=f"available {kept.ratio} of the month; events {', '.join(kept.event_ids)}",
+        recorded_at=recorded_at, note=_why(kept),
     )  # fmt: skip
+
+
+def _why(kept: Availability) -> str:
+    more = len(kept.event_ids) - NAMED_MOST
+    named = ", ".join(kept.event_ids[:NAMED_MOST]) + (f" and {more} more" if more > 0 else "")
+    return f"available {kept.ratio} of the month; events {named}"
 
 
 def _span(contract: Contract, period: Period) -> tuple[datetime, datetime]:

@@ -145,6 +145,13 @@ class Desk:
         ended = await self._agreements.end_contract(name, at or now_utc(), reason=reason, actor=actor)
         return _contract_row(ended)
 
+    async def seat_events(self, scope: Scope, name: str, since: datetime | None) -> list[Row]:
+        return [
+            {"event_id": one.event_id, "subject": one.subject, "turn": one.turn.value, "at": one.at}
+            for one in await self._agreements.seat_events(name, scope)
+            if since is None or one.at >= since
+        ]
+
     async def close_contract(self, name: str, period: str) -> list[Row]:
         return [_rated_row(line) for line in await self.rater.close_month(name, period_named(period))]
 

@@ -20,7 +20,7 @@ from baseai.finance.postgres.books import load_calendar
 from baseai.finance.price_list import Price, PriceBook, Term
 from baseai.finance.rated import Category, RatedLine
 from baseai.finance.rating import Rating, rate
-from baseai.finance.sla import Availability, Promise, Step
+from baseai.finance.sla import Promise, Step, availability
 from baseai.finance.usage_event import UsageEvent
 from baseai.finance.use import uses_of
 from baseai.ground.fault import Conflict, Refused
@@ -363,6 +363,7 @@ async def test_a_late_event_of_a_closed_month_is_booked_in_an_open_one(truth: Tr
 
 
 async def test_a_month_is_closed_for_a_contract_once_with_its_credit(truth: Truth) -> None:
+    """Four slots stand from the first day of March on; the node is away for 72 of its 744 hours."""
     await metered(truth, 1)
     await agreed(
         truth,
@@ -372,11 +373,22 @@ async def test_a_month_is_closed_for_a_contract_once_with_its_credit(truth: Trut
         commitments=(Commitment(model="cpu-slot", count=2),),
         promise=Promise(steps=(Step(below_ratio=Decimal("0.99"), credit_ratio=Decimal("0.1")),)),
     )
+    async with truth.transaction() as session:
+        await session.execute("UPDATE accelerators SET installed_at = '2026-03-01T03:00Z'")
+        for at, before, after in (("03-10", "ready", "quarantined"), ("03-13", "quarantined", "ready")):
+            await session.execute(
+                "INSERT INTO events (at, subject_kind, subject_id, event, from_state, to_state, actor)"
+                " VALUES (%s::timestamptz, 'node', 'nod_1', 'moved', %s, %s, 'test')",
+                (f"2026-{at}T12:00Z", before, after),
+            )
     desk = rater(truth, LIST, price("p_reserved", "1", model="cpu-slot", term=Term.RESERVED))
-    lost = Availability(promised_us=100, lost_us=2, excluded_us=0, event_ids=("evd_1",))
-    lines = await desk.close_month("alfa", Period(2026, 3), kept=lost)
+    lines = await desk.close_month("alfa", Period(2026, 3))
     assert amounts(lines) == [(Category.COMMITMENT, "1488"), (Category.CREDIT, "-148.8")]
-    assert await desk.close_month("alfa", Period(2026, 3), kept=lost) == ()
+    assert "available 0.903225806 of the month" in (lines[-1].note or "")
+    assert await desk.close_month("alfa", Period(2026, 3)) == ()
+    events = await Agreements(truth).seat_events("alfa")
+    ours = availability(events, subjects=sorted({one.subject for one in events}), period=Period(2026, 3))
+    assert ours.ratio == Decimal("0.903225806")
     with pytest.raises(Refused, match="is not over for contract alfa"):
         await desk.close_month("alfa", Period(2026, 12))
 

@@ -15,9 +15,10 @@ from psycopg.errors import ExclusionViolation, ForeignKeyViolation, UniqueViolat
 from psycopg.rows import DictRow
 
 from baseai.finance.contract import Commitment, Contract, contract_faults
+from baseai.finance.contracts.postgres.seats import load_seat_events
 from baseai.finance.customer import Customer
 from baseai.finance.price_list import Peak, Price, Term, Tier, line_of, price_faults
-from baseai.finance.sla import Promise, Step
+from baseai.finance.sla import HealthEvent, Promise, Step
 from baseai.ground.fault import Conflict, NotFound, Refused
 from baseai.truth.session import PLATFORM, Scope, Session, Truth, fetch_all, fetch_one
 
@@ -144,6 +145,13 @@ class Agreements:
     async def contracts(self, scope: Scope = PLATFORM) -> tuple[Contract, ...]:
         async with self._truth.transaction(scope) as session:
             return await load_contracts(session)
+
+    async def seat_events(self, name: str, scope: Scope = PLATFORM) -> tuple[HealthEvent, ...]:
+        """What befell a contract's seats. Raises NotFound, also for a contract that the scope may not see."""
+        async with self._truth.transaction(scope) as session:
+            contract = await find_contract(session, name)
+        async with self._truth.transaction() as session:  # nodes belong to nobody's scope
+            return await load_seat_events(session, contract)
 
     # ---- prices -----------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from baseai.finance.contracts.postgres.rated_rows import (
     standing_of_usage,
     write_pieces,
 )
+from baseai.finance.contracts.postgres.seats import kept_of
 from baseai.finance.counted import EPOCH, HOUR, HOUR_US, Counted
 from baseai.finance.measure import JOB
 from baseai.finance.meter import MICROSECOND
@@ -31,7 +32,6 @@ from baseai.finance.period import Calendar, Period, period_of
 from baseai.finance.price_list import Price, PriceBook
 from baseai.finance.rated import RatedLine, taken_back
 from baseai.finance.rating import NotRated, Rating, Unrated, rate_columns
-from baseai.finance.sla import Availability
 from baseai.finance.use import Market, MeteredUse, UseColumns, columns_of
 from baseai.ground.fault import Refused
 from baseai.truth.session import Session, Truth, fetch_all
@@ -124,9 +124,7 @@ class Rater:
             log.warning("%s: %d uses wait", error.sentence, len(error.usage_ids))
         return RatedBatch(uses=uses, lines=lines, taken_back=back, unrated=tuple(unrated))
 
-    async def close_month(
-        self, name: str, period: Period, *, kept: Availability | None = None
-    ) -> tuple[RatedLine, ...]:
+    async def close_month(self, name: str, period: Period) -> tuple[RatedLine, ...]:
         """Write what a contract still owes of a month: unused commitments, prices per month, least spend, credits.
 
         Asked again it writes nothing, or the difference. Raises NotFound, Refused while the month runs or has no price.
@@ -149,7 +147,8 @@ class Rater:
                 raise Refused("; ".join(error.sentence for error in found.errors))
             await insert_lines(session, found)
             lines = list(found)
-            if kept is not None:
+            if contract.promise is not None and contract.commitments:
+                kept = await kept_of(session, contract, period)
                 sums = await so_far_of(session, contract, period)
                 credit = credit_line(
                     contract, period, kept, sums, calendar=calendar, recorded_at=clock["now"]
