@@ -210,6 +210,19 @@ async def test_a_hold_that_a_run_of_it_has_used_stands_to_its_end(land: Land) ->
     assert (await land.reservations.find(OPERATOR, "exam"))["state"] == "completed"
 
 
+async def test_a_promise_that_a_failed_node_breaks_is_told_once(land: Land) -> None:
+    project = await land.tenant("acme")
+    await land.join("one")
+    made = await land.reserve(project, "exam")
+    await land.pass_time(48 * HOUR - timedelta(minutes=10))
+    await land.upkeep.step()
+    assert await land.events(made["reservation_id"]) == ["reserve"]
+    await land.write("UPDATE accelerators SET state = 'failed'")
+    await land.upkeep.step()
+    await land.upkeep.step()
+    assert await land.events(made["reservation_id"]) == ["reserve", "short"]
+
+
 async def test_spot_makes_way_in_time_and_nobody_else(land: Land) -> None:
     acme, rival = await land.tenant("acme"), await land.tenant("rival")
     one, two, _ = [await land.join(name) for name in ("one", "two", "three")]

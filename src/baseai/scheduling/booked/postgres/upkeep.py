@@ -21,6 +21,7 @@ from baseai.scheduling.booked.postgres.windows import move_window
 from baseai.scheduling.booked.sentence import instant_text
 from baseai.scheduling.calendar import Holding
 from baseai.scheduling.leaving import HORIZON_S, Leave, make_way
+from baseai.scheduling.lot import Lot
 from baseai.scheduling.maintenance import (
     AHEAD,
     MaintenanceState,
@@ -32,6 +33,7 @@ from baseai.scheduling.maintenance import (
 from baseai.scheduling.maintenance import due as window_due
 from baseai.scheduling.preemption.postgres import ask_to_make_room
 from baseai.scheduling.reservation import due as reservation_due
+from baseai.scheduling.reservation import stands
 from baseai.truth.history import record
 from baseai.truth.session import Session, Truth, fetch_all, fetch_one
 
@@ -83,6 +85,7 @@ class Upkeep:
             booked = await load_booked(session)
             windows = [dict(row) for row in await fetch_all(session, WINDOWS)]
         moves = await self._keep_reservations(booked)
+        await self._tell_of_shortage(booked)
         asked = await self._ask_to_leave(booked)
         for row in windows:
             moves += await self._keep_window(row, booked)
@@ -113,6 +116,32 @@ class Upkeep:
                     log.info("reservation %s: %s", one.name, event.value)
                     moves += 1
         return moves
+
+    async def _tell_of_shortage(self, booked: Booked) -> None:
+        """Say once of each promise that it cannot be kept whole, where nodes have failed since it was made."""
+        for one in booked.calendar.reservations:
+            at_s = max(one.from_s, booked.now_s)
+            if at_s > booked.now_s + HORIZON_S or not stands(one, booked.now_s):
+                continue
+            lot = await asyncio.to_thread(Lot, booked.calendar, one.site, one.model)
+            short = lot.short(at_s)
+            if not short:
+                continue
+            sentence = (
+                f"{short} {one.model} of what is promised at {one.site} are not there: nodes have failed"
+            )
+            async with self._truth.transaction(CALENDAR) as session:
+                told = await fetch_one(
+                    session,
+                    "SELECT 1 AS told FROM events WHERE subject_id = %s AND event = 'short' LIMIT 1",
+                    (one.reservation_id,),
+                )
+                if told is None:
+                    log.warning("reservation %s: %s", one.name, sentence)
+                    await record(
+                        session, "reservation", one.reservation_id, "short", actor=ACTOR, tenant_id=one.tenant_id,
+                        sentence=sentence,
+                    )  # fmt: skip
 
     # ---- who makes way
 
