@@ -67,6 +67,7 @@ class _Cycle:
     evictions: dict[RunId, Eviction] = field(default_factory=dict)
     started: list[Gang] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
+    moved: list[Gang] = field(default_factory=list)  # of those who were stopped, who has a place elsewhere
 
 
 def decide(
@@ -147,6 +148,10 @@ def _stop(key: str, standing: Standing, cycle: _Cycle) -> None:
 def _start(run_id: str, spots: Spots, standing: Standing, cycle: _Cycle, now: datetime) -> None:
     hall, house = standing.hall, standing.house
     gang = house.placed[run_id].gang
+    if run_id in cycle.stopped:  # moved aside: it comes back there once it is gone
+        hall.place(run_id, gang.shape, spots)
+        cycle.moved.append(gang)
+        return
     reasons = why_there(gang, spots, hall, house.packing)
     next_best = None if reasons.next_best is None else NodeId(reasons.next_best)
     why = Why(kind=house.starts[run_id], **(reasons._asdict() | {"next_best": next_best}))
@@ -158,23 +163,16 @@ def _start(run_id: str, spots: Spots, standing: Standing, cycle: _Cycle, now: da
     ):
         cycle.grants.append(_grant(gang, spots, standing, now, why))
         return
-    reclaimed = house.reclaimed.get(run_id)
-    lost = {victim.run_id: victim for victim in reclaimed.victims} if reclaimed else {}
     for key, part in standing.giving_way.items():
         theirs = {int(hall.node[spot.row]) for spot in part.running.spots}
-        if theirs.isdisjoint(nodes) and key not in lost:
+        if theirs.isdisjoint(nodes):
             continue
         if key in cycle.beside.held:
             cycle.beside.remove(key)
         cycle.clearing.update(theirs)
-        victim = lost.get(key)
+        lost = part.lost_accelerator_s(seconds(now)) if key in cycle.stopped else None
         cycle.evictions.setdefault(
-            part.run_id,
-            Eviction(
-                run_id=part.run_id,
-                for_run=RunId(run_id),
-                lost_accelerator_s=victim.lost_accelerator_s if victim else None,
-            ),
+            part.run_id, Eviction(run_id=part.run_id, for_run=RunId(run_id), lost_accelerator_s=lost)
         )
     _stands_beside(run_id, gang.shape, spots, cycle)
     cycle.stood_aside.append((len(house.verdicts), RunId(run_id)))
@@ -215,6 +213,10 @@ def _undo(standing: Standing, cycle: _Cycle) -> None:
         standing.hall.remove(gang.run_id)
         house.ended(gang)
         house.shares.join(standing.waiting[RunId(gang.run_id)])
+    for gang in cycle.moved:
+        standing.hall.remove(gang.run_id)
+        house.ended(gang)
+        house.shares.join(gang)
     for key in reversed(cycle.stopped):
         part = standing.giving_way.pop(key)
         house.shares.leave(part.running.gang)

@@ -46,6 +46,12 @@ class Part(NamedTuple):
     saved_s: float | None
     rate: float
 
+    def lost_accelerator_s(self, now_s: float) -> float:
+        """Of its work, if it were stopped at once: since it saved, or since it started."""
+        gang = self.running.gang
+        kept_s = max(self.running.since_s, self.saved_s or 0.0)
+        return gang.shape.milli_total / WHOLE * max(0.0, now_s - kept_s)
+
 
 class _Like(NamedTuple):
     """What leases of one run have in common that are pods of one part."""

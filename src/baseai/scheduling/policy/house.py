@@ -22,12 +22,14 @@ from baseai.scheduling.hall import NOBODY, Hall, Spots
 from baseai.scheduling.outlook import Free, Outlook, chosen, free_now, holds, installed, needs, room, take
 from baseai.scheduling.plan import StartKind, WaitKind
 from baseai.scheduling.policy.claim import Claim, beside, claimed
+from baseai.scheduling.policy.consolidate import WINDOW_S, Moves, budget_of, consolidate
 from baseai.scheduling.policy.reclaim import Entitlement, Reclaimed, reclaim
 from baseai.scheduling.policy.seam import Moment, Move, Packing, Running, Start, Stop
 from baseai.scheduling.policy.shares import Shares, queue_of
 from baseai.scheduling.policy.stakes import Candidate, Stakes
 from baseai.scheduling.queue_tree import QueueTree
 
+MOVES_TRIED = 2  # gangs for which others may be moved aside, in one turn
 CLAIMS_MOST = 16  # of those who wait, in one turn
 ELDEST_SOUGHT = 256  # that are looked at to find the first in line for each model
 RECLAIMS_MOST = 8  # questions whom to stop, in one turn
@@ -70,6 +72,12 @@ class _Turn:
     booked: set[str] = field(default_factory=set)  # models for which somebody has claimed a start
     heads: int = 0
     reclaims: int = 0
+    moves: int = 0
+
+    def forget(self) -> None:
+        """Room has become free: what was in vain may not be any more."""
+        for known in (self.short, self.late, self.hopeless, self.vain, self.roomy):
+            known.clear()
 
     def may_hold(self, shape: Shape, hall: Hall) -> bool:
         """False where too few rows of its models have so many whole accelerators: a glance before a closer look.
@@ -116,11 +124,11 @@ class House:
         self._on: dict[str, str] = {}  # the model each runs on
         self._empty: Free | None = None
         self._ever: dict[tuple[Shape, ...], bool] = {}  # whether they would find room on empty nodes
+        self._moved: list[tuple[float, str]] = []  # when who was moved aside
         self._priorities = set[int]()  # of all who ever came
         self._used: dict[tuple[str, str], int] = {}  # pods of each reservation that started in this turn
         self.verdicts: dict[str, Verdict] = {}  # of the last turn, in the order in which they were looked at
         self.starts: dict[str, StartKind] = {}
-        self.reclaimed: dict[str, Reclaimed] = {}  # by who starts for it
         self.placed: dict[
             str, Candidate
         ] = {}  # who started in the last turn: nobody is stopped in the turn he starts in
@@ -178,7 +186,7 @@ class House:
     def moves(self, moment: Moment, *, everybody: bool) -> Iterator[Move]:
         """The moves of this instant. everybody: each who waits gets a verdict, also where nobody can start any more."""
         self._take_in(moment)
-        self.verdicts, self.starts, self.reclaimed, self._used = {}, {}, {}, {}
+        self.verdicts, self.starts, self._used = {}, {}, {}
         self.claims = self._calendar(moment)
         if self._empty is None or not np.array_equal(self._empty.open, self._hall.ready):
             self._empty = None
@@ -214,11 +222,24 @@ class House:
                     self.ended(stopped)
                     self.shares.join(stopped)
                     yield Stop(victim.run_id)
-                for known in (turn.short, turn.late, turn.hopeless, turn.vain, turn.roomy):
-                    known.clear()
-                self.reclaimed[gang.run_id] = reclaimed
+                turn.forget()
                 yield self._start(moment, gang, reclaimed.spots, shape)
                 self._count_used(moment, gang)
+                continue
+            aside = self._moved_aside(moment, gang, shapes, turn) if shapes in turn.short else None
+            if aside is not None:
+                shape, moves = aside
+                movers = [self.stakes[each.run_id].gang for each in moves.relocations]
+                for mover in movers:
+                    self._give_back(mover)
+                    self.ended(mover)
+                    self.shares.join(mover)
+                    self._moved.append((moment.now_s, mover.run_id))
+                    yield Stop(mover.run_id)
+                turn.forget()
+                yield self._start(moment, gang, moves.spots, shape)
+                for mover, relocation in zip(movers, moves.relocations, strict=True):
+                    yield self._start(moment, mover, relocation.spots, mover.shape)
                 continue
             if shapes in turn.short and not turn.everybody and self._nobody_will_go(turn):
                 turn.hopeless.update(shapes)
@@ -513,6 +534,34 @@ class House:
             if found is not None:
                 return shape, found
         turn.vain.add(alike)
+        return None
+
+    def _moved_aside(
+        self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...], turn: _Turn
+    ) -> tuple[Shape, Moves] | None:
+        """Who may be moved so that the one who waits the longest starts; None where that cannot be, or does not pay."""
+        first = gang.run_id in self._eldest or gang.run_id in self.promised
+        if not first or gang.terms.spot or turn.moves >= MOVES_TRIED or not self.stakes.has_saved.any():
+            return None
+        turn.moves += 1
+        hall, now_s = moment.hall, moment.now_s
+        self._moved = [each for each in self._moved if each[0] > now_s - WINDOW_S]
+        budget = budget_of(self._moved, int(hall.devices.sum()), now_s)
+        for shape in shapes:
+            one = _as(gang, shape)
+
+            def places(who: Gang, trial: Hall) -> Spots | None:
+                outlived = self._outlived(moment, who, self._lasts_s(moment, who, who.shape))
+                if not outlived:
+                    return self.packing.place(who, trial)
+                return self._kept_clear(who, who.shape, self._left_without(outlived, trial, hall), trial)
+
+            moves = consolidate(
+                one, self.stakes, hall, places, now_s, budget, lasts_s=self._lasts_s(moment, gang, shape),
+                rate=max((self._agreed.worth.get(model, 1.0) for model in shape.models), default=1.0),
+            )  # fmt: skip
+            if moves is not None:
+                return shape, moves
         return None
 
     def _by_model(self, shapes: tuple[Shape, ...]) -> list[Shape]:
