@@ -62,6 +62,12 @@ def test_who_still_goes_says_that_lifetimes_are_longer() -> None:
     assert few.likely_s([], [*old, *young], ALL) > estimator(*[10.0] * 3).likely_s([], [*young, *young], ALL)
 
 
+def test_before_ten_have_ended_nobody_is_told_not_to_start_at_once() -> None:
+    for ended, earliest_is_now in ((9, True), (10, False)):
+        said = estimator(*[10_000.0] * ended).estimate(0.0, [(ONE, 0.0)] * 4, [], ONE)
+        assert (said.earliest_s == 0) == earliest_is_now
+
+
 def test_nothing_known_is_an_interval_all_the_same_and_equal_histories_give_equal_estimates() -> None:
     said = [estimator(seed=3).estimate(7.0, [(ALL, 5.0)], [(ONE, 0.0)], ONE) for _ in range(2)]
     assert said[0] == said[1]

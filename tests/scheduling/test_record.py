@@ -124,13 +124,20 @@ def test_a_wait_is_kept_as_it_was_and_says_why(given: Wait, said: str) -> None:
     assert wait_of("run_1", record) == given
 
 
-def test_an_estimate_is_no_later_than_what_is_sure() -> None:
-    sure_at = NOON + timedelta(hours=3)
+@pytest.mark.parametrize(
+    ("sure_h", "earliest_h"),
+    [
+        pytest.param(3, 2 + 10 / 60, id="it ends there"),
+        pytest.param(1, 0, id="and where all of it would be later, it begins now"),
+    ],
+)
+def test_an_estimate_is_no_later_than_what_is_sure(sure_h: float, earliest_h: float) -> None:
+    sure_at = NOON + timedelta(hours=sure_h)
     record = wait_record(wait(explanation=explanation(latest_at=sure_at), estimate=estimate()))
     known = wait_of("run_1", record).estimate
     assert known is not None
     assert (known.earliest_at, known.likely_at, known.latest_at) == (
-        NOON + timedelta(hours=2, minutes=10),
+        NOON + timedelta(hours=earliest_h),
         sure_at,
         sure_at,
     )

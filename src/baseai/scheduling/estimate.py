@@ -178,11 +178,17 @@ class Estimator:
         found: Floats = (float(np.median(work)) + np.concatenate([[0.0], ahead[:-1]])) / self._milli
         return found
 
+    @property
+    def is_new(self) -> bool:
+        """Whether it has seen too little to say of anybody that it will not start at once."""
+        return len(self._lasted_all_s) < OWN_LEAST
+
     def about(self, now_s: float, likely_s: float) -> Estimate:
         """The interval about a likely start, as wide as the errors so far make it."""
+        earliest_s = 0.0 if self.is_new else (likely_s + LEVEL_S) * math.exp(-self._early) - LEVEL_S
         return Estimate(
             now_s,
-            max(0.0, (likely_s + LEVEL_S) * math.exp(-self._early) - LEVEL_S),
+            max(0.0, earliest_s),
             likely_s,
             max(0.0, (likely_s + LEVEL_S) * math.exp(self._late) - LEVEL_S),
         )

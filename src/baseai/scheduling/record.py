@@ -142,13 +142,13 @@ def _as_now(record: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _within(estimate: StartEstimate | None, why: Explanation | None) -> StartEstimate | None:
-    """The estimate, no later than what is sure."""
+    """The estimate, no later than what is sure; all that is known where it lies beyond that altogether."""
     latest_at = None if why is None else why.latest_at
     if estimate is None or latest_at is None or latest_at >= estimate.latest_at:
         return estimate
     return replace(
         estimate,
-        earliest_at=min(estimate.earliest_at, latest_at),
+        earliest_at=estimate.earliest_at if estimate.earliest_at < latest_at else estimate.asked_at,
         likely_at=min(estimate.likely_at, latest_at),
         latest_at=latest_at,
     )

@@ -31,6 +31,7 @@ from baseai.scheduling.plan import StartEstimate
 
 FARTHEST_S = 10 * 365 * 86_400.0  # nothing is said of later than that
 ANEW_S = 300.0  # what a run is shown is made anew so long after it was made
+ANEW_SOON_S = 30.0  # the same while little is known
 FRONT = 256  # places of the queue; every other cycle of a longer one is for those behind
 PLAYED_MOST = 2  # runs a cycle whose futures are played
 SUMMED_MOST = 200  # runs a cycle that wait far back, whose start is a sum
@@ -232,7 +233,9 @@ class Starts:
             self._tell(gang, estimate, learned, simulated=view.simulated)
 
     def _tell(self, gang: Gang, estimate: Estimate, learned: _Learned, *, simulated: bool) -> None:
-        self._until_s[gang.run_id] = estimate.asked_s + min(ANEW_S, max(estimate.latest_s, 1.0))
+        self._until_s[gang.run_id] = estimate.asked_s + min(
+            ANEW_SOON_S if learned.estimator.is_new else ANEW_S, max(estimate.latest_s, 1.0)
+        )
         self._told[gang.run_id] = _told(estimate, learned.held)
         if gang.run_id not in self._first:
             said = Said(
