@@ -6,10 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from baseai.finance.books import Books
+from baseai.finance.memory import MemoryBooks
 from baseai.finance.postgres import Meter, PostgresBooks
 from baseai.finance.transfer import Transfer
 from baseai.truth.session import Truth, fetch_all
@@ -24,6 +25,45 @@ def test_memory_survives_whatever_happens_to_the_messages() -> None:
     run_state_machine_as_test(
         Journal, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
     )
+
+
+class ClaimsFirst(MemoryBooks):
+    """A keeper that notes an id before it writes the row, and says of a noted one that all is well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.claimed: set[str] = set()
+
+    async def post(self, transfers: Sequence[Transfer]) -> int:
+        fresh = [one for one in list(transfers[:]) if one.transfer_id not in self.claimed]
+        self.claimed |= {one.transfer_id for one in fresh}
+        for _ in transfers:  # here it may die
+            pass
+        return await MemoryBooks.post(self, fresh)
+
+
+class Trusting(MemoryBooks):
+    """A keeper that takes whatever comes under a known id for the same."""
+
+    async def post(self, transfers: Sequence[Transfer]) -> int:
+        known = {transfer.transfer_id for transfer in self}
+        return await MemoryBooks.post(self, [one for one in transfers if one.transfer_id not in known])
+
+
+@pytest.mark.parametrize("keeper", [ClaimsFirst, Trusting])
+def test_a_keeper_that_breaks_a_promise_is_found(keeper: type[MemoryBooks]) -> None:
+    class Broken(Journal):
+        def opened(self) -> Books:
+            return keeper()
+
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(
+            Broken,
+            settings=settings(
+                max_examples=300, stateful_step_count=40, deadline=None, derandomize=True, database=None,
+                phases=[Phase.generate], report_multiple_bugs=False,
+            ),
+        )  # fmt: skip
 
 
 def test_postgres_survives_deaths_between_any_two_statements(dsn: str) -> None:
