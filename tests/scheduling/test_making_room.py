@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -113,18 +113,24 @@ class Fleet:
         self.waiting = list(self.demand)
         self.leases: list[LeaseRow] = []
         self.now = NOON
+        self.promised: dict[RunId, datetime | None] = {}  # as the last cycle wrote it down
         self.gone: set[tuple[str, str]] = set()  # (who went, for whom), since something ended last
 
     def cycle(self) -> bool:
         """Whether anything moved."""
         self.now += timedelta(minutes=1)
         waiting = [
-            WaitingRun(demand=self.demand[run_id], enqueued_at=at(-1) + timedelta(seconds=number))
+            WaitingRun(
+                demand=self.demand[run_id],
+                enqueued_at=at(-1) + timedelta(seconds=number),
+                promised_at=self.promised.get(run_id),
+            )
             for number, run_id in enumerate(self.demand)
             if run_id in self.waiting
         ]
         nodes = [node("a", 4), node("b", 4), node("c", accelerators=(("L4", 4),))]
         plan = decide(snapshot_of(nodes, self.leases, waiting, tree=self.tree), self.now)
+        self.promised = {wait.run_id: wait.promised_at for wait in plan.waits}
         for eviction in plan.evictions:
             assert (eviction.for_run, eviction.run_id) not in self.gone, "two made each other go"
             self.gone.add((eviction.run_id, eviction.for_run))

@@ -307,7 +307,7 @@ def _waits(
     for number in range(len(verdicts) + 1):
         while aside < len(cycle.stood_aside) and cycle.stood_aside[aside][0] <= number:
             run_id = cycle.stood_aside[aside][1]
-            waits.append(_clearing(run_id, len(waits), owners.ahead()))
+            waits.append(_clearing(run_id, len(waits), owners.ahead(), at(now_s)))
             owners.add(standing.runs[run_id].demand.tenant_id)
             aside += 1
         if number == len(verdicts):
@@ -366,7 +366,7 @@ class _Owners:
         return self._shown
 
 
-def _clearing(run_id: RunId, ahead: int, owners: tuple[tuple[TenantId, int], ...]) -> Wait:
+def _clearing(run_id: RunId, ahead: int, owners: tuple[tuple[TenantId, int], ...], now: datetime) -> Wait:
     return Wait(
         run_id=run_id,
         position=ahead + 1,
@@ -374,6 +374,7 @@ def _clearing(run_id: RunId, ahead: int, owners: tuple[tuple[TenantId, int], ...
         kind=WaitKind.CLEARING,
         behind=None,
         explanation=None,
+        promised_at=now,  # it comes first once they are gone: else they would take again what they left for it
         owners_ahead=owners,
     )
 

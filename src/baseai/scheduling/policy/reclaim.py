@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from baseai.scheduling.gang import Gang
-from baseai.scheduling.hall import Hall, Ints, Spots
+from baseai.scheduling.hall import Bools, Hall, Ints, Spots
 from baseai.scheduling.policy.clearing import Clearing
 from baseai.scheduling.policy.shares import queue_of
 from baseai.scheduling.policy.stakes import Candidate, Class, Floats, Quotas, Stakes, covered
@@ -79,13 +79,16 @@ def reclaim(
     classes = running.classes(gang, now_s)
     costs = running.costs(now_s)
     lacking = entitlement.lacking_milli(gang)
+    gives = (classes == Class.JUNIOR) & running.on_models(
+        gang.shape.models
+    )  # others leave its quota as it is
     for most in Class:
         may = (classes >= 0) & (classes <= most)
         if not (classes == most).any() or (most is Class.BORROWED and lacking):
             continue  # who would borrow takes from nobody but spot, unless its own juniors make up for it
         weights: Floats = np.where(may, costs * DEARER ** np.maximum(classes, 0), math.inf)
         owed = lacking if most > Class.SPOT else 0
-        found = _cleared(gang, running, hall, places, weights, classes, owed)
+        found = _cleared(gang, running, hall, places, weights, gives, owed)
         if found is not None:
             slots, spots = found
             return _reclaimed(running, slots, classes, costs, spots, now_s)
@@ -136,7 +139,7 @@ def _cleared(
     hall: Hall,
     places: Places,
     weights: Floats,
-    classes: Ints,
+    gives: Bools,
     owed_milli: int,
 ) -> tuple[list[int], Spots] | None:
     """Slots of the cheapest found, and where the gang then goes."""
@@ -145,13 +148,13 @@ def _cleared(
         if best is not None and clearing.least_weight >= best[0]:
             break  # they come by what they weigh at least
         gone = clearing.clear(places)
-        if gone is None or not _give_back(gone, running, weights, classes, owed_milli, clearing):
+        if gone is None or not _give_back(gone, running, weights, gives, owed_milli, clearing):
             continue
 
         def owed(slot: int, gone: list[int] = gone) -> bool:
             """Whether it is stopped for its queue's quota, if not for the room."""
             rest = [other for other in gone if other != slot]
-            return classes[slot] == Class.JUNIOR and _given_milli(rest, running, classes) < owed_milli
+            return bool(gives[slot]) and _given_milli(rest, running, gives) < owed_milli
 
         spots = clearing.let_off(gone, places, owed)
         weight = float(weights[gone].sum())
@@ -160,19 +163,19 @@ def _cleared(
     return None if best is None else best[1:]
 
 
-def _given_milli(gone: list[int], running: Stakes, classes: Ints) -> int:
+def _given_milli(gone: list[int], running: Stakes, gives: Bools) -> int:
     """What the queue of the one who asks gets back by that."""
-    return sum(int(running.milli[slot]) for slot in gone if classes[slot] == Class.JUNIOR)
+    return sum(int(running.milli[slot]) for slot in gone if gives[slot])
 
 
 def _give_back(
-    gone: list[int], running: Stakes, weights: Floats, classes: Ints, owed_milli: int, clearing: Clearing
+    gone: list[int], running: Stakes, weights: Floats, gives: Bools, owed_milli: int, clearing: Clearing
 ) -> bool:
     """Stop juniors until the queue has given back what the gang would borrow; whether there are enough."""
-    owed = owed_milli - _given_milli(gone, running, classes)
+    owed = owed_milli - _given_milli(gone, running, gives)
     if owed <= 0:
         return True
-    juniors = ((classes == Class.JUNIOR) & np.isfinite(weights)).nonzero()[0]
+    juniors = (gives & np.isfinite(weights)).nonzero()[0]
     for slot in juniors[np.argsort(weights[juniors] / running.milli[juniors], kind="stable")].tolist():
         if owed <= 0:
             break

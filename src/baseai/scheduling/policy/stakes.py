@@ -212,6 +212,15 @@ class Stakes:
         found[self.safe_until_s > now_s] = -1
         return found
 
+    def on_models(self, names: tuple[str, ...]) -> Bools:
+        """Who stands on one of these models, by slot; everybody where none is named."""
+        if not names:
+            return np.ones(len(self.candidates), dtype=np.bool_)
+        found: Bools = np.isin(
+            self.model, [number for number, name in enumerate(self._hall.models) if name in names]
+        )
+        return found
+
     def borrowed(self) -> Bools:
         """Runs that the quota of their queue does not cover, by slot."""
         beyond = np.zeros(len(self.candidates), dtype=np.bool_)
