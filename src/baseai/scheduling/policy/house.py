@@ -1,9 +1,9 @@
 """House: what the platform itself runs. Queues by their shares, gangs whole, none put off who was promised a start.
 
 Once a turn it looks at who waits, in the order of the queues. Who fits starts where that is in nobody's way: neither in
-that of the calendar nor in that of one who waits ahead and has claimed the instant at which enough will have ended. Who
-waits the longest for each accelerator model claims so, where nobody can be stopped for it. How long a gang runs is what
-its lease allows, or the truth where a replay tells it: nobody is trusted to end earlier.
+that of the calendar nor in that of one who waits ahead and has claimed the instant at which enough will have ended. For
+each accelerator model it is he whose turn it is that claims so, where nobody can be stopped or moved for him. How long a
+gang runs is what its lease allows, or the truth where a replay tells it: nobody is trusted to end earlier.
 
 Invariant: within one turn room only shrinks but for evictions, so what a shape could not get, no later gang of that
 shape gets either, unless it may evict, or runs shorter than all that were held back.
@@ -31,7 +31,7 @@ from baseai.scheduling.queue_tree import QueueTree
 
 MOVES_TRIED = 2  # gangs for which others may be moved aside, in one turn
 CLAIMS_MOST = 16  # of those who wait, in one turn
-ELDEST_SOUGHT = 256  # that are looked at to find the first in line for each model
+FIRST_SOUGHT = 256  # that are looked at to find the first in line for each model
 RECLAIMS_MOST = 8  # questions whom to stop, in one turn
 
 
@@ -133,7 +133,7 @@ class House:
             str, Candidate
         ] = {}  # who started in the last turn: nobody is stopped in the turn he starts in
         self.claims: list[Claim] = []
-        self._eldest: dict[str, Gang] = {}
+        self._first: dict[str, Gang] = {}
         self.promised: dict[
             str, float
         ] = {}  # by when who was told to start at the latest, in the turn before
@@ -194,7 +194,7 @@ class House:
         turn = _Turn(everybody)
         seen = set[str]()
         for gang in chain(
-            self._promised_first(moment), self._eldest_first(moment), self.shares.order(turn.hopeless)
+            self._promised_first(moment), self._first_in_line(moment), self.shares.order(turn.hopeless)
         ):
             if (
                 gang.run_id in seen or gang.run_id not in moment.waiting
@@ -259,18 +259,18 @@ class House:
         for _, gang in sorted(waiting, key=lambda each: (each[0], each[1].number)):
             yield gang
 
-    def _eldest_first(self, moment: Moment) -> Iterator[Gang]:
+    def _first_in_line(self, moment: Moment) -> Iterator[Gang]:
         """Whose turn it is for each model and who finds no room now, so that he can claim before others fill it up."""
-        self._eldest = self._seek_eldest()
-        for gang in self._eldest.values():
+        self._first = self._seek_first()
+        for gang in self._first.values():
             if all(self.packing.place(_as(gang, shape), moment.hall) is None for shape in gang.shapes):
                 yield gang
 
-    def _seek_eldest(self) -> dict[str, Gang]:
+    def _seek_first(self) -> dict[str, Gang]:
         """The first in line for each model, of the queue whose turn it is. By run."""
         found: dict[str, Gang] = {}
         covered = set[str]()
-        for gang in islice(self.shares.firsts(), ELDEST_SOUGHT):
+        for gang in islice(self.shares.firsts(), FIRST_SOUGHT):
             models = self._models(gang.shapes)
             if not models <= covered:
                 covered |= models
@@ -377,7 +377,7 @@ class House:
             self.shares.forgo(gang)  # its queue's quota is for those who can start
             return
         own: Claim | None = None
-        entitled = gang.run_id in self._eldest or gang.run_id in self.promised
+        entitled = gang.run_id in self._first or gang.run_id in self.promised
         if entitled and turn.heads < CLAIMS_MOST and turn.booked.isdisjoint(self._models(shapes)):
             own = self._claim(moment, gang, shapes)
             if own is not None:
@@ -539,8 +539,8 @@ class House:
     def _moved_aside(
         self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...], turn: _Turn
     ) -> tuple[Shape, Moves] | None:
-        """Who may be moved so that the one who waits the longest starts; None where that cannot be, or does not pay."""
-        first = gang.run_id in self._eldest or gang.run_id in self.promised
+        """Who may be moved so that the first in line starts; None where that cannot be, or does not pay."""
+        first = gang.run_id in self._first or gang.run_id in self.promised
         if not first or gang.terms.spot or turn.moves >= MOVES_TRIED or not self.stakes.has_saved.any():
             return None
         turn.moves += 1
