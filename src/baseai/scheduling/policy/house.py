@@ -2,8 +2,8 @@
 
 Once a turn it looks at who waits, in the order of the queues. Who fits starts where that is in nobody's way: neither in
 that of the calendar nor in that of one who waits ahead and has claimed the instant at which enough will have ended. For
-each accelerator model it is he whose turn it is that claims so, where nobody can be stopped or moved for him. How long a
-gang runs is what its lease allows, or the truth where a replay tells it: nobody is trusted to end earlier.
+each accelerator model whose turn it is claims so, where nobody can be stopped or moved for him. How long a gang runs is
+what its lease allows, or the truth where a replay tells it: nobody is trusted to end earlier.
 
 Invariant: within one turn room only shrinks but for evictions, so what a shape could not get, no later gang of that
 shape gets either, unless it may evict, or runs shorter than all that were held back.
