@@ -29,7 +29,7 @@ def waits(earliest_s: float, likely_s: float, latest_s: float) -> dict[str, Any]
 @pytest.mark.parametrize(
     ("latest_s", "marks_s"),
     [
-        pytest.param(60, [900], id="an hour at the least"),
+        pytest.param(60, [300], id="a quarter of an hour at the least"),
         pytest.param(6 * 3600, [900, 3600, 14_400], id="hours"),
         pytest.param(
             30 * 86_400, [3600, 14_400, 86_400, 7 * 86_400], id="weeks: what would be too near is left out"

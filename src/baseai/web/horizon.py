@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import Any
 
 LEVEL_S = 600.0  # below it the axis is nearly even
-SHORTEST_S, FARTHEST_S = 3600.0, 400 * 86_400.0
+SHORTEST_S, FARTHEST_S = 900.0, 400 * 86_400.0
 MARKS_S = (
+    300,
     900,
     3600,
     4 * 3600,
