@@ -192,6 +192,7 @@ def ledger_figures(lines: Sequence[str]) -> list[Figure]:
 
 BENCHES = (
     Bench(name="decide", script="scheduling/decide.py", quick=("--rounds", "1"), read=decide_figures),
+    Bench(name="rating", script="finance/rating.py", quick=("--lines", "20000")),
     Bench(name="time-ledger", script="finance/time_ledger.py", quick=("--days", "3", "--rounds", "3")),
     Bench(name="ledger", script="finance/ledger.py", quick=("--lines", "10000"), read=ledger_figures),
     Bench(

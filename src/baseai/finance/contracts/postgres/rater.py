@@ -44,10 +44,11 @@ UNBILLABLE = sorted(reason.value for reason, verdict in VERDICTS.items() if not 
 
 log = logging.getLogger(__name__)
 
+# By the row's own place: nothing but the one rater removes rows, and a join with a LIMIT is planned badly.
 CLAIM_LINES = f"""
 WITH claimed AS (
-  DELETE FROM unrated WHERE usage_id IN (SELECT usage_id FROM unrated WHERE kind = 'line'
-    AND (tried_at IS NULL OR tried_at < now() - interval '{AGAIN_AFTER}') LIMIT %(limit)s) RETURNING usage_id)
+  DELETE FROM unrated WHERE ctid = ANY(ARRAY(SELECT ctid FROM unrated WHERE kind = 'line'
+    AND (tried_at IS NULL OR tried_at < now() - interval '{AGAIN_AFTER}') LIMIT %(limit)s)) RETURNING usage_id)
 SELECT u.line_id, u.run_id, u.tenant_id, u.project_id, u.model, u.site_id, r.spec -> 'spot' = 'true' AS spot,
   (EXTRACT(epoch FROM u.from_at) * 1000000)::bigint AS from_us, u.micro_seconds,
   u.billable AND (a.state = 'ended' AND a.reason = ANY(%(unbillable)s)) IS NOT TRUE AS billable
@@ -57,9 +58,9 @@ ORDER BY u.line_id COLLATE "C" -- of what was used at one time, so that equal ba
 """  # noqa: S608 - pieces are constants of this file
 CLAIM_EVENTS = f"""
 WITH claimed AS (
-  DELETE FROM unrated WHERE usage_id IN (SELECT q.usage_id FROM unrated q JOIN usage_events e USING (usage_id)
+  DELETE FROM unrated WHERE ctid = ANY(ARRAY(SELECT q.ctid FROM unrated q JOIN usage_events e USING (usage_id)
     WHERE q.kind = 'event' AND (tried_at IS NULL OR tried_at < now() - interval '{AGAIN_AFTER}')
-    ORDER BY e.recorded_at, e.corrects NULLS FIRST LIMIT %(limit)s) RETURNING usage_id)
+    ORDER BY e.recorded_at, e.corrects NULLS FIRST LIMIT %(limit)s)) RETURNING usage_id)
 SELECT e.*, EXISTS (SELECT FROM usage_events c WHERE c.corrects = e.usage_id) AS superseded
 FROM claimed JOIN usage_events e USING (usage_id) ORDER BY e.from_at, e.usage_id
 """  # noqa: S608 - pieces are constants of this file
