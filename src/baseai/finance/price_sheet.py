@@ -70,7 +70,12 @@ def prices_in(text: str, *, list_id: str, file: str, source: str) -> tuple[Price
     for line, cells in enumerate(rows[1:], 2):
         if not any(cell.strip() for cell in cells):
             continue
-        row = _Row(file=file, line=line, cells=dict(zip(head, map(str.strip, cells), strict=False)))
+        if len(cells) != len(head):
+            message = f"the row has {len(cells)} cells and the head {len(head)}"
+            fix = "write each cell, and put cells with a comma into quotes"
+            errors.append(SpecError(file=file, line=line, column=1, key="", message=message, fix=fix))
+            continue
+        row = _Row(file=file, line=line, cells=dict(zip(head, map(str.strip, cells), strict=True)))
         price = row.price(list_id, source)
         errors += row.errors
         if price is not None:
