@@ -48,7 +48,7 @@ def test_spot_makes_way_for_a_reservation_and_goes_on_after_it(home: Platform) -
         home.ask("POST", "/reservations", {"name": "x", "gpu": "cpu-slot:2", "site": "local", **span(60, 60)})
     exam = {"name": "exam", "gpu": "cpu-slot:1", "site": "local", "take_or_pay": True, **span(45, 40)}
     begins = home.ask("POST", "/reservations", exam)["from_at"]
-    own = submit(home, "own", 3, lasts="30s", more="reservation: exam")
+    own = submit(home, "own", 3, more="reservation: exam")  # too long to be over before it begins
     stopped = home.wait(spot, lambda run: run["state"] == "queued", 60)
     assert [each["reason"] for each in stopped["events"] if each["event"] == "evict"] == ["preempted"]
     assert now_utc().isoformat() < begins, "it is gone before the reservation begins"
