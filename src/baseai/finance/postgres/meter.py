@@ -94,11 +94,17 @@ class Meter:
         return Posting(transfers=written, waiting=len(self._due), unpriced=tuple(unpriced))
 
     async def _post_lines(self) -> int:
-        written, more = 0, True
-        while more:
-            async with self._truth.transaction() as session:
-                some, more = await post_lines(session)
-            written += some
+        written = 0
+
+        async def lane() -> None:
+            nonlocal written
+            more = True
+            while more:
+                async with self._truth.transaction() as session:
+                    some, more = await post_lines(session)
+                written += some
+
+        await all_of([lane] * LANES)
         return written
 
     async def recompute(self) -> Recomputed:

@@ -66,6 +66,9 @@ ALTER TABLE transfers ALTER COLUMN period SET NOT NULL,
   ADD CONSTRAINT transfers_reversal CHECK (reverses_id IS NULL OR kind = 'posted'),
   ADD CONSTRAINT transfers_exchange CHECK (num_nulls(fx_rate, fx_source, fx_on) IN (0, 3));
 CREATE UNIQUE INDEX transfers_reverse_once ON transfers (reverses_id) WHERE reverses_id IS NOT NULL;
+-- Hours that were charged by the list, before lines were rated: they are not charged again.
+CREATE INDEX transfers_listed ON transfers (run_id, accelerator_no, hour)
+  WHERE credit_account = 'revenue:on_demand' AND hour IS NOT NULL;
 CREATE INDEX transfers_timing_out ON transfers (timeout_at) WHERE timeout_at IS NOT NULL;
 
 -- The same for usage lines: whose lease and accelerator is asked for all lines of a statement at once.
@@ -275,6 +278,41 @@ GRANT SELECT, INSERT ON book_checkpoints, book_checks TO baseai_service;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO baseai_service;
 """
 
+DOCUMENTS = """
+-- A number is taken in the transaction that writes its document, so that a series has no gap and no number twice.
+CREATE TABLE invoice_series (
+  series text PRIMARY KEY CHECK (series ~ '^[A-Z0-9]{1,5}$'), last_number bigint NOT NULL CHECK (last_number > 0));
+CREATE TABLE invoices (
+  invoice_id text PRIMARY KEY, series text NOT NULL REFERENCES invoice_series, number bigint NOT NULL,
+  kind text NOT NULL CHECK (kind IN ('invoice', 'supplement', 'credit_note')),
+  tenant_id text NOT NULL REFERENCES tenants, customer_id text NOT NULL REFERENCES customers, period text NOT NULL,
+  currency text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'), total_cents bigint NOT NULL,
+  issued_at timestamptz NOT NULL, issued_by text NOT NULL, due_on date NOT NULL,
+  corrects text REFERENCES invoices, document jsonb NOT NULL, digest text NOT NULL CHECK (digest ~ '^[0-9a-f]{64}$'),
+  UNIQUE (series, number), CHECK (kind <> 'supplement' OR corrects IS NOT NULL));
+CREATE INDEX invoices_customer ON invoices (customer_id, period);
+-- Which document asks for a rated line: once, for ever.
+CREATE TABLE invoiced_lines (
+  rated_id text COLLATE "C" PRIMARY KEY REFERENCES rated_lines, invoice_id text NOT NULL REFERENCES invoices,
+  line_no integer NOT NULL CHECK (line_no > 0), tenant_id text NOT NULL);
+CREATE INDEX invoiced_lines_invoice ON invoiced_lines (invoice_id);
+CREATE FUNCTION keep_series() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF NEW.number <> (SELECT last_number FROM invoice_series WHERE series = NEW.series)
+    OR NEW.number <> 1 + (SELECT count(*) FROM invoices WHERE series = NEW.series) THEN
+    RAISE EXCEPTION '% would leave a gap in series %', NEW.invoice_id, NEW.series
+      USING ERRCODE = 'check_violation', CONSTRAINT = 'series_without_gap';
+  END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER invoices_series BEFORE INSERT ON invoices FOR EACH ROW EXECUTE FUNCTION keep_series();
+CREATE TRIGGER invoices_fixed BEFORE UPDATE OR DELETE ON invoices FOR EACH ROW EXECUTE FUNCTION append_only();
+CREATE TRIGGER invoiced_lines_fixed BEFORE UPDATE OR DELETE ON invoiced_lines
+  FOR EACH ROW EXECUTE FUNCTION append_only();
+GRANT SELECT, INSERT, UPDATE ON invoice_series TO baseai_service;
+GRANT SELECT, INSERT ON invoices, invoiced_lines TO baseai_service;
+"""
+
 
 def upgrade() -> None:
     op.execute(TABLES)
@@ -284,6 +322,14 @@ def upgrade() -> None:
     chart = "INSERT INTO chart (pattern, nature, currency, bound) VALUES (%s, %s, %s, %s)"
     op.get_bind().exec_driver_sql(chart, list(CHART))
     op.execute(GUARD)
+    op.execute(DOCUMENTS)
+    for table in ("invoices", "invoiced_lines"):
+        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+        op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+        op.execute(
+            f"CREATE POLICY tenant ON {table} USING (tenant_id = current_setting('baseai.tenant', true)"
+            f" OR current_setting('baseai.tenant', true) = '*')"
+        )
 
 
 def downgrade() -> None:
