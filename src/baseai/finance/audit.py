@@ -76,7 +76,9 @@ def findings_of(
     found = [*_imbalances(TrialBalance(at=at, balances=folded)), *_strangers(folded, chart)]
     if apart := differences_of(folded, summed):
         found.append(
-            Finding(check="sums", sentence=f"the database adds up otherwise than its rows do: {_named(apart)}")
+            Finding(
+                check="sums", sentence=f"the database adds up otherwise than its rows do: {_named(apart)}"
+            )
         )
     found += _limits(folded, limited, chart)
     for kept in checkpoints:
@@ -95,7 +97,9 @@ def blocks(newest: Audit | None, *, now: datetime) -> tuple[Finding, ...]:
     if newest is None:
         return (Finding(check="audit", sentence="the books were never recomputed; run: baseai books check"),)
     if now - newest.ran_at > STALE_AFTER:
-        sentence = f"the books were last recomputed at {newest.ran_at:%Y-%m-%d %H:%M} UTC; run: baseai books check"
+        sentence = (
+            f"the books were last recomputed at {newest.ran_at:%Y-%m-%d %H:%M} UTC; run: baseai books check"
+        )
         return (*newest.findings, Finding(check="audit", sentence=sentence))
     return newest.findings
 
@@ -112,14 +116,18 @@ def _imbalances(trial: TrialBalance) -> list[Finding]:
 def _strangers(folded: Sequence[Balance], chart: Chart) -> list[Finding]:
     names = sorted({row.account for row in folded if chart.find(row.account) is None})
     return [
-        Finding(check="chart", sentence=f"the chart of accounts has no account {name}, and transfers stand on it")
+        Finding(
+            check="chart", sentence=f"the chart of accounts has no account {name}, and transfers stand on it"
+        )
         for name in names
     ]
 
 
 def _limits(folded: Sequence[Balance], limited: Sequence[Balance], chart: Chart) -> list[Finding]:
     bound = [
-        row for row in folded if (line := chart.find(row.account)) is not None and line.limit is not Limit.NONE
+        row
+        for row in folded
+        if (line := chart.find(row.account)) is not None and line.limit is not Limit.NONE
     ]
     found = [
         Finding(check="limit", sentence=f"{row.account} is past its limit by {past} micro-{row.currency}")
@@ -127,7 +135,9 @@ def _limits(folded: Sequence[Balance], limited: Sequence[Balance], chart: Chart)
         if (past := past_limit(row, _limit(chart, row.account))) > 0
     ]
     if apart := differences_of(bound, limited):
-        found.append(Finding(check="limit", sentence=f"running sums are not those of the rows: {_named(apart)}"))
+        found.append(
+            Finding(check="limit", sentence=f"running sums are not those of the rows: {_named(apart)}")
+        )
     return found
 
 
