@@ -8,7 +8,7 @@ import logging
 import zlib
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -20,7 +20,7 @@ from baseai.scheduling.booked.postgres.rows import load_calendar_no, load_claims
 from baseai.scheduling.fleet import Fleet, fleet_of
 from baseai.scheduling.plan import Grant, Plan, Wait
 from baseai.scheduling.preemption.postgres import ask_to_make_room, load_saved
-from baseai.scheduling.queue_tree import weighed
+from baseai.scheduling.queue_tree import QueueTree, weighed
 from baseai.scheduling.queues.postgres import load_tree, load_usage
 from baseai.scheduling.record import Record, wait_of, wait_record, why_record
 from baseai.scheduling.snapshot import UNTRIED, LeaseRow, NodeRow, Snapshot, WaitingRun, snapshot_of
@@ -36,6 +36,7 @@ SCHEDULER = Scope(tenant_id=None, actor="scheduler")
 PORTS = range(20_000, 28_000)  # rendezvous ports; below the usual ephemeral range
 # A silent node keeps its leases and receives none; it may be back in a moment.
 WHILE_SILENT: Mapping[str, str] = {"ready": "cordoned", "burn_in": "onboarding", "verifying": "repairing"}
+USAGE_KEPT = timedelta(minutes=10)  # what queues had is read from all leases of weeks, so not in every cycle
 NODE_SHARE_RATIO = 0.9  # of a node's memory that runs may ask for; the rest is the system's and ours
 Row = dict[str, Any]
 
@@ -83,6 +84,7 @@ class PostgresQueue:
         self._demands: dict[RunId, Demand] = {}  # of those that wait: a spec never changes
         self._told: dict[RunId, Record] = {}  # what is written of each wait
         self._fleet: Fleet | None = None
+        self._usage: tuple[QueueTree, Mapping[str, Mapping[str, float]], datetime] | None = None
         self._calendar_no: int | None = None  # of what was booked when the last snapshot was taken
 
     def demand(self, row: Row) -> Demand:
@@ -103,7 +105,7 @@ class PostgresQueue:
             leases = [_lease(row, saved.get(row["run_id"])) for row in await fetch_all(session, LEASES)]
             waiting = await fetch_all(session, "SELECT * FROM runs WHERE state = 'queued'")
             tree = await load_tree(session)
-            usage = await load_usage(session, now["at"], tree)
+            usage, usage_at = await self._usage_of(session, tree, now["at"])
             self._calendar_no = await load_calendar_no(session)
             calendar = await load_claims(session)
         worth = self._worth()
@@ -114,11 +116,20 @@ class PostgresQueue:
             [run for row in waiting if (run := self._waiting(row)) is not None],
             tree=tree,
             usage_s={leaf: weighed(amounts, worth) for leaf, amounts in usage.items()},
+            usage_at_s=usage_at.timestamp(),
             calendar=calendar,
             watts=self._watts,
             worth=worth,
         )
         return snapshot, now["at"]
+
+    async def _usage_of(
+        self, session: Session, tree: QueueTree, now: datetime
+    ) -> tuple[Mapping[str, Mapping[str, float]], datetime]:
+        """What queues had lately, and when that was read: whoever keeps shares goes on from there by himself."""
+        if self._usage is None or self._usage[0] != tree or now - self._usage[2] > USAGE_KEPT:
+            self._usage = tree, await load_usage(session, now, tree), now
+        return self._usage[1:]
 
     async def fleet(self) -> Fleet:
         """All nodes with nothing on them, to say whether a run could ever start."""

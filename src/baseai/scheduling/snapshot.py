@@ -84,6 +84,7 @@ class Snapshot:
     usage_s: Mapping[str, float] = field(
         default_factory=dict
     )  # decayed accelerator-seconds of each leaf queue
+    usage_at_s: float | None = None  # the instant of which usage is, in seconds since 1970; None: of now
     calendar: tuple[FutureClaim, ...] = ()  # on the clock of seconds since 1970
     watts: Mapping[str, int] = field(
         default_factory=dict
@@ -105,6 +106,7 @@ def snapshot_of(
     *,
     tree: QueueTree | None = None,
     usage_s: Mapping[str, float] | None = None,
+    usage_at_s: float | None = None,
     calendar: Iterable[FutureClaim] = (),
     watts: Mapping[str, int] | None = None,
     worth: Mapping[str, float] | None = None,
@@ -131,6 +133,7 @@ def snapshot_of(
         waiting=tuple(sorted(waiting, key=lambda run: (seconds(run.enqueued_at), run.demand.run_id))),
         tree=tree or QueueTree(),
         usage_s=usage_s or {},
+        usage_at_s=usage_at_s,
         calendar=tuple(calendar),
         watts=watts or {},
         worth=worth or {},

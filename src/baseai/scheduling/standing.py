@@ -164,7 +164,8 @@ class Standing:
 
     def _agree(self, snapshot: Snapshot, now_s: float) -> None:
         """Shares of another tree: everybody who holds or waits is told to it again."""
-        shares = Shares(snapshot.tree, {}, snapshot.usage_s, worth=snapshot.worth, now_s=now_s)
+        at_s = now_s if snapshot.usage_at_s is None else snapshot.usage_at_s
+        shares = Shares(snapshot.tree, {}, snapshot.usage_s, worth=snapshot.worth, now_s=at_s)
         for part in self.parts.values():
             shares.started(part.running.gang, part.running.model)
         for gang in self.waiting.values():
