@@ -78,8 +78,7 @@ def test_why_a_run_is_where_it_is() -> None:
     assert explain_lines(run_of("big", run_id="run_1", why=why), NOON)[1:] == [
         "placed          In its turn on n1: …",
         "nodes that fit  12",
-        "strands         0.2 accelerators",
-        "next best       1.4 accelerators on n3",
+        "next best       n3",
         "leaves          2, at least 1",
         "by policy       lookahead",
     ]

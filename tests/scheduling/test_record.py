@@ -215,15 +215,15 @@ NAMES = {"nod_3": "node-3"}
     [
         pytest.param(
             why(), ["node-7"],
-            "In its turn on node-7: of 12 nodes that fit it is the one on which least is stranded"
-            " (0.2 accelerators; next best node-3, 1.4).",
+            "In its turn on node-7: of 12 nodes that fit it is the one on which least will stay unused: 1.2"
+            " accelerators less than on node-3, the next best.",
             id="in its turn, where least is stranded",
         ),
         pytest.param(
             why(kind=StartKind.BACKFILL, strands_milli=-20.0, next_best=None, next_best_strands_milli=None),
             ["a", "b", "c", "d", "e"],
             "Before its turn, putting off nobody, on a, b, c and 2 more: of 12 nodes that fit they are those on which"
-            " least is stranded (0.0 accelerators).",
+            " least will stay unused.",
             id="backfilled, on many",
         ),
         pytest.param(
@@ -253,4 +253,4 @@ def test_why_it_started_there_is_kept_as_it_was_and_said(given: Why, on: list[st
 def test_who_may_not_see_the_fleet_learns_of_no_node_but_its_own() -> None:
     record = why_named(why_record(why(), ["nod_7"]), ["node-7"], NAMES, sees_fleet=False)
     assert record["next_best"] is None
-    assert record["sentence"].endswith("least is stranded (0.2 accelerators; next best 1.4).")
+    assert record["sentence"].endswith("unused: 1.2 accelerators less than on the next best.")

@@ -120,13 +120,11 @@ def why_lines(run: "RunView") -> list[str]:
     why = run.why
     if why is None:
         return []
-    next_best = f"{_accelerators(why.next_best_strands_milli)} on {why.next_best or 'another node'}"
     return fact_lines(
         [
             ("placed", why.sentence),
             ("nodes that fit", str(why.fitting)),
-            ("strands", _accelerators(why.strands_milli)),
-            ("next best", next_best if why.next_best_strands_milli is not None else ""),
+            ("next best", why.next_best or ""),
             ("leaves", f"{why.leaves}, at least {why.leaves_fewest}" if why.leaves is not None else ""),
             ("by policy", why.policy),
         ]
@@ -193,10 +191,6 @@ def _held_text(held_ratio: float | None, outcomes: int) -> str:
     if held_ratio is None:
         return "not tested yet"
     return f"{held_ratio:.0%} of {outcomes} intervals held"
-
-
-def _accelerators(milli: float | None) -> str:
-    return "" if milli is None else f"{milli / 1000:.1f} accelerators"
 
 
 def _between(estimate: "StartEstimateView", now: datetime, zone: tzinfo | None) -> str:

@@ -70,6 +70,9 @@ def _kind_sentence(wait: Wait) -> str:
             return (
                 "A test or a run that gives way is being stopped for it; it starts as soon as that is gone."
             )
+        case WaitKind.BOOKED, _:
+            at = "" if wait.promised_at is None else f", at {wait.promised_at:%Y-%m-%d %H:%M} UTC"
+            return f"It starts when {_the('reservation', wait.behind)} begins{at}."
         case WaitKind.OWN_NODE, _:
             return "It tests one node, and starts when nobody wants that node's accelerators."
         case WaitKind.LIMIT, _:
@@ -147,11 +150,27 @@ def _choice(why: Why, nodes: int, names: Mapping[str, str]) -> str:
     fitting = f"of {why.nodes_fitting} nodes that fit "
     if why.strands_milli is None:
         return f"{fitting}{'it was' if one else 'they were'} chosen by {why.policy}"
-    stranded = f"{_accelerators(why.strands_milli)} accelerators"
-    if why.next_best_strands_milli is not None:
-        other = "" if why.next_best is None else f" {names.get(why.next_best, why.next_best)},"
-        stranded += f"; next best{other} {_accelerators(why.next_best_strands_milli)}"
-    return f"{fitting}{'it is the one' if one else 'they are those'} on which least is stranded ({stranded})"
+    chosen = f"{fitting}{'it is the one' if one else 'they are those'} on which least will stay unused"
+    less_milli = less_unused_milli(why, nodes)
+    if less_milli is None:
+        return chosen
+    other = (
+        "the next best"
+        if why.next_best is None
+        else f"{names.get(why.next_best, why.next_best)}, the next best"
+    )
+    return f"{chosen}: {_accelerators(less_milli)} accelerators less than on {other}"
+
+
+def less_unused_milli(why: Why, nodes: int) -> float | None:
+    """Thousandths of accelerators that will stay unused less than on the next best node; None for a gang of several.
+
+    What a policy weighs of one node alone is below 0 where a run uses what nobody else could: only the difference says
+    something.
+    """
+    if nodes != 1 or why.strands_milli is None or why.next_best_strands_milli is None:
+        return None
+    return why.next_best_strands_milli - why.strands_milli
 
 
 def _accelerators(milli: float) -> str:
