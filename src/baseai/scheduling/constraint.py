@@ -50,12 +50,8 @@ def nodes_failing(
 
 def _sieves(shapes: Sequence[Shape], hall: Hall, free: Free) -> Iterator[tuple[Constraint, Bools]]:
     shape = shapes[0]  # they differ in models and number of accelerators alone
-    every: Bools = np.ones(len(hall), dtype=np.bool_)
     yield Constraint.STATE, free.open
-    on_site = (
-        np.array([_may_be_at(shape, hall, row) for row in range(len(hall))]) if _is_bound(shape) else every
-    )
-    yield Constraint.SITE, on_site
+    yield Constraint.SITE, hall.may_lie(shape)
     has_model, has_enough = np.zeros(len(hall), dtype=np.bool_), np.zeros(len(hall), dtype=np.bool_)
     for one in shapes:
         wanted = [number for number, name in enumerate(hall.models) if not one.models or name in one.models]
@@ -73,14 +69,3 @@ def _sieves(shapes: Sequence[Shape], hall: Hall, free: Free) -> Iterator[tuple[C
         yield Constraint.TENANT, joined(shape, free, hall)
     if shape.container:
         yield Constraint.CONTAINER, hall.container
-
-
-def _is_bound(shape: Shape) -> bool:
-    return bool(shape.sites or shape.residency)
-
-
-def _may_be_at(shape: Shape, hall: Hall, row: int) -> bool:
-    bay = hall.bays[row]
-    if shape.sites and bay.site not in shape.sites:
-        return False
-    return not shape.residency or bay.site in shape.residency or bay.country in shape.residency

@@ -6,7 +6,7 @@ placing on its hall.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Fleet:
     row_of: Mapping[tuple[str, str], int]  # (node, model)
     watts: Mapping[str, int]  # of one accelerator of each model at work
     is_stretched: bool  # some node has more than is usable, because more is leased
+    _empty: dict[tuple[str, ...], Free] = field(default_factory=dict)  # once somebody has asked
 
     @property
     def all_shared(self) -> bool:
@@ -40,10 +41,12 @@ class Fleet:
         within = {node.node_id for node in self.nodes if node.state in states}
         return np.array([node_id in within for node_id in self.hall.node_ids], dtype=np.bool_)
 
-    def when_empty(self, states: Sequence[str]) -> Free:
-        """What the nodes in these states have with nothing on them."""
-        nobody = np.full(len(self.hall), NOBODY, dtype=np.int64)
-        return Free(installed(self.hall), nobody, self.rows_in(states))
+    def when_empty(self, states: tuple[str, ...]) -> Free:
+        """What the nodes in these states have with nothing on them. The same columns each time, only to be read."""
+        if states not in self._empty:
+            nobody = np.full(len(self.hall), NOBODY, dtype=np.int64)
+            self._empty[states] = Free(installed(self.hall), nobody, self.rows_in(states))
+        return self._empty[states]
 
     def shapes_of(self, demand: Demand) -> tuple[Shape, ...]:
         """One for each way in which the demand can be satisfied, the preferred first."""

@@ -86,8 +86,8 @@ class Hall:
     """Columns over rows; see the head of this file. `hall_of` builds one, `copy` gives one to try things on."""
 
     __slots__ = (
-        "_cpu", "_disk", "_domains", "_emptied", "_fed", "_free", "_held", "_largest", "_masks", "_memory", "_owners",
-        "_ready", "_siblings", "_spare", "_tenant", "_watchers", "_watts", "_whole", "all_ready", "all_shared",
+        "_country", "_cpu", "_disk", "_domains", "_emptied", "_fed", "_free", "_held", "_largest", "_masks", "_memory",
+        "_owners", "_ready", "_siblings", "_spare", "_tenant", "_watchers", "_watts", "_whole", "all_ready", "all_shared",
         "bays", "container", "countries", "cpu_milli", "devices", "disk_mib", "free", "largest", "leaf",
         "leaves", "memory_mib", "model", "models", "node", "node_ids", "origin", "pod", "pods", "rack", "racks",
         "ready", "shared", "site", "sites", "spare", "tenant", "tenants", "watts", "whole",
@@ -145,6 +145,7 @@ class Hall:
         self.racks, self.rack = _coded([bay.rack for bay in rows])
         self.sites, self.site = _coded([bay.site for bay in rows])
         self.countries = tuple(bay.country for bay in rows)
+        self._country = _coded(self.countries)
         self.devices = _ints([bay.devices for bay in rows])
         most = max([1, *(bay.devices for bay in rows)])
         self._free = np.full((count, most), NO_DEVICE, dtype=np.int32)
@@ -225,8 +226,8 @@ class Hall:
         twin = Hall.__new__(Hall)
         for name in (
             "bays", "node_ids", "node", "models", "model", "leaves", "leaf", "pods", "pod", "rack", "racks", "sites",
-            "site", "countries", "devices", "all_ready", "_siblings", "_fed", "_domains", "_masks", "shared",
-            "all_shared", "container", "tenants",
+            "site", "countries", "_country", "devices", "all_ready", "_siblings", "_fed", "_domains", "_masks",
+            "shared", "all_shared", "container", "tenants",
         ):  # fmt: skip
             setattr(twin, name, getattr(self, name))
         for name in _MOVING:
@@ -263,19 +264,9 @@ class Hall:
             return self._masks[shape]
         mask: Bools | None = None
         if shape.models:
-            wanted = [number for number, name in enumerate(self.models) if name in shape.models]
-            mask = np.isin(self.model, wanted)
-        if shape.sites:
-            here = np.array([self.sites[code] in shape.sites for code in self.site.tolist()], dtype=np.bool_)
-            mask = here if mask is None else mask & here
-        if shape.residency:
-            here = np.array(
-                [
-                    self.sites[code] in shape.residency or country in shape.residency
-                    for code, country in zip(self.site.tolist(), self.countries, strict=True)
-                ],
-                dtype=np.bool_,
-            )
+            mask = np.isin(self.model, _numbers(self.models, shape.models))
+        if shape.sites or shape.residency:
+            here = self.may_lie(shape)
             mask = here if mask is None else mask & here
         if shape.container and not self.container.all():
             mask = self.container.copy() if mask is None else mask & self.container
@@ -283,6 +274,17 @@ class Hall:
             mask.setflags(write=False)
         self._masks[shape] = self._masks[where] = mask
         return mask
+
+    def may_lie(self, shape: Shape) -> Bools:
+        """Rows whose site, and whose site or country for its data, the shape allows. A new array; O(rows)."""
+        within = np.ones(len(self), dtype=np.bool_)
+        if shape.sites:
+            within &= np.isin(self.site, _numbers(self.sites, shape.sites))
+        if shape.residency:
+            at_home = np.isin(self.site, _numbers(self.sites, shape.residency))
+            names, country = self._country
+            within &= at_home | np.isin(country, _numbers(names, shape.residency))
+        return within
 
     def fits(self, shape: Shape, rows: Ints | None = None) -> Bools:
         """Which of these rows, of all where None, can take one pod of the shape now. A new array; O(rows)."""
@@ -663,6 +665,10 @@ def _coded(names: Sequence[str]) -> tuple[tuple[str, ...], Ints]:
     known = sorted(set(names))
     number_of = {name: number for number, name in enumerate(known)}
     return tuple(known), _ints([number_of[name] for name in names])
+
+
+def _numbers(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    return [number for number, name in enumerate(names) if name in wanted]
 
 
 def _ints(numbers: Sequence[int]) -> Ints:
