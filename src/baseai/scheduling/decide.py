@@ -29,7 +29,7 @@ from baseai.scheduling.standing import Standing
 
 EXPLAINED_MOST = 100  # different explanations worked out in one cycle; `explain` gives the others when asked
 OWNERS_MOST = 8  # tenants that are named among those ahead
-UNEXPLAINED = (WaitKind.CLEARING, WaitKind.OWN_NODE, WaitKind.LIMIT)  # the kind says it all
+UNEXPLAINED = (WaitKind.CLEARING, WaitKind.OWN_NODE, WaitKind.LIMIT, WaitKind.BOOKED)  # the kind says it all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,7 +118,8 @@ def chosen(shape: Shape, each: Ints, free: Free, hall: Hall) -> list[int] | None
         rows = within
     found: list[int] = []
     nodes = set[int]()
-    for row in rows[free.amounts[0][rows].argsort(kind="stable")].tolist():
+    # Of rows that are as tight then, those on which the least is free now: what is free stays for whoever starts now.
+    for row in rows[np.lexsort((hall.spare[rows], free.amounts[0][rows]))].tolist():
         node = int(hall.node[row])
         if shape.apart and node in nodes:
             continue

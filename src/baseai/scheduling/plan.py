@@ -22,6 +22,7 @@ class WaitKind(StrEnum):
     HELD = "held"  # it would fit, and would put off a run ahead that has booked its start
     NEVER = "never"  # the nodes that are ready could not take it even without a single lease
     CLEARING = "clearing"  # what yields or is preempted is being stopped for it; it starts once that is gone
+    BOOKED = "booked"  # it is for a reservation, which has not begun
     OWN_NODE = "own_node"  # a pinned run that yields, and its node is not free for it
     LIMIT = "limit"  # its queue, or one above it, holds all that it may
     UNKNOWN_QUEUE = "unknown_queue"  # its queue is there no more

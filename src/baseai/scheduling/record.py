@@ -38,7 +38,9 @@ from baseai.scheduling.sentence import (
 Record = dict[str, Any]
 
 # Whoever waits so waits for no accelerators to come free, which is all that an estimate goes by.
-UNTIMED = frozenset({WaitKind.NEVER, WaitKind.LIMIT, WaitKind.UNKNOWN_QUEUE, WaitKind.OWN_NODE})
+UNTIMED = frozenset(
+    {WaitKind.NEVER, WaitKind.LIMIT, WaitKind.UNKNOWN_QUEUE, WaitKind.OWN_NODE, WaitKind.BOOKED}
+)
 
 # ---- why a run waits
 

@@ -420,6 +420,7 @@ WAITS: Mapping[str, str] = MappingProxyType(
         "clearing": N_(
             "A test or a run that gives way is being stopped for it; it starts as soon as that is gone."
         ),
+        "booked": N_("It starts when its reservation begins."),
         "own_node": N_("It tests one node, and starts when nobody wants that node's accelerators."),
         "limit": N_(
             "Its queue, or one above it, holds all that it may; it starts when a run of that queue ends."

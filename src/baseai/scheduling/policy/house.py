@@ -126,6 +126,7 @@ class House:
         self._ever: dict[tuple[Shape, ...], bool] = {}  # whether they would find room on empty nodes
         self._moved: list[tuple[float, str]] = []  # when who was moved aside
         self._priorities = set[int]()  # of all who ever came
+        self._booked: dict[tuple[str, str], Claim] = {}  # by tenant and name, reservations that have not begun
         self._used: dict[tuple[str, str], int] = {}  # pods of each reservation that started in this turn
         self.verdicts: dict[str, Verdict] = {}  # of the last turn, in the order in which they were looked at
         self.starts: dict[str, StartKind] = {}
@@ -188,6 +189,11 @@ class House:
         self._take_in(moment)
         self.verdicts, self.starts, self._used = {}, {}, {}
         self.claims = self._calendar(moment)
+        self._booked = {
+            (claim.future.tenant_id, claim.name): claim
+            for claim in self.claims
+            if claim.future is not None and claim.kind == "reservation" and claim.from_s > moment.now_s
+        }
         if self._empty is None or not np.array_equal(self._empty.open, self._hall.ready):
             self._empty = None
             self._ever.clear()
@@ -204,6 +210,11 @@ class House:
             if not shapes:
                 continue  # its queue holds all it may: that is said at the end
             seen.add(gang.run_id)
+            booked = self._booked.get((gang.terms.owner, gang.terms.reservation))
+            if booked is not None:  # what it would take now it would take from others, beside what is kept for it
+                self.verdicts[gang.run_id] = Verdict(WaitKind.BOOKED, booked, booked, len(self.claims))
+                self.shares.forgo(gang)
+                continue
             behind: Claim | None = None
             if shapes not in turn.short:
                 found = self._looked_for(moment, gang, shapes, turn)
@@ -272,7 +283,8 @@ class House:
         covered = set[str]()
         for gang in islice(self.shares.firsts(), FIRST_SOUGHT):
             models = self._models(gang.shapes)
-            if not models <= covered:
+            is_booked = (gang.terms.owner, gang.terms.reservation) in self._booked
+            if not models <= covered and not is_booked:
                 covered |= models
                 found[gang.run_id] = gang
         return found
