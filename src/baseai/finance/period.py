@@ -59,6 +59,9 @@ class Period:
     def next(self) -> "Period":
         return Period(self.year + self.month // 12, self.month % 12 + 1)
 
+    def before(self) -> "Period":
+        return Period(self.year - (self.month == 1), (self.month - 2) % 12 + 1)
+
     def starts_at(self) -> datetime:
         """Its first instant, in UTC."""
         return datetime(self.year, self.month, 1, tzinfo=_ZONE).astimezone(UTC)

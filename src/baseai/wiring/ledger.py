@@ -3,14 +3,14 @@
 Invariant: nothing is reckoned here; every figure is the books' own, in another unit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from baseai.finance.account import Balance
 from baseai.finance.audit import Audit, blocks
-from baseai.finance.period import Closed, Finding, period_named
+from baseai.finance.period import Closed, Finding, Period, PeriodState, period_named
 from baseai.finance.postgres import Auditor, Closing, Meter, PeriodCheck, PostgresBooks
 from baseai.finance.postgres.revenue import lines_astray
 from baseai.finance.trial_balance import digest_of
@@ -23,9 +23,17 @@ from baseai.truth.session import Scope, Truth
 class Ledger:
     """The books, their months and their audits."""
 
-    def __init__(self, truth: Truth, meter: Meter, checks: Sequence[PeriodCheck] = ()) -> None:
+    def __init__(
+        self,
+        truth: Truth,
+        meter: Meter,
+        checks: Sequence[PeriodCheck] = (),
+        bring_in: Callable[[Period], Awaitable[Sequence[Finding]]] | None = None,
+    ) -> None:
+        """bring_in: what is still to be booked of a month that is over; it answers what it could not."""
         self._truth = truth
         self._meter = meter
+        self._bring_in = bring_in
         self._closing = Closing(truth, checks)
         self._auditor = Auditor(truth)
 
@@ -51,8 +59,14 @@ class Ledger:
         return [dict(row) for row in await self._closing.periods(scope)]
 
     async def close(self, period: str, scope: Scope) -> dict[str, Any]:
-        """Close a month. Raises Refused when `period` is none."""
-        done = await self._closing.close(period_named(period), scope)
+        """Bring in what is still to be booked of a month, check it and close it. Raises Refused when it is none."""
+        month = period_named(period)
+        state = (await PostgresBooks(self._truth).calendar()).state(month)
+        if self._bring_in is not None and state is not PeriodState.CLOSED and now_utc() >= month.ends_at():
+            against = await self._bring_in(month)
+            if against:
+                return {"period": period, "state": state.value, "findings": _findings(against)}
+        done = await self._closing.close(month, scope)
         if isinstance(done, Closed):
             return {
                 "period": str(done.period),

@@ -48,8 +48,10 @@ from baseai.tenancy.postgres import Tenancy
 from baseai.truth.session import Scope, Truth, fetch_all
 from baseai.views.postgres import Views
 from baseai.wiring.agreements import Desk
+from baseai.wiring.documents import Documents
 from baseai.wiring.household import Household
 from baseai.wiring.ledger import Ledger
+from baseai.wiring.month_end import MonthEnd
 from baseai.workloads.burn_in.figure import Test
 from baseai.workloads.demand import demand_of
 from baseai.workloads.postgres import Runs
@@ -342,9 +344,11 @@ class Rooms:
         self.rates = CatalogRates(self.catalog)
         self.meter = Meter(truth, self.rates, bills=False)  # what is charged comes from rated lines
         self.time = TimeLedger(truth)
-        self.ledger = Ledger(truth, self.meter, (self.time.against,))
-        self.money = Money(truth, self.catalog, self.rates, self.ledger)
         self.agreements = Desk(truth, self.catalog)
+        self.documents = Documents(truth, household)
+        self.month = MonthEnd(lambda: Meter(truth, self.rates, bills=False), self.agreements.rater, self.time)
+        self.ledger = Ledger(truth, self.meter, self.month.checks(), self.month.bring_in)
+        self.money = Money(truth, self.catalog, self.rates, self.ledger)
         self.cabling = Cabling(truth)
         self.fleet = Fleet(truth, self.tenancy, self._unplaceable, self.cabling)
         policy = health_policy(household)

@@ -16,6 +16,7 @@ import numpy as np
 from baseai.finance.clause import Clauses
 from baseai.finance.contract import Contract
 from baseai.finance.contracts.postgres.agreements import find_contract, load_contracts, load_prices
+from baseai.finance.contracts.postgres.months import months_due, unrated_in
 from baseai.finance.contracts.postgres.rated_rows import (
     insert_lines,
     so_far_of,
@@ -28,7 +29,7 @@ from baseai.finance.counted import EPOCH, HOUR, HOUR_US, Counted
 from baseai.finance.measure import JOB
 from baseai.finance.meter import MICROSECOND
 from baseai.finance.month_end import credit_line, month_lines
-from baseai.finance.period import Calendar, Period, period_of
+from baseai.finance.period import Calendar, Finding, Period, period_of
 from baseai.finance.price_list import Price, PriceBook
 from baseai.finance.rated import RatedLine, taken_back
 from baseai.finance.rating import NotRated, Rating, Unrated, rate_columns
@@ -158,6 +159,26 @@ class Rater:
                     await insert_lines(session, [credit])
                     lines.append(credit)
         return tuple(lines)
+
+    async def close_months(self, period: Period) -> tuple[Finding, ...]:
+        """The same for every contract that holds in the month, and for earlier months that were used late.
+
+        What cannot be written is said by the name of the contract, and holds up no other.
+        """
+        async with self._truth.transaction() as session:
+            due = await months_due(session, period)
+        found = []
+        for name, month in due:
+            try:
+                await self.close_month(name, month)
+            except Refused as wrong:
+                found.append(Finding(check="contract", sentence=f"{name} of {month}: {wrong}"))
+        return tuple(found)
+
+    async def against(self, period: Period) -> Sequence[Finding]:
+        """What of the month's use stands against closing it: what nobody has rated."""
+        async with self._truth.transaction() as session:
+            return await unrated_in(session, period)
 
     async def _prices(self, session: Session) -> PriceBook:
         try:
