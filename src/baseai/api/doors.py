@@ -196,6 +196,27 @@ class AgreementsDoor(Protocol):
     ) -> tuple[Sequence[Row], str | None]: ...  # fmt: skip
 
 
+class DocumentsDoor(Protocol):
+    """Invoices with the fields of InvoiceView, and exports."""
+
+    async def invoices(
+        self, scope: Scope, *, customer: str | None, period: str | None, limit: int, cursor: str | None
+    ) -> tuple[Sequence[Row], str | None]:
+        """Issued ones, the newest first. Raises NotFound, Refused."""
+
+    async def drafts(self, scope: Scope, customer: str, period: str) -> Sequence[Row]:
+        """What would be issued now, without numbers. Raises NotFound, RateUnknown."""
+
+    async def issue(self, customer: str, period: str, *, actor: str) -> Sequence[Row]:
+        """Those that were issued now; none when everything was. Raises NotFound, Refused, Conflict, RateUnknown."""
+
+    async def invoice(self, scope: Scope, invoice_id: str) -> Row:
+        """Raises NotFound."""
+
+    async def export_focus(self, scope: Scope, period: str, folder: Path) -> Sequence[str]:
+        """Write the files of a month into `folder`; their names. Raises Refused."""
+
+
 class TimeDoor(Protocol):
     """What every second of every accelerator was."""
 
@@ -385,6 +406,7 @@ class Doors:
     views: ViewsDoor
     money: MoneyDoor
     agreements: AgreementsDoor
+    documents: DocumentsDoor
     time: TimeDoor
     telemetry: TelemetryDoor
     metrics: AskedStore

@@ -1107,6 +1107,56 @@ class RatedLineView(Wire):
     note: str | None
 
 
+class NewInvoice(Wire):
+    customer: str = Field(description="By id, tenant, legal name or tax id.")
+    period: str = Field(description="A month that is over, like 2026-11.")
+
+
+class BehindLineView(Wire):
+    run_id: str | None
+    run: str | None
+    lease_id: str | None
+    serial: str | None
+    quantity: Decimal
+    micros: int  # in the line's own currency
+
+
+class InvoiceLineView(Wire):
+    line_no: int
+    category: str
+    meter: str
+    unit: str  # what the price is for
+    quantity: Decimal | None
+    unit_price: Decimal | None
+    currency: str  # of the price
+    amount: Decimal  # in the document's currency, to the cent
+    exact: Decimal  # the same before it was rounded
+    of_period: str  # the month of the use
+    from_at: datetime
+    until_at: datetime
+    takes_back: bool
+    model: str | None
+    site_id: str | None
+    contract: str | None
+    price_id: str | None
+    note: str | None
+    behind: list[BehindLineView]
+
+
+class InvoiceView(Wire):
+    invoice_id: str | None  # None: a draft, by which nobody owes anything
+    kind: str  # invoice, supplement or credit_note
+    customer: dict[str, str]
+    period: str
+    currency: str
+    total: Decimal
+    issued_at: datetime | None
+    due_on: date | None
+    corrects: str | None  # the document that it names
+    conversion: dict[str, Any] | None
+    lines: list[InvoiceLineView]
+
+
 class TransferView(Wire):
     transfer_id: str
     debit: str

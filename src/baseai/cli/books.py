@@ -4,6 +4,7 @@ Invariant: the terminal adds nothing up: every figure is the platform's own.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from baseai.cli.agreements import add_sla
 from baseai.cli.call import OTHERWISE, Call, command, listed, segment
 from baseai.cli.column import Column, figure, instant_text, money_column, money_text
+from baseai.cli.documents import add_documents, check_focus
 from baseai.cli.runs import Cursor, Limit
 from baseai.ground.fault import Refused
 
@@ -31,6 +33,7 @@ def add_books(app: typer.Typer, environ: Mapping[str, str]) -> None:
     books = typer.Typer(help="The ledger.", no_args_is_help=True, rich_markup_mode=None)
     app.add_typer(books, name="books")
     add_sla(books, environ)
+    add_documents(books, environ)
 
     @command(books, "trial-balance", example="baseai books trial-balance", environ=environ)
     def trial_balance(call: Call, at: At = None) -> int:
@@ -120,8 +123,20 @@ def add_books(app: typer.Typer, environ: Mapping[str, str]) -> None:
         return 0 if done.state == "closed" else OTHERWISE
 
     @command(books, "check", example="baseai books check", environ=environ)
-    def check(call: Call) -> int:
+    def check(
+        call: Call,
+        focus: Annotated[
+            Path | None,
+            typer.Option(
+                "--focus",
+                metavar="DIR",
+                help="Check the FOCUS files of a folder instead, alone.",
+            ),
+        ] = None,
+    ) -> int:
         """Add the books up again from the first transfer on. Ends with status 1 when anything differs."""
+        if focus is not None:
+            return check_focus(call, focus)
         from baseai.api.schemas import AuditView
 
         answer = call.platform.send("POST", "/books/check", document={}, wait_s=CHECK_WAIT_S)

@@ -62,6 +62,11 @@ class Household:
         return self.data / "health.toml"
 
     @property
+    def issuer(self) -> Path:
+        """What an operator says of the company in whose name invoices are written, where it says anything."""
+        return self.data / "issuer.toml"
+
+    @property
     def logs(self) -> Path:
         return self.data / "log"
 

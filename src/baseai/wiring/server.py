@@ -64,6 +64,7 @@ async def serve(
             views=rooms.views,
             money=rooms.money,
             agreements=rooms.agreements,
+            documents=rooms.documents,
             time=rooms.time,
             telemetry=rooms.intake,
             metrics=rooms.metrics,
