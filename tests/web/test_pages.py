@@ -231,8 +231,8 @@ async def test_why_a_run_is_where_it_is() -> None:
     async with browser(Platform(rows=[run(why=why)]), language="pt-BR") as client:
         text = (await client.get(f"/runs/{RUN}")).text
     for shown in (
-        "Começou antes da sua vez, sem atrasar ninguém.", "De 12 nós em que cabe", "0,2 aceleradores",
-        '1,4 (<a href="/nodes/node-b">node-b</a>)', "se espalha: 2; o mínimo possível: 1",
+        "Começou antes da sua vez, sem atrasar ninguém.", "De 12 nós em que cabe, onde está é onde menos fica sem uso.",
+        'em aceleradores: 1,2 (<a href="/nodes/node-b">node-b</a>)', "se espalha: 2; o mínimo possível: 1",
     ):  # fmt: skip
         assert shown in text, shown
 
