@@ -7,13 +7,16 @@ from datetime import datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baseai.ground.identity import RunId
-from baseai.scheduling.decide import decide
+from baseai.ground.identity import RunId, TenantId
+from baseai.scheduling.decide import decide, decide_on
 from baseai.scheduling.plan import Eviction, WaitKind
 from baseai.scheduling.queue_tree import Queue, QueueTree
-from baseai.scheduling.snapshot import LeaseRow, WaitingRun, snapshot_of
+from baseai.scheduling.snapshot import LeaseRow, WaitingRun, seconds, snapshot_of
+from baseai.scheduling.standing import Standing
 from baseai.workloads.demand import Demand
 from tests.scheduling.fleet import H100, NOON, at, gang, lease, leases_of, node, places, snapshot, wait_of
+
+THEIRS = TenantId("globex")
 
 
 def spot_on(on: str, count: int = 8, *, run: str = "cheap", saved_h: float = -0.5) -> LeaseRow:
@@ -89,6 +92,53 @@ def test_a_quota_of_one_model_entitles_to_nothing_of_another() -> None:
         NOON,
     )
     assert plan.evictions == ()
+
+
+def test_who_gives_back_what_would_be_borrowed_goes_as_well_wherever_it_stands() -> None:
+    """Only the larger node has the memory; the junior on the other holds all of their queue's quota."""
+    junior = lease("small", 8, hours=3, run="junior", priority=20, queue="ours", granted_at=at(-1))
+    borrows = lease("large", 8, hours=3, run="borrows", queue="theirs", granted_at=at(-1))
+    tree = QueueTree((Queue(name="ours", quota={H100: 8}), Queue(name="theirs", quota={H100: 0})))
+    asked = gang(1, 8, run="urgent", priority=80, queue="ours", memory_mib=1000)
+    plan = decide(
+        snapshot_of(
+            [node("small", memory_mib=10), node("large")],
+            [junior, borrows],
+            [WaitingRun(demand=asked, enqueued_at=at(-1))],
+            tree=tree,
+        ),
+        NOON,
+    )
+    assert {(each.run_id, each.for_run) for each in plan.evictions} == {
+        ("junior", "urgent"),
+        ("borrows", "urgent"),
+    }
+
+
+def test_who_is_saving_draws_its_watts_still() -> None:
+    """Of the breaker they share, the one who is asked to go has left enough for one more accelerator, not for two."""
+    held = spot_on("a", 4)
+    nodes = [node("a", 4, rack="r", watts=5000), node("b", rack="r", watts=5000)]
+    queue = [gang(1, 4, run="paying", disk_mib=5000)]
+    nodes[1] = replace(nodes[1], disk_mib=10)
+    queue += [gang(1, 1, run="one"), gang(1, 1, run="two")]
+    waiting = [
+        WaitingRun(demand=demand, enqueued_at=at(-1) + timedelta(seconds=second))
+        for second, demand in enumerate(queue)
+    ]
+    plan = decide(snapshot_of(nodes, [held], waiting, watts={H100: 1000}), NOON)
+    assert [each.run_id for each in plan.evictions] == ["cheap"]
+    assert places(plan) == {"one": ("b",)}
+
+
+def test_an_urgent_run_makes_a_junior_go_also_in_a_cycle_in_which_nobody_is_told_why_he_waits() -> None:
+    """The first of the same shape can make nobody go, for it is in another queue."""
+    junior = lease("a", 8, hours=3, run="junior", priority=20, tenant_id=THEIRS, granted_at=at(-1))
+    queue = [gang(1, 8, run="first"), gang(1, 8, run="urgent", priority=80, tenant_id=THEIRS)]
+    standing = Standing("best_fit")
+    standing.take_in(snapshot([node("a")], [junior], queue), seconds(NOON))
+    plan = decide_on(standing, NOON, everybody=False)
+    assert [(each.run_id, each.for_run) for each in plan.evictions] == [("junior", "urgent")]
 
 
 # ------------------------------------------------------------------------------------------------ cycle after cycle

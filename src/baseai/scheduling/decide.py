@@ -11,7 +11,7 @@ get what is left over.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from baseai.ground.identity import NodeId, RunId, TenantId
@@ -67,6 +67,7 @@ class _Cycle:
     evictions: dict[RunId, Eviction] = field(default_factory=dict)
     started: list[Gang] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
+    named: int = 0  # of these: for whom they go is said
     moved: list[Gang] = field(default_factory=list)  # of those who were stopped, who has a place elsewhere
 
 
@@ -158,23 +159,29 @@ def _start(run_id: str, spots: Spots, standing: Standing, cycle: _Cycle, now: da
     hall.place(run_id, gang.shape, spots)
     cycle.started.append(gang)
     nodes = {int(hall.node[spot.row]) for spot in spots}
+    for_it, cycle.named = cycle.stopped[cycle.named :], len(cycle.stopped)
     if cycle.beside is hall or (
-        cycle.clearing.isdisjoint(nodes) and _stands_beside(run_id, gang.shape, spots, cycle)
+        not for_it and cycle.clearing.isdisjoint(nodes) and _stands_beside(run_id, gang.shape, spots, cycle)
     ):
         cycle.grants.append(_grant(gang, spots, standing, now, why))
         return
+    leaving = []
     for key, part in standing.giving_way.items():
         theirs = {int(hall.node[spot.row]) for spot in part.running.spots}
-        if theirs.isdisjoint(nodes):
+        if theirs.isdisjoint(nodes) and key not in for_it:
             continue
         if key in cycle.beside.held:
-            cycle.beside.remove(key)
+            leaving.append((key, cycle.beside.remove(key)))
         cycle.clearing.update(theirs)
         lost = part.lost_accelerator_s(seconds(now)) if key in cycle.stopped else None
         cycle.evictions.setdefault(
             part.run_id, Eviction(run_id=part.run_id, for_run=RunId(run_id), lost_accelerator_s=lost)
         )
-    _stands_beside(run_id, gang.shape, spots, cycle)
+    # It takes its place, and does not draw yet; what they draw still, nobody else under their breaker can.
+    _stands_beside(run_id, replace(gang.shape, watts=0), spots, cycle)
+    for key, held in leaving:
+        draws = Shape(pods=len(held.spots), watts=held.shape.watts)
+        cycle.beside.place(f"{key} draws", draws, tuple(Spot(spot.row) for spot in held.spots), stands=True)
     cycle.stood_aside.append((len(house.verdicts), RunId(run_id)))
 
 

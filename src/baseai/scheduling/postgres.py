@@ -48,7 +48,8 @@ FROM nodes n WHERE n.state <> 'retired' OR EXISTS
   (SELECT FROM leases l WHERE l.node_id = n.node_id AND l.state <> 'released')
 """
 LEASES = """
-SELECT l.*, r.kind, r.queue, r.priority, r.spot, coalesce((r.spec->>'min_runtime_s')::integer, 0) AS min_runtime_s,
+SELECT l.*, r.kind, r.queue, r.priority, r.spot, r.enqueued_at,
+  coalesce((r.spec->>'min_runtime_s')::integer, 0) AS min_runtime_s,
   a.stop AND a.reason = 'preempted' AS makes_room,
   (SELECT count(*) FROM lease_accelerators la WHERE la.lease_id = l.lease_id) AS held
 FROM leases l JOIN attempts a USING (run_id, attempt_no) JOIN runs r ON r.run_id = l.run_id WHERE l.state <> 'released'
@@ -334,6 +335,7 @@ def _lease(row: Row, saved_at: datetime | None) -> LeaseRow:
         cpu_milli=row["cores"] * 1000,
         ends_at=row["ends_at"],
         yields=row["kind"] == BURN_IN or row["makes_room"],
+        enqueued_at=row["enqueued_at"],
         granted_at=row["granted_at"],
         saved_at=saved_at,
         queue=row["queue"],

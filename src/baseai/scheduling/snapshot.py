@@ -56,6 +56,7 @@ class LeaseRow:
     cpu_milli: int
     ends_at: datetime
     yields: bool = False  # its run gives way to every other, or has been asked to go already
+    enqueued_at: datetime | None = None  # its run
     granted_at: datetime | None = None
     saved_at: datetime | None = None  # of the run's last checkpoint
     queue: str = DEFAULT_QUEUE

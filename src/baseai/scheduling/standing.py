@@ -82,7 +82,7 @@ class Standing:
         self._snapshot: Snapshot | None = None
         self._held: dict[RunId, _Held] = {}
         self._numbers: dict[RunId, int] = {}
-        self._last_number = 0
+        self._taken = set[int]()  # of them
         self._known_shapes: dict[Shape, Shape] = {}
         self._explained: dict[object, tuple[float, Explanation]] = {}
         self._is_too_large = False  # more is leased somewhere than is usable there
@@ -176,6 +176,7 @@ class Standing:
         """Take the leases in; False where the hall is too small for them, or larger than it should be."""
         if self._is_too_large:
             return False
+        self.house.shares.reckon(now_s)  # with what was held until now
         self.hall.open_rows(_ready(self.hall, snapshot.nodes))
         try:
             self._hold(snapshot)
@@ -233,7 +234,7 @@ class Standing:
         granted_s = seconds(first.granted_at or first.ends_at)
         gang = Gang(
             run_id=name,
-            number=self._number(first.run_id),
+            number=self._number(first.run_id, first.enqueued_at or first.granted_at),
             shape=Shape(
                 pods=len(leases),
                 milli=key.accelerators * WHOLE,
@@ -291,25 +292,30 @@ class Standing:
                 if known is not None and (known.demand is run.demand or known.demand == run.demand):
                     continue
                 self.house.shares.leave(self.waiting.pop(run_id))
-            gang = gang_of(run, self._number(run.demand.run_id), self._shapes_of(run.demand), snapshot.worth)
+            number = self._number(run.demand.run_id, run.enqueued_at)
+            gang = gang_of(run, number, self._shapes_of(run.demand), snapshot.worth)
             self.waiting[run_id] = gang
-            self.house.shares.join(gang)
+            self.house.comes(gang)
         self.runs = wanted
         pinned = [run for run in snapshot.waiting if run.demand.yields]
         self.pinned = tuple(sorted(pinned, key=_test_order))
         still = self.waiting.keys() | self._held.keys()
         if len(self._numbers) > 2 * len(still) + 1000:
             self._numbers = {run_id: number for run_id, number in self._numbers.items() if run_id in still}
+            self._taken = set(self._numbers.values())
 
     def _shapes_of(self, demand: Demand) -> tuple[Shape, ...]:
         """The same objects for equal demands, so that they are told to be equal at a glance."""
         return tuple(self._known_shapes.setdefault(shape, shape) for shape in self.fleet.shapes_of(demand))
 
-    def _number(self, run_id: RunId) -> int:
-        """Of one run, the same as long as it waits or holds anything; rising in the order in which runs are seen."""
+    def _number(self, run_id: RunId, since: datetime | None) -> int:
+        """Of one run alone, by the microsecond in which it came: whoever builds a standing anew gives it the same."""
         if run_id not in self._numbers:
-            self._last_number += 1
-            self._numbers[run_id] = self._last_number
+            number = 0 if since is None else round(seconds(since) * 1e6)
+            while number in self._taken:
+                number += 1
+            self._numbers[run_id] = number
+            self._taken.add(number)
         return self._numbers[run_id]
 
 

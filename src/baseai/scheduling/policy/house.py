@@ -148,11 +148,17 @@ class House:
         """What holds from the next turn on. `shares` know the tree, what is held, and everybody who waits."""
         self._agreed, self.shares = agreed, shares
 
+    def comes(self, gang: Gang) -> None:
+        """It waits from now on."""
+        self.shares.join(gang)
+        self._priorities.add(gang.terms.priority)
+
     def runs(
         self, running: Running, ends_s: float, *, saved_s: float | None = None, rate: float = 1.0
     ) -> None:
         """Somebody holds accelerators from now on. Whoever is spot goes when it is wanted, its minimum runtime over."""
         self._hold(running, ends_s)
+        self._priorities.add(running.gang.terms.priority)
         self.stakes.put(
             Candidate(
                 gang=running.gang,
@@ -302,8 +308,7 @@ class House:
         for gang in moment.arrived:
             if gang.run_id in self._on:  # thrown off a node that failed
                 self.ended(gang)
-            self.shares.join(gang)
-            self._priorities.add(gang.terms.priority)
+            self.comes(gang)
         for gang in moment.ended:
             self.ended(gang)
         for candidate in self.placed.values():
