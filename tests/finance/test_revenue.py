@@ -11,8 +11,8 @@ from baseai.finance.period import NotClosed, period_of
 from baseai.finance.postgres import Meter, PostgresBooks, load_transfers
 from baseai.finance.postgres.books import load_calendar
 from baseai.finance.postgres.closing import Closing
-from baseai.finance.postgres.revenue import lines_astray, waiting_lines
-from baseai.truth.session import PLATFORM, Truth
+from baseai.finance.postgres.revenue import WRITE, lines_astray, waiting_lines
+from baseai.truth.session import PLATFORM, Truth, fetch_all
 from tests.finance.agreed import price
 from tests.finance.journal import EVER, Died, Fuse, FusedTruth
 from tests.finance.leased import FlatRates
@@ -114,6 +114,16 @@ async def test_copies_and_deaths_post_each_line_once(truth: Truth, dsn: str) -> 
     await asyncio.gather(*(meter(truth).post() for _ in range(3)))
     assert (await held(truth))["revenue:on_demand"] == -18_000_000
     assert len(await load_rated(truth, limit=1000)) == 6
+
+
+async def test_a_backlog_is_claimed_by_place_though_the_table_was_empty_when_it_was_looked_at(
+    truth: Truth,
+) -> None:
+    async with truth.transaction() as session:
+        await session.execute("RESET ROLE; ANALYZE unposted; SET ROLE baseai_service")
+        plan = await fetch_all(session, "EXPLAIN " + WRITE, {"limit": 20_000, "closed": "", "open": None})
+    claim = [row["QUERY PLAN"] for row in plan if " on unposted" in row["QUERY PLAN"]]
+    assert any("Tid Scan" in step for step in claim), plan
 
 
 async def test_a_month_with_rated_lines_that_are_not_posted_is_not_closed(truth: Truth) -> None:
