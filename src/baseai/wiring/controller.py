@@ -29,6 +29,8 @@ BOOK_EVERY_S = 5.0
 KEEP_TIME_EVERY_S = (
     60.0  # hours of accelerators: closed when they are over, counted anew when facts come late
 )
+KEEP_COSTS_EVERY_S = 30.0  # what stood idle, of hours that are closed
+LOOK_AT_ALL_COSTS_EVERY_S = 6 * 3600.0  # every hour of the open months, rather than the last two days
 AUDIT_EVERY_S = 60.0  # a look at reservations that timed out, and whether the books were checked this night
 ATTRIBUTE_EVERY_S = 30.0  # hours of use: closed as their samples come in
 JUDGE_EVERY_S = 10.0  # a tick of health, as often as things are measured
@@ -63,6 +65,7 @@ async def _lead(dsn: str, household: Household, metrics: Path, leading: AsyncCon
         beside = [
             asyncio.create_task(_attribute(rooms)),
             asyncio.create_task(_keep_time(rooms)),
+            asyncio.create_task(_keep_costs(rooms)),
             asyncio.create_task(_prove(rooms, nudge)),
             asyncio.create_task(_judge(rooms)),
             asyncio.create_task(_audit(rooms)),
@@ -202,6 +205,25 @@ async def _keep_time(rooms: Rooms) -> None:
         except Exception:  # one accelerator's oddity ends this round and no other loop
             log.exception("time could not be kept")
         await asyncio.sleep(KEEP_TIME_EVERY_S)
+
+
+async def _keep_costs(rooms: Rooms) -> None:
+    """Beside the loop: what stood idle costs what used time costs, and months that are over get what hours lack."""
+    looked = 0.0
+    while True:
+        try:
+            await rooms.costs.seed()
+            everything = time.monotonic() - looked > LOOK_AT_ALL_COSTS_EVERY_S or looked == 0.0
+            written = await rooms.costs.post(everything=everything)
+            if everything:
+                looked = time.monotonic()
+            if written:
+                log.info("costs of all time: %d transfers", written)
+        except TruthUnavailable as wrong:
+            log.warning("costs are not posted: %s", wrong)
+        except Exception:  # one month's oddity ends this round and no other loop
+            log.exception("costs could not be posted")
+        await asyncio.sleep(KEEP_COSTS_EVERY_S)
 
 
 async def _audit(rooms: Rooms) -> None:

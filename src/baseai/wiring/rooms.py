@@ -13,9 +13,17 @@ import numpy as np
 
 from baseai.catalog.catalog import Catalog, load_catalog
 from baseai.engine.postgres import Engine, Places
+from baseai.finance.contracts.postgres import Bulletins
 from baseai.finance.cost import By
+from baseai.finance.costs.assumed import Assumptions, shipped
+from baseai.finance.costs.postgres import CostKeeper, Neighbours
+from baseai.finance.costs.tariff import tariff_calendars
+from baseai.finance.costs.terms import CostTerms
+from baseai.finance.hours.facts import Hours, reckoned
 from baseai.finance.hours.postgres import TimeLedger
+from baseai.finance.hours.postgres.observed import load_facts
 from baseai.finance.postgres import Meter, costs_in, load_transfers
+from baseai.finance.postgres.books import insert_transfers, load_calendar
 from baseai.finance.rate import HourlyCostRate, HourlyPrice
 from baseai.fleet.fabric.postgres import Cabling
 from baseai.fleet.health.desk.postgres import HealthDesk
@@ -45,7 +53,7 @@ from baseai.telemetry.remote import RemoteStore
 from baseai.telemetry.store import AskedStore, StoreAway
 from baseai.tenancy.key import Holder
 from baseai.tenancy.postgres import Tenancy
-from baseai.truth.session import Scope, Truth, fetch_all
+from baseai.truth.session import Scope, Session, Truth, fetch_all
 from baseai.views.postgres import Views
 from baseai.wiring.agreements import Desk
 from baseai.wiring.documents import Documents
@@ -59,14 +67,19 @@ from baseai.workloads.spec import RunSpec, spec_of
 from baseai.workloads.training import recipe
 
 NEWS_EVERY_S = 15.0
-HOME_SITE = "local"  # whose terms hold for a site that the catalogue does not know
 
 
 class CatalogRates:
-    """Prices and hourly costs for finance, from the catalogue."""
+    """Prices for finance from the catalogue, and hourly costs from the assumptions as they stand."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
+        self.first = Assumptions(shipped(catalog.assumptions), self._country_of)
+        self._terms = CostTerms(self.first, tariff_calendars())
+
+    def hold(self, terms: CostTerms) -> None:
+        """From now on these."""
+        self._terms = terms
 
     def price(self, model: str, at: datetime) -> HourlyPrice | None:
         try:
@@ -78,22 +91,27 @@ class CatalogRates:
         )
 
     def hourly_cost(self, model: str, site_id: str, at: datetime) -> HourlyCostRate | None:
-        for site in (site_id, HOME_SITE):
-            try:
-                cost = self._catalog.hourly_cost(model, site)
-            except NotFound:
-                continue
-            except Refused:
-                return None
-            return HourlyCostRate(
-                depreciation=cost.depreciation,
-                energy=cost.energy,
-                colocation=cost.colocation,
-                currency=cost.currency,
-                basis=f"catalogue assumptions for {site} (estimated, mark {cost.mark.value}):"
-                " straight-line depreciation, power × PUE × tariff, colocation",
-            )
-        return None
+        return self._terms.hourly_cost(model, site_id, at)
+
+    def _country_of(self, site_id: str) -> str | None:
+        try:
+            return self._catalog.assumptions.site_terms(site_id).country
+        except NotFound:
+            return None
+
+
+def beside_costs(truth: Truth) -> Neighbours:
+    """What costs need of the ledger, of the time ledger and of the bank."""
+
+    async def open_hours(session: Session, window: tuple[datetime, datetime]) -> Hours:
+        return reckoned(await load_facts(session, window))
+
+    return Neighbours(
+        load_calendar=load_calendar,
+        insert_transfers=insert_transfers,
+        open_hours=open_hours,
+        exchange=Bulletins(truth).exchange,
+    )
 
 
 class CatalogPeaks:
@@ -347,7 +365,10 @@ class Rooms:
         self.agreements = Desk(truth, self.catalog)
         self.documents = Documents(truth, household)
         self.month = MonthEnd(lambda: Meter(truth, self.rates, bills=False), self.agreements.rater, self.time)
-        self.ledger = Ledger(truth, self.meter, self.month.checks(), self.month.bring_in)
+        self.costs = CostKeeper(truth, beside_costs(truth), self.rates.first, self.rates.hold)
+        self.ledger = Ledger(
+            truth, self.meter, (*self.month.checks(), self.costs.against), self.month.bring_in
+        )
         self.money = Money(truth, self.catalog, self.rates, self.ledger)
         self.cabling = Cabling(truth)
         self.fleet = Fleet(truth, self.tenancy, self._unplaceable, self.cabling)

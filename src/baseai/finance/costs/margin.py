@@ -41,6 +41,7 @@ class CostNature(StrEnum):
     SUPPORT = "support"  # variable
     MAINTENANCE = "maintenance"
     DEPRECIATION = "depreciation"
+    OTHER = "other"  # an account of the chart that is none of these
 
 
 # Contribution margin = (revenue − these) ÷ revenue; what is not among them stands below it.

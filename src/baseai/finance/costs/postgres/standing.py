@@ -1,0 +1,113 @@
+"""Standing time in PostgreSQL: the hours that are closed, against what runs used of them and what is booked already.
+
+Invariant: level-triggered: whatever happened meanwhile, an hour ends up with what it should have. One copy posts at a
+time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from baseai.finance.costs.postgres.neighbours import Neighbours
+from baseai.finance.costs.standing import StandingHour, standing_postings
+from baseai.finance.posting import Booked, Unpriced
+from baseai.finance.rate import HourlyCostRate
+from baseai.finance.transfer import Transfer
+from baseai.truth.session import Session, fetch_all
+
+STANDING_LOCK = 0x7374616E  # "stan"
+HOURS_A_TRANSACTION = 4_000
+
+Rate = Callable[[str, str, datetime], HourlyCostRate | None]
+
+# Hours whose standing time in the books is not what they stood. Of a whole hour used, nothing stands and nothing is
+# booked.
+APART = """
+WITH installed AS (
+  SELECT accelerator_no, hour, sum(micro_seconds)::bigint AS us FROM time_buckets
+  WHERE replaced_at IS NULL AND hour >= %(since)s AND hour < %(until)s GROUP BY 1, 2
+), used AS (
+  SELECT accelerator_no, hour, sum(micro_seconds)::bigint AS us FROM usage_lines
+  WHERE hour >= %(since)s AND hour < %(until)s GROUP BY 1, 2
+), stood AS (
+  SELECT accelerator_no, hour,
+    sum(CASE WHEN debit_account LIKE 'cost:%%' THEN micro_seconds ELSE -micro_seconds END)::bigint AS us
+  FROM transfers WHERE run_id IS NULL AND hour >= %(since)s AND hour < %(until)s
+    AND 'cost:depreciation' IN (debit_account, credit_account) GROUP BY 1, 2
+)
+SELECT i.accelerator_no, a.node_id, n.site_id, a.model, a.round_id, i.hour, i.us AS installed_us,
+  COALESCE(u.us, 0)::bigint AS used_us
+FROM installed i JOIN accelerators a USING (accelerator_no) JOIN nodes n USING (node_id)
+LEFT JOIN used u USING (accelerator_no, hour) LEFT JOIN stood s USING (accelerator_no, hour)
+WHERE GREATEST(i.us - COALESCE(u.us, 0), 0) <> COALESCE(s.us, 0)
+  AND (i.accelerator_no, i.hour) > (%(after_no)s::bigint, %(after_hour)s::timestamptz)
+ORDER BY i.accelerator_no, i.hour LIMIT %(limit)s
+"""
+BOOKED = """
+SELECT accelerator_no, hour, account, min(currency) AS currency, count(*) AS transfers,
+  sum(sign * amount_micros)::bigint AS amount_micros, sum(sign * micro_seconds)::bigint AS micro_seconds,
+  (array_agg(transfer_id ORDER BY recorded_at, transfer_id))[1] AS first_id,
+  (array_agg(unit_price ORDER BY recorded_at, transfer_id))[1] AS unit_price
+FROM (
+  SELECT t.*, CASE WHEN t.debit_account LIKE 'cost:%%' THEN t.debit_account ELSE t.credit_account END AS account,
+    CASE WHEN t.debit_account LIKE 'cost:%%' THEN 1 ELSE -1 END AS sign
+  FROM unnest(%(nos)s::bigint[], %(hours)s::timestamptz[]) AS due (accelerator_no, hour)
+  JOIN transfers t ON t.hour = due.hour AND t.accelerator_no = due.accelerator_no AND t.run_id IS NULL
+  WHERE t.micro_seconds IS NOT NULL AND t.unit_price IS NOT NULL
+) moved GROUP BY 1, 2, 3
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stood:
+    """What one transaction did."""
+
+    transfers: int
+    unpriced: tuple[Unpriced, ...]
+    next_after: tuple[int, datetime] | None  # where the next one goes on; None when all was looked at
+
+
+async def post_standing(
+    session: Session,
+    beside: Neighbours,
+    rate: Rate,
+    since: datetime,
+    until: datetime,
+    after: tuple[int, datetime] | None = None,
+) -> Stood:
+    """Bring a batch of closed hours from `since` to `until`, whole UTC hours, to what stood in them."""
+    await session.execute("SELECT pg_advisory_xact_lock(%s)", (STANDING_LOCK,))
+    given = {
+        "since": since,
+        "until": until,
+        "after_no": -1 if after is None else after[0],
+        "after_hour": since if after is None else after[1],
+        "limit": HOURS_A_TRANSACTION,
+    }
+    hours = [StandingHour(**row) for row in await fetch_all(session, APART, given)]
+    if not hours:
+        return Stood(transfers=0, unpriced=(), next_after=None)
+    booked: dict[tuple[int, datetime], dict[str, Booked]] = {}
+    keys = {"nos": [one.accelerator_no for one in hours], "hours": [one.hour for one in hours]}
+    for row in await fetch_all(session, BOOKED, keys):
+        key = (row.pop("accelerator_no"), row.pop("hour"))
+        account = row.pop("account")
+        booked.setdefault(key, {})[account] = Booked(**row)
+    calendar = await beside.load_calendar(session)
+    transfers: list[Transfer] = []
+    unpriced: dict[Unpriced, None] = {}
+    for one in hours:
+        cost = rate(one.model, one.site_id, one.hour)
+        found = standing_postings(one, cost, booked.get((one.accelerator_no, one.hour)), calendar=calendar)
+        if isinstance(found, Unpriced):
+            unpriced[found] = None
+        else:
+            transfers += found
+    written = await beside.insert_transfers(session, transfers)
+    last = hours[-1]
+    more = len(hours) == HOURS_A_TRANSACTION
+    return Stood(
+        transfers=written,
+        unpriced=tuple(unpriced),
+        next_after=(last.accelerator_no, last.hour) if more else None,
+    )
