@@ -13,19 +13,4 @@ from baseai.finance.ptax import Exchange
 from baseai.finance.transfer import Transfer
 from baseai.truth.session import Session
 
-# (accelerator_no, hour) → µs by bucket, of the hours from one instant to another that are not closed.
-OpenHours = Callable[
-    [Session, tuple[datetime, datetime]], Awaitable[Mapping[tuple[int, datetime], Mapping[Bucket, int]]]
-]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Neighbours:
-    """The others of the room."""
-
-    load_calendar: Callable[[Session], Awaitable[Calendar]]
-    insert_transfers: Callable[[Session, Sequence[Transfer]], Awaitable[int]]
-    open_hours: Callable[
-        [Session, tuple[datetime, datetime]], Awaitable[Hours]
-    ]  # of hours that are not closed
-    exchange: Callable[[date], Awaitable[Exchange]]  # raises RateUnknown
+Hours = Mapping[tuple[int, datetime], Mapping[Bucket, int]]  # (accelerator_no, hour) → µs by bucket
