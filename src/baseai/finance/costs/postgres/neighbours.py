@@ -14,3 +14,15 @@ from baseai.finance.transfer import Transfer
 from baseai.truth.session import Session
 
 Hours = Mapping[tuple[int, datetime], Mapping[Bucket, int]]  # (accelerator_no, hour) → µs by bucket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbours:
+    """The others of the room."""
+
+    load_calendar: Callable[[Session], Awaitable[Calendar]]
+    insert_transfers: Callable[[Session, Sequence[Transfer]], Awaitable[int]]
+    open_hours: Callable[
+        [Session, tuple[datetime, datetime]], Awaitable[Hours]
+    ]  # of hours that are not closed
+    exchange: Callable[[date], Awaitable[Exchange]]  # raises RateUnknown
