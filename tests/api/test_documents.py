@@ -31,7 +31,7 @@ async def test_an_export_of_a_month_without_anything_passes_the_check(
     platform: Platform, tmp_path: Path
 ) -> None:
     period = str(period_of(datetime.now(UTC)))
-    answer = await platform.ask("GET", "/exports", params={"period": period})
+    answer = await platform.ask("GET", "/exports/focus", params={"period": period})
     assert answer.status_code == 200, answer.text
     report = held_to_the_rules(answer.content, tmp_path)
     assert report.findings == ()

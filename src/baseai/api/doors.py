@@ -213,8 +213,24 @@ class DocumentsDoor(Protocol):
     async def invoice(self, scope: Scope, invoice_id: str) -> Row:
         """Raises NotFound."""
 
-    async def export_focus(self, scope: Scope, period: str, folder: Path) -> Sequence[str]:
+    async def rendered(self, scope: Scope, invoice_id: str, form: str, language: str) -> tuple[str, bytes]:
+        """Media type and bytes of an issued document. Raises NotFound, Refused for a form or language that is none."""
+
+    async def rendered_draft(
+        self, scope: Scope, customer: str, period: str, form: str, language: str
+    ) -> tuple[str, bytes]:
+        """The same of a draft. Raises NotFound when nothing is to be billed, RateUnknown."""
+
+    async def export_focus(
+        self, scope: Scope, period: str, folder: Path, *, parquet: bool = False
+    ) -> Sequence[str]:
         """Write the files of a month into `folder`; their names. Raises Refused."""
+
+    async def export_beancount(self, scope: Scope, period: str | None, folder: Path) -> Sequence[str]:
+        """The books through a month, or up to now."""
+
+    async def export_csv(self, scope: Scope, period: str | None, folder: Path) -> Sequence[str]:
+        """Transfers and rated lines through a month, or all."""
 
 
 class TimeDoor(Protocol):

@@ -9,14 +9,14 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from baseai.cli.call import OTHERWISE, Call, command
+from baseai.cli.call import OTHERWISE, Call, command, segment
 from baseai.cli.column import Column, figure, money_text, plain
 from baseai.ground.fault import Refused
 
@@ -37,6 +37,18 @@ def add_documents(books: typer.Typer, environ: Mapping[str, str]) -> None:
         ],
         period: Annotated[str, typer.Argument(metavar="PERIOD", help="A month, like 2026-11.")],
         issue: Annotated[bool, typer.Option("--issue", help="Number it, and ask for the money.")] = False,
+        pdf: Annotated[Path | None, typer.Option("--pdf", metavar="FILE", help="Write it as PDF.")] = None,
+        html: Annotated[
+            Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page.")
+        ] = None,
+        dps: Annotated[
+            Path | None,
+            typer.Option("--dps", metavar="FILE", help="Write the draft of its DPS; XML for a name in .xml."),
+        ] = None,
+        number: Annotated[
+            str | None, typer.Option("--number", help="Of several documents, this one, like A-000123.")
+        ] = None,
+        lang: Annotated[str, typer.Option("--lang", help="pt-BR or en.")] = "pt-BR",
     ) -> None:
         """Print what a customer is asked for a month: issued documents, and a draft of what is not billed yet."""
         from baseai.api.schemas import InvoiceView
@@ -46,7 +58,11 @@ def add_documents(books: typer.Typer, environ: Mapping[str, str]) -> None:
         asked = {"customer": customer, "period": period}
         issued, _ = call.platform.get("/invoices", **asked).items(InvoiceView)
         drafts, _ = call.platform.get("/invoices/draft", **asked).items(InvoiceView)
-        found = [*issued, *drafts]
+        found = [one for one in (*reversed(issued), *drafts) if number in (None, one.invoice_id)]
+        forms = [("pdf", pdf), ("html", html), ("dps.xml" if dps and dps.suffix == ".xml" else "dps", dps)]
+        for form, file in forms:
+            if file is not None:
+                _write(call, found, file, form=form, lang=lang, **asked)
         if call.screen.as_json:
             call.screen.document(json.dumps({"items": [one.model_dump(mode="json") for one in found]}))
             return
@@ -61,22 +77,42 @@ def add_documents(books: typer.Typer, environ: Mapping[str, str]) -> None:
     def export(
         call: Call,
         focus: Annotated[
-            Path | None, typer.Option("--focus", metavar="DIR", help="FOCUS 1.4, into a new or empty folder.")
+            Path | None, typer.Option("--focus", metavar="DIR", help="A month as FOCUS 1.4.")
         ] = None,
-        period: Annotated[str | None, typer.Option("--period", help="A month, like 2026-11.")] = None,
+        beancount: Annotated[
+            Path | None, typer.Option("--beancount", metavar="DIR", help="The books as beancount text.")
+        ] = None,
+        sheets: Annotated[
+            Path | None, typer.Option("--csv", metavar="DIR", help="Transfers and rated lines as sheets.")
+        ] = None,
+        period: Annotated[
+            str | None,
+            typer.Option("--period", help="A month, like 2026-11; books: through it, or up to now."),
+        ] = None,
+        parquet: Annotated[bool, typer.Option("--parquet", help="FOCUS as Parquet too.")] = False,
     ) -> None:
-        """Write a month of the books into a folder, in a form that other tools read."""
-        if focus is None:
-            raise Refused("say what to export: --focus DIR")
-        if period is None:
-            raise Refused("say of which month: --period 2026-11")
-        names = _export(call, focus, format="focus", period=period)
+        """Write the books into new or empty folders, in forms that other tools read."""
+        folders = [("focus", focus), ("beancount", beancount), ("csv", sheets)]
+        chosen = [(form, folder) for form, folder in folders if folder is not None]
+        if not chosen:
+            raise Refused("say what to export: --focus DIR, --beancount DIR or --csv DIR")
+        if focus is not None and period is None:
+            raise Refused("FOCUS is of one month; say which: --period 2026-11")
+        if parquet and focus is None:
+            raise Refused("--parquet goes with --focus")
+        done = {}
+        for form, folder in chosen:
+            asked: dict[str, object] = {"period": period}
+            if form == "focus":
+                asked["parquet"] = parquet or None
+            done[form] = {"folder": str(folder), "files": _export(call, folder, form, asked)}
         if call.screen.as_json:
-            call.screen.document(json.dumps({"folder": str(focus), "files": names}))
+            call.screen.document(json.dumps(done))
             return
-        call.screen.say(
-            f"{', '.join(names)} in {plain(str(focus))}; `baseai books check --focus` checks them"
-        )
+        for form, one in done.items():
+            call.screen.say(f"{', '.join(one['files'])} in {plain(str(one['folder']))}")
+            if form == "focus":
+                call.screen.note(f"`baseai books check --focus {plain(str(one['folder']))}` checks them")
 
 
 def check_focus(call: Call, folder: Path) -> int:
@@ -126,10 +162,38 @@ def check_focus(call: Call, folder: Path) -> int:
     return 0 if report.passes else OTHERWISE
 
 
-def _export(call: Call, folder: Path, **asked: str) -> list[str]:
+def _write(
+    call: Call,
+    found: "Sequence[InvoiceView]",
+    file: Path,
+    *,
+    form: str,
+    lang: str,
+    customer: str,
+    period: str,
+) -> None:
+    """Write the one document there is into a file. Raises Refused for none, and for more than one."""
+    if len(found) != 1:
+        names = ", ".join(one.invoice_id or "a draft" for one in found) or "none"
+        raise Refused(
+            f"{file.name} takes one document and there are {len(found)} of {period}: {names}; choose by --number"
+        )
+    invoice_id = found[0].invoice_id
+    if invoice_id is None:
+        asked = {"customer": customer, "period": period, "as": form, "lang": lang}
+        answer = call.platform.get("/invoices/draft", **asked)
+    else:
+        answer = call.platform.get(f"/invoices/{segment(invoice_id)}", **{"as": form, "lang": lang})
+    try:
+        file.write_bytes(answer.body)
+    except OSError as wrong:
+        raise Refused(f"{file} cannot be written: {wrong.strerror or wrong}") from wrong
+
+
+def _export(call: Call, folder: Path, form: str, asked: Mapping[str, object]) -> list[str]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Refused(f"{folder} is not an empty folder; nothing in it is overwritten")
-    answer = call.platform.send("GET", "/exports", query=asked, wait_s=EXPORT_WAIT_S)
+    answer = call.platform.send("GET", f"/exports/{form}", query=asked, wait_s=EXPORT_WAIT_S)
     try:
         with zipfile.ZipFile(io.BytesIO(answer.body)) as packed:
             names = packed.namelist()

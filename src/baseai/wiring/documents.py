@@ -3,28 +3,43 @@
 Invariant: nothing is reckoned here. A folder is written whole before anybody sees it; who asks for it throws it away.
 """
 
+import asyncio
 import csv
+import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TextIO
 
+import baseai
+from baseai.finance.chart import load_chart
 from baseai.finance.contracts.postgres import Bulletins
+from baseai.finance.contracts.postgres.rated_stream import rated_lines
 from baseai.finance.focus.charge import COLUMNS
+from baseai.finance.focus.duckdb import write_parquet
 from baseai.finance.focus.postgres import Month, focus_rows
 from baseai.finance.focus.rule import Dataset, columns_of
+from baseai.finance.invoices.dps import document_of_dps, dps_of, xml_of
 from baseai.finance.invoices.invoice import Invoice, document_of
 from baseai.finance.invoices.issuer import Issuer, issuer_of
+from baseai.finance.invoices.language import language_named
+from baseai.finance.invoices.page import page_of
+from baseai.finance.invoices.pdf import pdf_of
 from baseai.finance.invoices.postgres import Invoices
+from baseai.finance.invoices.written import written
+from baseai.finance.journal.beancount import Journal
+from baseai.finance.journal.sheet import RATED_COLUMNS, TRANSFER_COLUMNS, rated_cells, transfer_cells
 from baseai.finance.period import period_named
 from baseai.finance.postgres.books import insert_transfers, load_calendar
+from baseai.finance.postgres.journal import copied_books
 from baseai.ground.clock import now_utc
-from baseai.ground.fault import Refused
+from baseai.ground.fault import NotFound, Refused
 from baseai.truth.session import Scope, Truth
 from baseai.wiring.household import Household
 
 Row = dict[str, Any]
+FORMS = ("html", "pdf", "dps", "dps.xml")
 
 
 class Documents:
@@ -72,8 +87,51 @@ class Documents:
     async def invoice(self, scope: Scope, invoice_id: str) -> Row:
         return invoice_row(await self._invoices.find(invoice_id, scope))
 
-    async def export_focus(self, scope: Scope, period: str, folder: Path) -> list[str]:
-        """Write the four files of a month into `folder`; their names."""
+    async def rendered(self, scope: Scope, invoice_id: str, form: str, language: str) -> tuple[str, bytes]:
+        """An issued document in a form of FORMS: media type and bytes. Raises NotFound, Refused."""
+        return _rendered(await self._invoices.find(invoice_id, scope), form, language)
+
+    async def rendered_draft(
+        self, scope: Scope, customer: str, period: str, form: str, language: str
+    ) -> tuple[str, bytes]:
+        """The draft of a month. Raises NotFound when nothing is to be billed, RateUnknown, Refused."""
+        found = await self._invoices.drafts(customer, period_named(period), self.issuer(), scope)
+        if not found:
+            raise NotFound("draft for", f"{customer} in {period}")
+        return _rendered(found[0], form, language)
+
+    async def export_beancount(self, scope: Scope, period: str | None, folder: Path) -> list[str]:
+        """Write the books through a month, or up to now, as beancount text; the names of the files."""
+        through = None if period is None else period_named(period)
+        now = now_utc()
+        async with copied_books(self._truth, scope, through=through, at=now) as books:
+            journal = Journal(load_chart(), books.balances)
+            with _opened(folder / "books.beancount") as file:
+                till = f"through {period}" if period is not None else f"up to {now:%Y-%m-%d %H:%M:%S} UTC"
+                file.writelines(journal.opening(f"{self.issuer().name}: the books {till}"))
+                async for transfer in books.transfers:
+                    file.write(journal.entry(transfer))
+                file.writelines(journal.closing())
+        return ["books.beancount"]
+
+    async def export_csv(self, scope: Scope, period: str | None, folder: Path) -> list[str]:
+        """Write transfers and rated lines through a month, or all, as sheets; the names of the files."""
+        through = None if period is None else period_named(period)
+        async with copied_books(self._truth, scope, through=through, at=now_utc()) as books:
+            with _opened(folder / "transfers.csv") as file:
+                writer = _writer(file, TRANSFER_COLUMNS)
+                async for transfer in books.transfers:
+                    writer.writerow(transfer_cells(transfer))
+        with _opened(folder / "rated_lines.csv") as file:
+            writer = _writer(file, RATED_COLUMNS)
+            async for line in rated_lines(self._truth, scope, through=through):
+                writer.writerow(rated_cells(line))
+        return ["transfers.csv", "rated_lines.csv"]
+
+    async def export_focus(
+        self, scope: Scope, period: str, folder: Path, *, parquet: bool = False
+    ) -> list[str]:
+        """Write the four files of a month into `folder`, as Parquet too where asked; their names."""
         month = Month(
             period=period_named(period), issuer=self.issuer(), now=now_utc(), calendar=load_calendar
         )
@@ -88,7 +146,25 @@ class Documents:
             }
             async for dataset, cells in focus_rows(self._truth, scope, month):
                 writers[dataset].writerow(cells)
-        return [dataset.file for dataset in Dataset]
+        names = [dataset.file for dataset in Dataset]
+        if parquet:
+            for dataset, heading in headings.items():
+                names.append(await asyncio.to_thread(write_parquet, folder, dataset, heading))
+        return names
+
+
+def _rendered(invoice: Invoice, form: str, language: str) -> tuple[str, bytes]:
+    if form == "dps":
+        tree = dps_of(invoice, version=baseai.__version__)
+        return "application/json", json.dumps(document_of_dps(tree), ensure_ascii=False).encode()
+    if form == "dps.xml":
+        return "application/xml", xml_of(dps_of(invoice, version=baseai.__version__)).encode()
+    document = written(invoice, language_named(language))
+    if form == "html":
+        return "text/html; charset=utf-8", page_of(document).encode()
+    if form == "pdf":
+        return "application/pdf", pdf_of(document)
+    raise Refused(f"{form!r} is no form of a document; there are {', '.join(FORMS)}")
 
 
 def _opened(path: Path) -> TextIO:
