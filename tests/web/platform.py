@@ -13,8 +13,9 @@ from baseai.ground.identity import KeyId, TenantId
 from baseai.tenancy.key import Holder, NotAdmitted
 from baseai.tenancy.role import Role
 from baseai.truth.session import Scope
-from baseai.web.doors import By, WebDoors, WebSettings
+from baseai.web.doors import Books, By, WebDoors, WebSettings
 from tests.web.fleet import Asked
+from tests.web.ledger import Ledger
 
 Row = dict[str, Any]
 NOON = datetime(2026, 11, 22, 15, 0, tzinfo=UTC)
@@ -128,11 +129,13 @@ class Platform:
     judged: Row | None = None
     use: Row | None = None
     collector_rows: list[Row] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=Ledger)
 
     def doors(self, *, demo: bool = False) -> WebDoors:
         return WebDoors(
             views=self, money=self, gate=self, news=self, eyes=self.eyes, uses=self if self.eyes else None,
-            health=self if self.judged else None, queues=self, settings=WebSettings(demo=demo),
+            health=self if self.judged else None, queues=self,
+            books=Books(ledger=self.ledger, time=self.ledger, postings=self.ledger), settings=WebSettings(demo=demo),
         )  # fmt: skip
 
     # ---- views

@@ -20,7 +20,8 @@ from baseai.web.visit import SESSION_COOKIE
 from tests.web.platform import HOSTILE, LINK, RUN, Platform, holder, node, run, waiting
 
 pytestmark = pytest.mark.anyio
-PATHS = ("/fleet", "/nodes/node-a", "/queue", "/runs", "/runs?state=all", f"/runs/{RUN}", "/offers", "/books")
+PATHS = ("/fleet", "/nodes/node-a", "/queue", "/runs", "/runs?state=all", f"/runs/{RUN}", "/offers", "/books",
+         "/books/trial-balance")  # fmt: skip
 OWN = {"origin": "http://baseai.test"}
 
 
@@ -121,9 +122,15 @@ async def test_another_site_cannot_sign_anybody_out(headers: dict[str, str]) -> 
         pytest.param(Role.OPERATOR, set(PATHS), id="operator"),
         pytest.param(Role.FINANCE, set(PATHS), id="finance"),
         pytest.param(
-            Role.CUSTOMER, {"/queue", "/runs", "/runs?state=all", f"/runs/{RUN}", "/offers"}, id="customer"
+            Role.CUSTOMER,
+            {"/queue", "/runs", "/runs?state=all", f"/runs/{RUN}", "/offers", "/books"},
+            id="customer",
         ),
-        pytest.param(Role.INVESTOR, {"/fleet", "/nodes/node-a", "/offers", "/books"}, id="investor"),
+        pytest.param(
+            Role.INVESTOR,
+            {"/fleet", "/nodes/node-a", "/offers", "/books", "/books/trial-balance"},
+            id="investor",
+        ),
         pytest.param(Role.VIEWER, {"/fleet", "/nodes/node-a", "/offers"}, id="viewer"),
     ],
 )
@@ -254,11 +261,11 @@ async def test_a_node_says_where_it_hangs_as_far_as_that_is_known() -> None:
 
 async def test_wrong_books_are_called_wrong() -> None:
     async with browser(Platform(difference=Decimal("0.000001"))) as client:
-        text = (await client.get("/books")).text
+        text = (await client.get("/books/trial-balance")).text
     assert "the books are wrong" in text
     assert "0.000001" in text
     async with browser(Platform()) as client:
-        assert "debits equal credits" in (await client.get("/books")).text
+        assert "debits equal credits" in (await client.get("/books/trial-balance")).text
 
 
 async def test_offers_name_their_price_or_that_there_is_none() -> None:

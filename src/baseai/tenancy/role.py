@@ -28,6 +28,7 @@ class Deed(StrEnum):
     MANAGE_SECRETS = "manage secrets"
     SEE_MONEY = "see money"
     SEE_BOOKS = "see the books"
+    SEE_CUSTOMERS = "see which customer a posting is of"
     CLOSE_BOOKS = "check and close the books"
     AGREE = "make contracts and prices"
     REPORT_AS_NODE = "report as a node"
@@ -38,7 +39,15 @@ MAY: MappingProxyType[Role, frozenset[Deed]] = MappingProxyType(
         Role.OPERATOR: frozenset(set(Deed) - {Deed.REPORT_AS_NODE}),
         Role.CUSTOMER: frozenset({Deed.SUBMIT_RUNS, Deed.SEE_RUNS, Deed.MANAGE_SECRETS, Deed.SEE_MONEY}),
         Role.FINANCE: frozenset(
-            {Deed.SEE_RUNS, Deed.SEE_FLEET, Deed.SEE_MONEY, Deed.SEE_BOOKS, Deed.CLOSE_BOOKS, Deed.AGREE}
+            {
+                Deed.SEE_RUNS,
+                Deed.SEE_FLEET,
+                Deed.SEE_MONEY,
+                Deed.SEE_BOOKS,
+                Deed.SEE_CUSTOMERS,
+                Deed.CLOSE_BOOKS,
+                Deed.AGREE,
+            }
         ),
         Role.INVESTOR: frozenset({Deed.SEE_FLEET, Deed.SEE_BOOKS}),
         Role.VIEWER: frozenset({Deed.SEE_FLEET}),

@@ -10,9 +10,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, Protocol
 
+from baseai.finance.bucket import BucketSpan
+from baseai.finance.hours.sum import Pace, TimeBy, TimeReport
+from baseai.finance.period import Period
 from baseai.telemetry.store import AskedStore
 from baseai.tenancy.key import Holder
 from baseai.truth.session import Scope
+from baseai.views.books.asked import Asked
 from baseai.web.language import ZONE
 
 Row = Mapping[str, Any]
@@ -116,6 +120,83 @@ class Queues(Protocol):
         """Those that everybody may use and those of the asker: rows with the fields of NamedQueueView."""
 
 
+class Time(Protocol):
+    """What every second of the accelerators was."""
+
+    async def told(
+        self, from_at: datetime, until_at: datetime, *, by: TimeBy, pace: Pace | None, simulated: bool = False,
+        model: str | None = None, site: str | None = None, serial: str | None = None,
+    ) -> TimeReport: ...  # fmt: skip
+
+    async def stretches(
+        self, accelerator_no: int, from_at: datetime, until_at: datetime
+    ) -> Sequence[BucketSpan]:
+        """What one accelerator was from when to when."""
+
+
+class Ledger(Protocol):
+    """Months and audits of the books."""
+
+    async def periods(self, scope: Scope) -> Sequence[Row]:
+        """Every month that was ever begun, with the fields of PeriodView."""
+
+    async def newest_check(self) -> Row:
+        """A row with the fields of AuditView. Raises NotFound where the books were never recomputed."""
+
+
+class Postings(Protocol):
+    """From a month's sums down to leases and serials; each answers in the asker's scope, NotFound beyond it."""
+
+    async def months(self, scope: Scope) -> Sequence[str]: ...
+
+    async def places(self, scope: Scope) -> Sequence[Row]: ...
+
+    async def movements(self, scope: Scope, period: Period) -> Sequence[Row]: ...
+
+    async def tenant_names(self, scope: Scope, tenant_ids: Sequence[str]) -> Mapping[str, str]: ...
+
+    async def rate(self, scope: Scope, period: Period) -> Row | None: ...
+
+    async def active(
+        self, scope: Scope, period: Period, *, model: str | None, site: str | None, simulated: bool
+    ) -> Row: ...
+
+    async def postings(
+        self, scope: Scope, asked: Asked, *, after: str | None = None
+    ) -> tuple[Sequence[Row], str | None]: ...
+
+    async def posted_sums(self, scope: Scope, asked: Asked) -> Sequence[Row]: ...
+
+    async def transfer(self, scope: Scope, transfer_id: str) -> Row: ...
+
+    async def line(self, scope: Scope, rated_id: str) -> Row: ...
+
+    async def bill(
+        self, scope: Scope, period: Period, *, run: str | None = None, category: str | None = None,
+        after: str | None = None,
+    ) -> tuple[Sequence[Row], Sequence[Row], str | None]: ...  # fmt: skip
+
+    async def invoices(self, scope: Scope) -> Sequence[Row]: ...
+
+    async def lease(self, scope: Scope, lease_id: str) -> Row: ...
+
+    async def accelerator(self, scope: Scope, serial: str) -> Row: ...
+
+    async def behind(self, scope: Scope, found: Row, since: datetime, until: datetime) -> Row: ...
+
+    async def standing(self, scope: Scope) -> Mapping[str, Row]:
+        """Every accelerator by its serial: model, site, node, simulated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """All that the pages of the books stand on beside Money."""
+
+    ledger: Ledger
+    time: Time
+    postings: Postings
+
+
 class Gate(Protocol):
     """Who a browser is. Each raises NotAdmitted for what is wrong, used up or expired."""
 
@@ -156,4 +237,5 @@ class WebDoors:
     health: Health | None = None
     proving: Proving | None = None
     queues: Queues | None = None
+    books: Books | None = None
     settings: WebSettings = WebSettings()

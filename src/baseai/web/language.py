@@ -7,13 +7,13 @@ Catalogues are read from `locale/*/LC_MESSAGES/web.po` once, at start, and compi
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from babel import Locale
-from babel.dates import format_datetime, format_timedelta, get_timezone_name
+from babel.dates import format_date, format_datetime, format_timedelta, get_timezone_name
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_currency, format_decimal, format_percent
@@ -103,6 +103,21 @@ class Language:
         return str(
             format_timedelta(timedelta(seconds=seconds), locale=self.locale, format="short", threshold=1.0)
         )
+
+    def month(self, period: str) -> str:
+        """`2026-11` as people say it: novembro de 2026."""
+        if not period:
+            return "–"
+        pattern = "LLLL 'de' yyyy" if self.tag == "pt-BR" else "LLLL yyyy"
+        return format_date(date.fromisoformat(f"{period}-01"), format=pattern, locale=self.locale)
+
+    def day(self, day: date) -> str:
+        pattern = "dd/MM/yyyy" if self.tag == "pt-BR" else "yyyy-MM-dd"
+        return format_date(day, format=pattern, locale=self.locale)
+
+    def day_of(self, at: datetime) -> str:
+        """The day of the platform's zone in which `at` lies, as an address names it."""
+        return at.astimezone(self.zone).date().isoformat()
 
     def zone_name(self, at: datetime) -> str:
         """As people of the language call the zone: BRT; where they have no name for it, UTC-03:00."""

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from baseai.ground.clock import now_utc
 from baseai.ground.fault import Fault, NotFound, Refused
+from baseai.ground.money import MICRO
 from baseai.ground.quantity import shown_s
 from baseai.telemetry.field import ACCELERATOR, NODE
 from baseai.tenancy.key import NotAdmitted, NotAllowed
 from baseai.tenancy.role import Deed
-from baseai.web import phrase, story
+from baseai.web import book_word, books, phrase, story
 from baseai.web.doors import Row, WebDoors
 from baseai.web.eyes import Eyes, aspect_of, lookback_of, map_words, plot_words
 from baseai.web.heatmap import ASPECTS
 from baseai.web.horizon import horizon_of
 from baseai.web.language import TAGS, Language, load_languages
+from baseai.web.month import hours
 from baseai.web.reading import bytes_shown, scaled
 from baseai.web.visit import (
     LANGUAGE_COOKIE,
@@ -54,6 +57,8 @@ QUEUE_PER_PAGE = 25  # and so 50 KB at most
 NODES_PER_PAGE = 100  # of the table under the map, which shows them all
 LIVE_EVERY_S = 1.0  # no page is told more often than this
 LIVE_AT_MOST_S = 1800.0  # then the browser connects anew
+TEN_HOURS_US = 36_000_000_000  # from which on hundredths of an hour say enough
+SHORT = 20  # of an id that a list shows; the page behind it has all of it
 MONEY_KEPT_S = 5.0  # sums over everything are not asked for again within this time
 
 RUN_PARTS = ("state", "curve", "figures", "use", "result", "money", "leases", "checkpoints", "preemptions", "events")
@@ -93,6 +98,9 @@ class Pages:
             exact=language.exact,
             percent=language.percent,
             money=language.money,
+            micros=lambda micros, currency: language.money(Decimal(micros) / MICRO, currency),
+            time_us=lambda us: language.exact(hours(us), 2 if us >= TEN_HOURS_US else 4),
+            short=lambda text: text if len(text) <= SHORT else f"{text[:SHORT]}…",
             when=language.when,
             soon=language.soon,
             about=language.about,
@@ -124,6 +132,8 @@ class Pages:
             map_words=map_words,
             plot_words=lambda language: plot_words(language, self.doors.settings.zone),
             reading_looks=phrase.READING_STATES,
+            book_words=lambda table, code: book_word.of(language, getattr(book_word, table), code),
+            periods_look=book_word.PERIODS,
             throttles=phrase.THROTTLES,
             done_ratio=story.done_ratio,
             lasted_s=story.lasted_s,
@@ -284,10 +294,13 @@ class Pages:
             "use": await self.eyes.use_of_run(visit, run_id, detail["leases"]), "measures": self.doors.eyes is not None,
         }  # fmt: skip
 
-    async def books(self, visit: Visit) -> Facts:
+    async def trial_balance(self, visit: Visit) -> Facts:
         trial = await self.doors.money.trial_balance(visit.scope)
         by_tenant, by_node = await self.sums("tenant", visit), await self.sums("node", visit)
+        names = visit.may(Deed.SEE_CUSTOMERS)
         return {
+            "names": names,
+            "balances": trial["balances"] if names else story.without_tenants(trial["balances"]),
             "trial": trial,
             "by_tenant": by_tenant,
             "by_node": by_node,
@@ -638,10 +651,13 @@ def router(doors: WebDoors) -> APIRouter:
             pages.eyes.run_told(lambda: pages.eyes.run_series(visit, run_id)) if doors.eyes else None,
         )
 
-    @routes.get("/books")
-    async def books(request: Request) -> Response:
+    @routes.get("/books/trial-balance")
+    async def trial_balance(request: Request) -> Response:
         visit = await pages.visit(request, Deed.SEE_BOOKS)
-        return pages.page(request, visit, "books.html", **await pages.books(visit))
+        return pages.page(request, visit, "books/trial_balance.html", **await pages.trial_balance(visit))
+
+    if doors.books is not None:
+        books.routes(pages, routes, doors.books)
 
     @routes.get("/offers")
     async def offers(request: Request) -> Response:

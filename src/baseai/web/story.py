@@ -169,3 +169,19 @@ def sums_of(rows: Sequence[Row]) -> Sequence[Row]:
             sums[name] += row[name]
         sums["accruing"] |= row["accruing"]
     return [found[currency] for currency in sorted(found)]
+
+
+def without_tenants(balances: Sequence[Row]) -> Sequence[Row]:
+    """Balances with those of all tenants as one line for each kind of account and currency."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in balances:
+        kind, _, rest = row["account"].partition(":")
+        account = f"tenant:…:{rest.partition(':')[2]}" if kind == "tenant" else row["account"]
+        sums = found.setdefault(
+            (account, row["currency"]),
+            {"account": account, "currency": row["currency"]}
+            | dict.fromkeys(("debits", "credits", "balance"), Decimal(0)),
+        )
+        for name in ("debits", "credits", "balance"):
+            sums[name] += row[name]
+    return list(found.values())

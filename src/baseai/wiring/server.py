@@ -19,7 +19,8 @@ from baseai.telemetry.store import StoreAway
 from baseai.tenancy.role import Role
 from baseai.truth.migrate import migrate
 from baseai.truth.session import Truth, fetch_one
-from baseai.web.doors import WebDoors, WebSettings
+from baseai.views.books.postgres import BookViews
+from baseai.web.doors import Books, WebDoors, WebSettings
 from baseai.web.pages import router
 from baseai.wiring.household import Household
 from baseai.wiring.rooms import BellNews, BrowserGate, NoticeBell, Rooms
@@ -99,6 +100,7 @@ async def serve(
                 proving=rooms.proving,
                 health=rooms.health,
                 queues=rooms.queues,
+                books=Books(ledger=rooms.ledger, time=rooms.time, postings=BookViews(rooms.truth)),
             )
         )
     )

@@ -52,6 +52,11 @@ class Facts:
 
 def reckoned(facts: Facts) -> Hours:
     """What every hour of the window was. Linear in claims and hours but for sorting, where nothing is held."""
+    return hours_of(chain.from_iterable(stretches(facts).values()))
+
+
+def stretches(facts: Facts) -> Mapping[int, Sequence[BucketSpan]]:
+    """What each accelerator was from when to when, by accelerator_no: what its hours are summed of."""
     claims = {one.accelerator_no: list(_claims(one, facts)) for one in facts.accelerators}
     spans = {one.accelerator_no: _spans(one, claims, facts) for one in facts.accelerators}
     for holds, members in _held(facts):
@@ -64,7 +69,7 @@ def reckoned(facts: Facts) -> Hours:
         )
         steps = unused_steps(holds, _leased(members, holds[0], facts))
         _add(first_claims(Bucket.RESERVED_UNUSED, steps, idle), members, claims, spans, facts)
-    return hours_of(chain.from_iterable(spans.values()))
+    return spans
 
 
 def _claims(one: AcceleratorFacts, facts: Facts) -> Iterator[Claim]:

@@ -19,6 +19,7 @@ class TimeBy(StrEnum):
     SITE = "site"
     MODEL = "model"
     NODE = "node"
+    ACCELERATOR = "accelerator"  # by its serial
 
 
 class Pace(StrEnum):

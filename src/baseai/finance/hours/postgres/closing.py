@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from baseai.finance.bucket import HOUR, Bucket
-from baseai.finance.hours.facts import Facts, Hours, reckoned
+from baseai.finance.bucket import HOUR, Bucket, BucketSpan
+from baseai.finance.hours.facts import Facts, Hours, reckoned, stretches
 from baseai.finance.hours.postgres.check import NAME as CHECK
 from baseai.finance.hours.postgres.check import Checked, check_hours
 from baseai.finance.hours.postgres.observed import load_facts
@@ -91,10 +91,27 @@ class TimeLedger:
                 return Closing(closed=closed, revised=revised, closed_until=until, failing=tuple(failing))
 
     async def told(
-        self, from_at: datetime, until_at: datetime, *, by: TimeBy, pace: Pace | None, simulated: bool = False
-    ) -> TimeReport:
+        self, from_at: datetime, until_at: datetime, *, by: TimeBy, pace: Pace | None, simulated: bool = False,
+        model: str | None = None, site: str | None = None, serial: str | None = None,
+    ) -> TimeReport:  # fmt: skip
         """Sums over whole hours; see `load_time`."""
-        return await load_time(self._truth, from_at, until_at, by=by, pace=pace, simulated=simulated)
+        return await load_time(
+            self._truth, from_at, until_at, by=by, pace=pace, simulated=simulated, model=model, site=site,
+            serial=serial,
+        )  # fmt: skip
+
+    async def stretches(
+        self, accelerator_no: int, from_at: datetime, until_at: datetime
+    ) -> tuple[BucketSpan, ...]:
+        """What one accelerator was from when to when, by the facts as they are known now, up to now at the latest."""
+        async with self._truth.transaction() as session:
+            row = await fetch_one(session, "SELECT now() AS now")
+            assert row is not None
+            window = (from_at, min(until_at, row["now"]))
+            if window[0] >= window[1]:
+                return ()
+            facts = await load_facts(session, window, [accelerator_no])
+        return tuple(stretches(facts).get(accelerator_no, ()))
 
     async def against(self, period: Period) -> tuple[Finding, ...]:
         """What of a month's time stands against closing its books: hours that do not add up, or are open yet."""

@@ -22,10 +22,12 @@ SUBJECT = {
     TimeBy.SITE: "n.site_id",
     TimeBy.MODEL: "a.model",
     TimeBy.NODE: "a.node_id",
+    TimeBy.ACCELERATOR: "a.serial",
 }
 WHOSE = """
 SELECT a.accelerator_no, {subject} AS subject, n.site_id FROM accelerators a JOIN nodes n USING (node_id)
-WHERE n.simulated = %(simulated)s
+WHERE n.simulated = %(simulated)s AND (%(model)s::text IS NULL OR a.model = %(model)s)
+  AND (%(site)s::text IS NULL OR n.site_id = %(site)s) AND (%(serial)s::text IS NULL OR a.serial = %(serial)s)
 """
 # First by accelerator, which needs no other table, and only then by what accelerators are told by.
 WHOLE = """
@@ -47,7 +49,7 @@ PASSING = """AND NOT EXISTS (SELECT FROM checks c WHERE c.name = %(name)s AND c.
   AND c.hour = t.hour AND c.site_id = w.site_id)"""
 FAILING = """
 SELECT hour, site_id, sentence FROM checks WHERE name = %(name)s AND passed_at IS NULL
-  AND hour >= %(since)s AND hour < %(until)s ORDER BY hour, site_id
+  AND hour >= %(since)s AND hour < %(until)s AND (%(site)s::text IS NULL OR site_id = %(site)s) ORDER BY hour, site_id
 """
 STATE = """
 SELECT now() AS now, (SELECT closed_until FROM time_mark) AS closed_until,
@@ -66,8 +68,13 @@ async def load_time(
     by: TimeBy = TimeBy.BUCKET,
     pace: Pace | None = None,
     simulated: bool = False,
+    model: str | None = None,
+    site: str | None = None,
+    serial: str | None = None,
 ) -> TimeReport:
-    """What all accelerators were from a whole UTC hour to another, or up to now if that is earlier.
+    """What all accelerators, or those of a model, at a site or of a serial, were from a whole UTC hour to another.
+
+    Up to now, if that is earlier.
 
     Raises Refused for a span that ends before it begins or that cuts an hour.
     """
@@ -83,6 +90,9 @@ async def load_time(
         "until": until_at,
         "name": NAME,
         "simulated": simulated,
+        "model": model,
+        "site": site,
+        "serial": serial,
     }
     async with truth.transaction() as session:
         state = await fetch_one(session, STATE, spanned)

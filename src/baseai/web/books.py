@@ -1,0 +1,639 @@
+"""The pages of the books: a month at a glance, and from any figure down to postings, rated lines, leases and serials.
+
+Invariant: each figure links to the rows that it is the sum of, within the visitor's scope; whom a posting is of is
+shown to those who may know. A customer's books are their own lines and documents. Nothing here decides or writes.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from types import MappingProxyType
+from typing import Any, Protocol
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+from fastapi import APIRouter, Request, Response
+
+from baseai.catalog.bounds import Case
+from baseai.finance.bucket import HOUR, NATURE, Bucket, BucketSpan
+from baseai.finance.costs.margin import (
+    CostNature,
+    Economics,
+    EconomicsBy,
+    EconomicsRow,
+    Part,
+    TimeOf,
+    time_of,
+)
+from baseai.finance.hours.sum import Pace, TimeBy, TimeReport
+from baseai.finance.period import ZONE, Period, period_named, period_of
+from baseai.ground.clock import hour_of, now_utc
+from baseai.ground.fault import NotFound, Refused
+from baseai.ground.money import Money
+from baseai.tenancy.role import Deed
+from baseai.views.books.asked import Asked
+from baseai.web import book_word
+from baseai.web.area import AreaWords, Layer, stacked
+from baseai.web.doors import Books, Row
+from baseai.web.language import Language
+from baseai.web.month import SORTS, buckets_of, hours, ordered, side_of, sort_of, statement_of
+from baseai.web.phrase import N_
+from baseai.web.strip import Stretch, strip
+from baseai.web.visit import Visit
+
+Facts = dict[str, Any]
+BOOKS_ZONE = ZoneInfo(ZONE)
+KEPT_S = 5.0  # what a month came to is not asked for again within this time
+BY = (EconomicsBy.MODEL, EconomicsBy.SITE, EconomicsBy.CUSTOMER, EconomicsBy.ROUND)
+# The figures that are hours, and which buckets each is the sum of.
+HOURS_OF: Mapping[str, frozenset[Bucket]] = MappingProxyType(
+    {
+        "installed": frozenset(Bucket),
+        "available": frozenset(bucket for bucket in Bucket if NATURE[bucket].available),
+        "sold": frozenset(bucket for bucket in Bucket if NATURE[bucket].sold),
+        "occupied": frozenset(bucket for bucket in Bucket if NATURE[bucket].used),
+        **{bucket.value: frozenset({bucket}) for bucket in Bucket},
+    }
+)
+SUBJECT: Mapping[EconomicsBy, str] = MappingProxyType(
+    {
+        EconomicsBy.MODEL: "model",
+        EconomicsBy.SITE: "site",
+        EconomicsBy.CUSTOMER: "tenant",
+        EconomicsBy.ROUND: "round",
+    }
+)
+
+
+class BookPages:
+    """What the pages of the books show."""
+
+    def __init__(self, books: Books) -> None:
+        self.books = books
+        self._kept: dict[tuple[str, bool], tuple[float, Facts]] = {}
+
+    # ---- a month
+
+    async def month(self, visit: Visit, query: Mapping[str, str]) -> Facts:
+        """Raises Refused for a month, a day or a place that is none."""
+        period, now = _period(query), now_utc()
+        places = await self.books.postings.places(visit.scope)
+        simulated = _simulated(query, places)
+        model, site = query.get("model") or None, query.get("site") or None
+        day = _day(query.get("day"))
+        (whole, told, active) = await asyncio.gather(
+            self._whole(visit, period, simulated=simulated),
+            self._told(period, day, model, site, simulated=simulated),
+            self.books.postings.active(visit.scope, period, model=model, site=site, simulated=simulated),
+        )
+        steps, report = told
+        picked = {
+            "month": str(period),
+            "model": model or "",
+            "site": site or "",
+            "simulated": "1" if simulated else "",
+        }
+        sort, falling = sort_of(query.get("sort"))
+        names = visit.may(Deed.SEE_CUSTOMERS)
+        economics: Mapping[EconomicsBy, Economics] = whole["economics"]
+        findings = whole["findings"]
+        return {
+            "period": period, "months": whole["months"], "standing_row": _standing(period, whole["periods"], now),
+            "audit": whole["audit"], "findings": findings, "stands": places, "model": model, "site": site, "day": day,
+            "simulated": simulated, "has_simulated": {row["simulated"] for row in places} == {True, False},
+            "total": _picked(economics, model, site), "all": economics[EconomicsBy.ALL],
+            "tables": [(by, ordered(_named(economics[by].rows, by, names, visit.language), sort, falling=falling))
+                       for by in BY],
+            "sort": sort, "falling": falling, "sorts": SORTS, "picked": picked, "names": names,
+            "statement": whole["statement"], "rate": whole["rate"], "active": active,
+            "withheld_money": bool(findings) and not names,
+            "report": report, "buckets": buckets_of(report),
+            "area": _area(steps, period, day, visit.language, picked), "now_hour": hour_of(now),
+            "address": lambda **changes: _address("/books", picked | {"sort": query.get("sort") or ""} | changes),
+            "to_hours": lambda figure, **more: _address(
+                "/books/hours", picked | {"figure": figure} | more
+            ),
+            "to_postings": lambda nature, **more: _address(
+                "/books/postings", picked | {"nature": nature} | more
+            ),
+            "subject_of": SUBJECT, "hours": hours,
+        }  # fmt: skip
+
+    async def _whole(self, visit: Visit, period: Period, *, simulated: bool) -> Facts:
+        """What does not depend on what is picked, at most KEPT_S old. It is for those who see all tenants."""
+        key = (str(period), simulated)
+        kept = self._kept.get(key)
+        if kept is not None and time.monotonic() - kept[0] < KEPT_S:
+            return kept[1]
+        ledger, postings = self.books.ledger, self.books.postings
+        movements, months, periods, rate, by_model, by_site = await asyncio.gather(
+            postings.movements(visit.scope, period),
+            postings.months(visit.scope),
+            ledger.periods(visit.scope),
+            postings.rate(visit.scope, period),
+            self._sums(period, TimeBy.MODEL, simulated=simulated),
+            self._sums(period, TimeBy.SITE, simulated=simulated),
+        )
+        own = [row for row in movements if row["simulated"] is simulated]
+        tenants = sorted({row["tenant_id"] for row in own if row["tenant_id"]})
+        names = await postings.tenant_names(visit.scope, tenants)
+        try:
+            audit = await ledger.newest_check()
+        except NotFound:
+            audit = None
+        whole = {
+            "months": months,
+            "periods": periods,
+            "rate": rate,
+            "audit": audit,
+            "findings": [_never_checked()] if audit is None else audit["findings"],
+            "statement": statement_of(own),
+            "economics": _economics(period, own, by_model, by_site, names),
+        }
+        self._kept[key] = (time.monotonic(), whole)
+        return whole
+
+    async def _sums(self, period: Period, by: TimeBy, *, simulated: bool) -> TimeReport | None:
+        since, until = _span(period, None)
+        if since >= until:
+            return None
+        return await self.books.time.told(since, until, by=by, pace=None, simulated=simulated)
+
+    async def _told(
+        self, period: Period, day: date | None, model: str | None, site: str | None, *, simulated: bool
+    ) -> tuple[TimeReport, TimeReport]:
+        """The steps that are drawn (days, or the hours of one day), and the same span as a whole."""
+        since, until = _span(period, day)
+        if since >= until:
+            raise Refused(f"{day or period} has not begun")
+        steps = await self.books.time.told(
+            since, until, by=TimeBy.BUCKET, pace=Pace.HOUR if day else Pace.DAY, simulated=simulated,
+            model=model, site=site,
+        )  # fmt: skip
+        return steps, steps
+
+    # ---- down
+
+    async def postings(self, visit: Visit, asked: Asked, after: str | None) -> Facts:
+        (rows, more), sums = await asyncio.gather(
+            self.books.postings.postings(visit.scope, asked, after=after),
+            self.books.postings.posted_sums(visit.scope, asked),
+        )
+        return {"rows": rows, "more": more, "sums": sums, "asked": asked, "after": after}
+
+    async def account(self, visit: Visit, name: str, query: Mapping[str, str]) -> Facts:
+        """Raises NotFound for an account on which nothing ever stood."""
+        month = query.get("month") or None
+        asked = Asked(account=name, period=month)
+        facts = await self.postings(visit, asked, query.get("after"))
+        if not facts["rows"] and not await self.books.postings.posted_sums(visit.scope, Asked(account=name)):
+            raise NotFound("account with a transfer", name)
+        months = await self.books.postings.months(visit.scope)
+        return {**facts, "account": name, "months": months, "month": month}
+
+    async def lease(self, visit: Visit, lease_id: str) -> Facts:
+        return {**await self.books.postings.lease(visit.scope, lease_id)}
+
+    async def hours(self, visit: Visit, query: Mapping[str, str]) -> Facts:
+        """Whose hours a figure is the sum of. Raises Refused for a figure that is none."""
+        period, figure = _period(query), query.get("figure") or "sold"
+        if figure not in HOURS_OF:
+            raise Refused(f"figure={figure} is not known; it is one of {', '.join(HOURS_OF)}")
+        model, site = query.get("model") or None, query.get("site") or None
+        simulated = query.get("simulated") == "1"
+        since, until = _span(period, None)
+        standing, report = await asyncio.gather(
+            self.books.postings.standing(visit.scope),
+            self.books.time.told(
+                since, until, by=TimeBy.ACCELERATOR, pace=None, simulated=simulated, model=model, site=site
+            ),
+        )
+        sums: dict[str, int] = defaultdict(int)
+        for one in report.sums:
+            if one.bucket in HOURS_OF[figure]:
+                sums[one.subject or ""] += one.micro_seconds
+        rows = [
+            {**standing[serial], "us": us}
+            for serial, us in sorted(sums.items(), key=lambda item: (-item[1], item[0]))
+        ]
+        return {
+            "period": period, "figure": figure, "buckets": [one for one in Bucket if one in HOURS_OF[figure]],
+            "rows": rows, "total_us": sum(row["us"] for row in rows), "model": model, "site": site,
+            "simulated": simulated, "hours": hours,
+            "back": _address("/books", {"month": str(period), "model": model or "", "site": site or "",
+                                        "simulated": "1" if simulated else ""}),
+        }  # fmt: skip
+
+    async def accelerator(self, visit: Visit, serial: str, query: Mapping[str, str]) -> Facts:
+        """One accelerator's days of a month, or with `day` the stretches of that day. Raises NotFound, Refused."""
+        found = await self.books.postings.accelerator(visit.scope, serial)
+        day = _day(query.get("day"))
+        period = Period(day.year, day.month) if day else _period(query)
+        if day is None:
+            since, until = _span(period, None)
+            report = await self.books.time.told(
+                since,
+                until,
+                by=TimeBy.ACCELERATOR,
+                pace=Pace.DAY,
+                simulated=found["simulated"],
+                serial=serial,
+            )
+            return {"accelerator": found, "period": period, "day": None, **_days(report), "hours": hours}
+        since, until = _day_span(day)
+        stretches, behind = await asyncio.gather(
+            self.books.time.stretches(found["accelerator_no"], since, until),
+            self.books.postings.behind(visit.scope, found, since, until),
+        )
+        pieces = [_piece(one, behind, visit) for one in stretches]
+        sums: dict[Bucket, int] = defaultdict(int)
+        for one in stretches:
+            sums[one.bucket] += one.micro_seconds
+        language = visit.language
+        drawn = [
+            Stretch(
+                name=one.bucket.value,
+                label=f"{book_word.of(language, book_word.BUCKETS, one.bucket.value)}"
+                f" {one.from_at.astimezone(language.zone):%H:%M:%S}–{one.until_at.astimezone(language.zone):%H:%M:%S}",
+                from_at=one.from_at,
+                until_at=one.until_at,
+                link=f"/books/leases/{piece['lease']['lease_id']}" if piece["lease"] and piece["opens"] else None,
+            )
+            for one, piece in zip(stretches, pieces, strict=True)
+        ]  # fmt: skip
+        picture = strip(
+            drawn,
+            since,
+            until,
+            title=language.say("The day %(day)s of %(serial)s", day=day.isoformat(), serial=serial),
+        )
+        return {
+            "accelerator": found, "period": period, "day": day, "pieces": pieces, "strip": picture,
+            "sums": [(bucket, sums[bucket]) for bucket in Bucket if sums[bucket]],
+            "installed_us": sum(sums.values()), "hours": hours,
+            "before": day - timedelta(days=1), "following": day + timedelta(days=1), "until": until,
+        }  # fmt: skip
+
+    async def bill(self, visit: Visit, query: Mapping[str, str]) -> Facts:
+        """A customer's own month: what is charged, by run and category, each line, and documents."""
+        period = _period(query)
+        (sums, lines, more), months, invoices = await asyncio.gather(
+            self.books.postings.bill(
+                visit.scope, period, run=query.get("run") or None, category=query.get("category") or None,
+                after=query.get("after"),
+            ),
+            self.books.postings.months(visit.scope),
+            self.books.postings.invoices(visit.scope),
+        )  # fmt: skip
+        totals: dict[str, int] = defaultdict(int)
+        for row in sums:
+            totals[row["currency"]] += row["micros"]
+        return {
+            "period": period, "months": months, "sums": sums, "lines": lines, "more": more, "invoices": invoices,
+            "totals": sorted(totals.items()), "run": query.get("run"), "category": query.get("category"),
+            "hours": hours,
+        }  # fmt: skip
+
+
+class Renders(Protocol):
+    """What of all pages these need: who visits, and the answer."""
+
+    async def visit(self, request: Request, *deeds: Deed) -> Visit:
+        """Raises NotAdmitted or, where the role covers none of `deeds`, NotAllowed."""
+
+    def page(self, request: Request, visit: Visit, template: str, **facts: Any) -> Response: ...
+
+
+def routes(pages: Renders, router: APIRouter, books: Books) -> None:
+    """The addresses below /books."""
+    own = BookPages(books)
+
+    @router.get("/books")
+    async def month(request: Request) -> Response:
+        visit = await pages.visit(request, Deed.SEE_BOOKS, Deed.SEE_MONEY)
+        if not visit.sees_costs:
+            return pages.page(
+                request, visit, "books/bill.html", **await own.bill(visit, request.query_params)
+            )
+        return pages.page(request, visit, "books/month.html", **await own.month(visit, request.query_params))
+
+    @router.get("/books/postings")
+    async def postings(request: Request) -> Response:
+        visit = await pages.visit(request, Deed.SEE_CUSTOMERS)
+        given = dict(request.query_params)
+        names = ("nature", "model", "site", "tenant", "round", "run", "serial")
+        asked = Asked(
+            period=given.get("month") or None,
+            simulated={"1": True, "0": False}.get(given.get("simulated", "")),
+            # An empty model or site picks nothing; of tenant and round it asks for those without one.
+            **{
+                name: given[name]
+                for name in names
+                if given.get(name) or (name in given and name in ("tenant", "round"))
+            },
+        )
+        facts = await own.postings(visit, asked, given.get("after"))
+        return pages.page(request, visit, "books/postings.html", given=given, **facts)
+
+    @router.get("/books/accounts/{account}")
+    async def account(request: Request, account: str) -> Response:
+        visit = await pages.visit(request, Deed.SEE_CUSTOMERS)
+        facts = await own.account(visit, account, request.query_params)
+        return pages.page(request, visit, "books/account.html", **facts)
+
+    @router.get("/books/transfers/{transfer_id}")
+    async def transfer(request: Request, transfer_id: str) -> Response:
+        visit = await pages.visit(request, Deed.SEE_CUSTOMERS)
+        facts = await books.postings.transfer(visit.scope, transfer_id)
+        return pages.page(request, visit, "books/transfer.html", **facts)
+
+    @router.get("/books/lines/{rated_id}")
+    async def line(request: Request, rated_id: str) -> Response:
+        visit = await pages.visit(request, Deed.SEE_CUSTOMERS, Deed.SEE_MONEY)
+        facts = await books.postings.line(visit.scope, rated_id)
+        return pages.page(request, visit, "books/line.html", **facts)
+
+    @router.get("/books/leases/{lease_id}")
+    async def lease(request: Request, lease_id: str) -> Response:
+        visit = await pages.visit(request, Deed.SEE_CUSTOMERS, Deed.SEE_MONEY)
+        return pages.page(request, visit, "books/lease.html", **await own.lease(visit, lease_id))
+
+    @router.get("/books/hours")
+    async def hours_of(request: Request) -> Response:
+        visit = await pages.visit(request, Deed.SEE_BOOKS)
+        return pages.page(request, visit, "books/hours.html", **await own.hours(visit, request.query_params))
+
+    @router.get("/books/hours/{serial}")
+    async def accelerator(request: Request, serial: str) -> Response:
+        visit = await pages.visit(request, Deed.SEE_BOOKS)
+        facts = await own.accelerator(visit, serial, request.query_params)
+        return pages.page(request, visit, "books/accelerator.html", **facts)
+
+
+# ---- what an address asks for
+
+
+def _period(query: Mapping[str, str]) -> Period:
+    return period_named(query["month"]) if query.get("month") else period_of(now_utc())
+
+
+def _day(text: str | None) -> date | None:
+    if not text:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError as wrong:
+        raise Refused(f"day={text} is no day; write it like 2026-11-14") from wrong
+
+
+def _simulated(query: Mapping[str, str], places: Iterable[Row]) -> bool:
+    """As asked; by itself a fleet that is simulated as a whole is shown as such."""
+    if query.get("simulated") in ("0", "1"):
+        return query["simulated"] == "1"
+    kinds = {row["simulated"] for row in places}
+    return kinds == {True}
+
+
+def _address(path: str, query: Mapping[str, Any]) -> str:
+    kept = {name: value for name, value in query.items() if value not in ("", None)}
+    return f"{path}?{urlencode(kept)}" if kept else path
+
+
+def _day_span(day: date) -> tuple[datetime, datetime]:
+    since = datetime(day.year, day.month, day.day, tzinfo=BOOKS_ZONE)
+    return since, since + timedelta(days=1)
+
+
+def _span(period: Period, day: date | None) -> tuple[datetime, datetime]:
+    """The whole hours of a month or a day, up to the running one."""
+    since, until = _day_span(day) if day else (period.starts_at(), period.ends_at())
+    return since, min(until, hour_of(now_utc()) + HOUR)
+
+
+# ---- what is shown
+
+
+def _standing(period: Period, periods: Iterable[Row], now: datetime) -> Row:
+    for row in periods:
+        if row["period"] == str(period):
+            return row
+    return {
+        "state": "open",
+        "digest": None,
+        "closed_at": None,
+        "closed_by": None,
+        "began_at": None,
+        "transfers": None,
+    }
+
+
+def _never_checked() -> Row:
+    return {"check": "audit", "sentence": "the books were never recomputed; run: baseai books check"}
+
+
+def _named(
+    rows: Sequence[EconomicsRow], by: EconomicsBy, names: bool, language: Language
+) -> Sequence[EconomicsRow]:
+    """Rows by customer without their names for whoever may not know them: numbered by revenue."""
+    if by is not EconomicsBy.CUSTOMER or names:
+        return rows
+    ranked = sorted(rows, key=lambda row: -row.revenue.micros)
+    numbers = {
+        id(row): number for number, row in enumerate((one for one in ranked if one.part is Part.SUBJECT), 1)
+    }
+    return [
+        replace(row, subject=None, label=language.say("customer %(number)s", number=numbers[id(row)]))
+        if row.part is Part.SUBJECT
+        else row
+        for row in ranked
+    ]
+
+
+def _picked(
+    economics: Mapping[EconomicsBy, Economics], model: str | None, site: str | None
+) -> EconomicsRow | None:
+    """The row that the head of the page tells: everything, or of one model or site. None of both at once."""
+    if model and site:
+        return None
+    if not model and not site:
+        return economics[EconomicsBy.ALL].total
+    by, name = (EconomicsBy.MODEL, model) if model else (EconomicsBy.SITE, site)
+    return next((row for row in economics[by].rows if row.subject == name), None)
+
+
+def _area(
+    report: TimeReport, period: Period, day: date | None, language: Language, picked: Mapping[str, str]
+) -> Facts:
+    """The buckets over days of the month or hours of the day: a picture, and the same as a table."""
+    starts = _starts(period, day)
+    sums: dict[tuple[datetime, Bucket], int] = defaultdict(int)
+    for one in report.sums:
+        if one.start_at is not None:
+            sums[one.start_at, one.bucket] += one.micro_seconds
+    seen = {start for start, _ in sums}
+    shown = [bucket for bucket in Bucket if any(sums.get((start, bucket)) for start in starts)]
+    layers = [
+        Layer(
+            name=bucket.value,
+            label=book_word.of(language, book_word.BUCKETS, bucket.value),
+            values=[float(hours(sums[start, bucket])) if start in seen else None for start in starts],
+        )
+        for bucket in shown
+    ]
+    labels = [f"{start.astimezone(BOOKS_ZONE):{'%H' if day else '%d'}}" for start in starts]
+    links = [
+        _address("/books", {**picked, "day": f"{start.astimezone(BOOKS_ZONE):%Y-%m-%d}"})
+        if day is None and start in seen
+        else None
+        for start in starts
+    ]
+    titles = (N_("What accelerators were, day by day"), N_("What accelerators were, hour by hour"))
+    words = AreaWords(
+        title=language.say(titles[day is not None]),
+        description=language.say(
+            "%(hours)s accelerator-hours installed in all; the table beside it says the same.",
+            hours=language.number(hours(sum(sums.values())), 2),
+        ),
+        x_axis=language.say("hour of the day") if day else language.say("day of the month"),
+        y_axis=language.say("accelerator-hours"),
+        number=lambda value: language.number(value, 2),
+    )
+    rows = []
+    for place, start in enumerate(starts):
+        values = [sums.get((start, bucket), 0) for bucket in shown]
+        if start in seen:
+            rows.append((labels[place], links[place], values, sum(values)))
+    return {"svg": stacked(labels, layers, words=words, links=links), "shown": shown, "rows": rows}
+
+
+def _starts(period: Period, day: date | None) -> list[datetime]:
+    """The steps of a picture as the time ledger names them."""
+    if day:
+        since, until = _day_span(day)
+        first = hour_of(since)
+        return [first + number * HOUR for number in range((until - since) // HOUR)]
+    since = period.starts_at().astimezone(BOOKS_ZONE)
+    days = (period.ends_at() - period.starts_at()) // timedelta(days=1)
+    return [since + timedelta(days=number) for number in range(days)]
+
+
+def _days(report: TimeReport) -> Facts:
+    sums: dict[date, dict[Bucket, int]] = defaultdict(dict)
+    for one in report.sums:
+        assert one.start_at is not None
+        sums[one.start_at.astimezone(BOOKS_ZONE).date()][one.bucket] = one.micro_seconds
+    return {
+        "shown": [bucket for bucket in Bucket if any(bucket in of_day for of_day in sums.values())],
+        "days": sorted(sums.items()),
+        "installed_us": report.installed_us,
+    }
+
+
+def _piece(one: BucketSpan, behind: Row, visit: Visit) -> Facts:
+    """A stretch with the lease or the move behind it."""
+    lease = next(
+        (row for row in behind["leases"] if row["from_at"] <= one.from_at and one.from_at < row["until_at"]),
+        None,
+    )
+    move = next((row for row in behind["moves"] if row["at"] <= one.from_at), None)
+    leased = NATURE[one.bucket].used or one.bucket in (Bucket.START_UP, Bucket.LOST)
+    opens = visit.may(Deed.SEE_CUSTOMERS)
+    return {"span": one, "lease": lease if leased or one.bucket is Bucket.BURN_IN else None,
+            "move": None if leased else move, "opens": opens}  # fmt: skip
+
+
+def _economics(
+    period: Period,
+    movements: Sequence[Row],
+    by_model: TimeReport | None,
+    by_site: TimeReport | None,
+    names: Mapping[str, str],
+) -> Mapping[EconomicsBy, Economics]:
+    """What the books and the time ledger hold of a month, by everything, in the currency most of it is in."""
+    counts: dict[str, int] = defaultdict(int)
+    for row in movements:
+        counts[row["currency"]] += row["transfers"]
+    currency = max(counts, key=lambda name: (counts[name], name)) if counts else "BRL"
+    apart: dict[str, int] = defaultdict(int)
+    for row in movements:
+        if row["currency"] != currency and (side := side_of(row)) is not None and side[0] == "revenue":
+            apart[row["currency"]] += side[2]
+    found = {}
+    for by, report, column in (
+        (EconomicsBy.MODEL, by_model, "model"), (EconomicsBy.SITE, by_site, "site_id"),
+        (EconomicsBy.CUSTOMER, None, "tenant_id"), (EconomicsBy.ROUND, None, "round_id"),
+        (EconomicsBy.ALL, by_model, None),
+    ):  # fmt: skip
+        rows = _rows(movements, report, column, currency, names)
+        total = rows[0] if by is EconomicsBy.ALL and rows else _row("", "", currency, {}, TimeOf(), 0)
+        found[by] = Economics(
+            period=period,
+            by=by,
+            case=Case.DEFAULT,
+            currency=currency,
+            until_at=min(period.ends_at(), now_utc()),
+            rows=rows,
+            total=total,
+            energy=(),
+            apart=[Money(currency=name, micros=micros) for name, micros in sorted(apart.items()) if micros],
+        )
+    return found
+
+
+def _rows(
+    movements: Sequence[Row],
+    report: TimeReport | None,
+    column: str | None,
+    currency: str,
+    names: Mapping[str, str],
+) -> list[EconomicsRow]:
+    revenue: dict[str, int] = defaultdict(int)
+    costs: dict[str, dict[CostNature, int]] = defaultdict(lambda: defaultdict(int))
+    times: dict[str, TimeOf] = defaultdict(TimeOf)
+    transfers: dict[str, int] = defaultdict(int)
+    for row in movements:
+        side = side_of(row)
+        if side is None or row["currency"] != currency:
+            continue
+        nature, account, micros = side
+        name = (row[column] if column else "") or ""
+        transfers[name] += row["transfers"]
+        if nature == "revenue":
+            revenue[name] += micros
+            if report is None:
+                us = row["us"] if micros > 0 else -row["us"]
+                times[name] += TimeOf(sold_us=us, occupied_us=us)
+        elif account.removeprefix("cost:") in set(CostNature):
+            costs[name][CostNature(account.removeprefix("cost:"))] += micros
+    for one in report.sums if report else ():
+        times[(one.subject if column else "") or ""] += time_of(one.bucket, one.micro_seconds)
+    subjects = sorted({*revenue, *costs, *times})
+    return [
+        _row(name, names.get(name, name), currency, costs[name], times[name], revenue[name], transfers[name])
+        for name in subjects
+    ]
+
+
+def _row(
+    subject: str, label: str, currency: str, costs: Mapping[CostNature, int], time: TimeOf, revenue: int,
+    transfers: int = 0,
+) -> EconomicsRow:  # fmt: skip
+    none = Money(currency=currency, micros=0)
+    own = {nature: Money(currency=currency, micros=micros) for nature, micros in costs.items()}
+    cost = sum(own.values(), none)
+    return EconomicsRow(
+        part=Part.SUBJECT,
+        subject=subject,
+        label=label,
+        time=time,
+        revenue=Money(currency=currency, micros=revenue),
+        costs=own,
+        cost_low=cost,
+        cost_high=cost,
+        accruing=none,
+        capital_recovery=none,
+        transfers=transfers,
+    )
