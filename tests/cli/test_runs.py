@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from baseai.api.schemas import ChangeView, Offer, WaitView
-from baseai.cli.runs import price_text
+from baseai.api.schemas import ChangeView, NodeView, Offer, WaitView
+from baseai.cli.runs import price_text, run_columns
 from tests.cli.conftest import Baseai
 from tests.cli.loopback import LONG_AGO, Loopback, run_of
 
@@ -114,6 +114,18 @@ OFFERS = [
     Offer(model="H100-SXM", site="SP4", total=8, free=8, price_per_hour=Decimal("3.85")),
     Offer(model="H100-PCIe", site="SP4", total=8, free=8, price_per_hour=Decimal("2.79")),
 ]
+
+
+def test_only_the_run_that_is_there_is_shown_on_a_node() -> None:
+    where = NodeView.model_construct(name="gpu-07", runs=["again"])
+    runs = [
+        run_of("again", run_id="run_3", state="queued"),
+        run_of("again", run_id="run_2", state="running"),
+        run_of("again", run_id="run_1", state="failed", ended_at=LONG_AGO),
+    ]
+    columns, rows = run_columns(runs, [], [where], LONG_AGO)
+    nodes = [column.head for column in columns].index("NODES")
+    assert [row[nodes] for row in rows] == ["", "gpu-07", ""]
 
 
 @pytest.mark.parametrize(

@@ -221,10 +221,12 @@ def platform(*words: str) -> Iterator[Platform]:
 
 def start(data: Path, *words: str, within_s: float = 60.0) -> Platform:
     data.parent.mkdir(parents=True, exist_ok=True)
+    # People type the command in folders that hold anything; a file there is no module of the platform's.
+    (data.parent / "h11.py").write_text("raise SystemExit('the folder it was typed in was searched')\n")
     with (data.parent / "up.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "baseai", "up", "--data", str(data), "--port", "0", *words],
-            stdout=log, stderr=log, env=ENVIRONMENT, start_new_session=True,
+            [sys.executable, "-P", "-m", "baseai", "up", "--data", str(data), "--port", "0", *words],
+            cwd=data.parent, stdout=log, stderr=log, env=ENVIRONMENT, start_new_session=True,
         )  # fmt: skip
     deadline = time.monotonic() + within_s
     while b"sign in, once" not in (data.parent / "up.log").read_bytes():

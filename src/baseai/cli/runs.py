@@ -402,7 +402,9 @@ def run_columns(
     )
     rows: list[Sequence[str]] = []
     for run, cost, amount in zip(runs, charged, amounts, strict=True):
-        where = places.get(run.run_id) or places.get(run.name) or []
+        # A node tells names, and a name may be that of several runs of which one is there.
+        there = run.state != "queued" and run.ended_at is None
+        where = (places.get(run.run_id) or places.get(run.name) or []) if there else []
         waits = run.wait is not None and run.state == "queued"
         why = run.wait.sentence if run.wait and waits else run.sentence or run.reason or ""
         if waits and run.reason == "preempted":

@@ -199,13 +199,13 @@ def _detached(data: Path) -> int:
     with log.open("ab") as output:
         begin = output.tell()
         child = subprocess.Popen(
-            [sys.executable, "-m", "baseai", *words],
+            [sys.executable, "-P", "-m", "baseai", *words],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     while True:
         told = log.read_bytes()[begin:].decode(errors="replace")
         if "sign in, once" in told:
-            print("\n".join(told.splitlines()[:2]))
+            print(told.partition("\nsubmit a run")[0].strip())
             print(f"it goes on in the background (pid {child.pid}); `baseai down` ends it")
             return 0
         if child.poll() is not None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from baseai.api.schemas import RunView
     from baseai.wiring.supervisor import Supervisor
 
+LEFT_WITHIN_S = 90.0  # in which what an earlier demo left must be gone
 KILL_AFTER_RATIO = 0.4  # of all steps, and only once a checkpoint is there to go on from
 SAMPLE_SHOWN = 300
 SPEC = Path(baseai.__file__).parents[2] / "examples" / "train-gpt.yaml"
@@ -76,6 +77,7 @@ def _run(settings: PlatformSettings, spec: Path, console: "Console", *, kill: bo
             _wait_for_node(supervisor)
             console.print(f"   up at {supervisor.settings.url} after {time.monotonic() - began:.1f} s")
             console.print(f"   look at it: {supervisor.ask('POST', '/api/v1/sign-in-links')['url']}")
+            _end_what_is_left(supervisor, console)
             run = _train(supervisor, spec, console, kill=kill)
             _show(supervisor, run, console, time.monotonic() - began)
             if stay and not supervisor.told_to_end:
@@ -92,7 +94,7 @@ def _run(settings: PlatformSettings, spec: Path, console: "Console", *, kill: bo
 
 def _wait_for_node(supervisor: "Supervisor") -> None:
     deadline = time.monotonic() + 30
-    while not any(offer["free"] for offer in supervisor.ask("GET", "/api/v1/offers")["items"]):
+    while not any(offer["total"] for offer in supervisor.ask("GET", "/api/v1/offers")["items"]):
         if supervisor.told_to_end:
             raise KeyboardInterrupt
         if time.monotonic() > deadline:
@@ -101,6 +103,29 @@ def _wait_for_node(supervisor: "Supervisor") -> None:
             )
         supervisor.tend()
         time.sleep(0.1)
+
+
+def _end_what_is_left(supervisor: "Supervisor", console: "Console") -> None:
+    """Stop the runs of an earlier demo that was interrupted: they would go on, and this one's would wait for them."""
+    left = _going(supervisor)
+    if left:
+        console.print(f"   ending what an earlier demo left: {', '.join(run['name'] for run in left)}")
+    for run in left:
+        supervisor.ask("POST", f"/api/v1/runs/{run['run_id']}/stop", {"reason": "another demo begins"})
+    deadline = time.monotonic() + LEFT_WITHIN_S
+    while left and _going(supervisor):
+        if supervisor.told_to_end:
+            raise KeyboardInterrupt
+        if time.monotonic() > deadline:
+            raise Refused(f"they did not end within {LEFT_WITHIN_S:g} s: see {supervisor.household.logs}")
+        supervisor.tend()
+        time.sleep(0.2)
+
+
+def _going(supervisor: "Supervisor") -> list[dict[str, Any]]:
+    """Runs that have not ended; the page also lists those that ended a moment ago."""
+    runs: list[dict[str, Any]] = supervisor.ask("GET", "/api/v1/runs")["items"]
+    return [run for run in runs if run["ended_at"] is None]
 
 
 def _train(supervisor: "Supervisor", spec: Path, console: "Console", *, kill: bool) -> "RunView":

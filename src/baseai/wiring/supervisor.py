@@ -173,7 +173,8 @@ class Supervisor:
             fds = () if given.listening_fd is None else (given.listening_fd,)
             with self._log(name) as log:
                 return subprocess.Popen(
-                    [sys.executable, "-m", "baseai.wiring.child"],
+                    # -P: what lies in the folder this was typed in is no module of ours, be it named calendar.py
+                    [sys.executable, "-P", "-m", "baseai.wiring.child"],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
