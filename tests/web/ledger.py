@@ -5,10 +5,21 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from baseai.catalog.bounds import Case
 from baseai.finance.bucket import Bucket
+from baseai.finance.costs.margin import (
+    Activity,
+    CostNature,
+    Economics,
+    EconomicsBy,
+    EconomicsRow,
+    Part,
+    TimeOf,
+)
 from baseai.finance.hours.sum import Pace, TimeBy, TimeReport, TimeSum, Withheld
 from baseai.finance.period import Period
 from baseai.ground.fault import NotFound
+from baseai.ground.money import Money
 from baseai.truth.session import Scope
 
 Row = dict[str, Any]
@@ -26,6 +37,27 @@ def earned(micros: int, **facts: Any) -> Row:
     return movement("tenant:ten_a:receivable", "revenue:on_demand", micros, **facts)
 
 
+SUBJECTS: Mapping[EconomicsBy, tuple[str | None, str]] = {
+    EconomicsBy.ALL: (None, ""), EconomicsBy.MODEL: ("cpu-slot", "cpu-slot"), EconomicsBy.SITE: ("local", "local"),
+    EconomicsBy.CUSTOMER: ("ten_a", "acme"), EconomicsBy.ROUND: (None, "none"),
+}  # fmt: skip
+
+
+def row(subject: str | None, label: str, currency: str) -> EconomicsRow:
+    """One hour sold of four available, at 4 cents, with 3 mills of energy and 9 of depreciation."""
+
+    def money(micros: int) -> Money:
+        return Money(currency=currency, micros=micros)
+
+    return EconomicsRow(
+        part=Part.SUBJECT, subject=subject, label=label, revenue=money(40_000), accruing=money(0),
+        time=TimeOf(installed_us=4 * HOUR_US, available_us=4 * HOUR_US, sold_us=HOUR_US, occupied_us=HOUR_US),
+        costs={CostNature.ENERGY: money(3_000), CostNature.DEPRECIATION: money(9_000)}, cost_low=money(9_000),
+        cost_high=money(15_000), capital_recovery=money(11_000),
+        activity=Activity(active_us=Decimal(HOUR_US // 2), seen_us=HOUR_US), transfers=3,
+    )  # fmt: skip
+
+
 class Ledger:
     """Ledger, time and postings in one. A test may change what was moved, found and withheld."""
 
@@ -38,7 +70,7 @@ class Ledger:
         self.findings: list[Row] = []
         self.withheld: tuple[Withheld, ...] = ()
         self.states: list[Row] = []
-        self.names = {"ten_a": "acme", "ten_b": "globex"}
+        self.stale: Sequence[str] = ()
 
     async def periods(self, scope: Scope) -> Sequence[Row]:
         return self.states
@@ -76,9 +108,6 @@ class Ledger:
     async def movements(self, scope: Scope, period: Period) -> Sequence[Row]:
         return self.moved
 
-    async def tenant_names(self, scope: Scope, tenant_ids: Sequence[str]) -> Mapping[str, str]:
-        return self.names
-
     async def rate(self, scope: Scope, period: Period) -> Row | None:
         return {
             "sell": Decimal("5.4321"),
@@ -86,8 +115,17 @@ class Ledger:
             "bulletin_at": None,
         }
 
-    async def active(self, scope: Scope, period: Period, **_: Any) -> Row:
-        return {"active_us": HOUR_US // 2, "seen_us": HOUR_US}
+    async def economics_by(
+        self, period: Period, bys: Sequence[EconomicsBy], *, currency: str, simulated: bool = False
+    ) -> Mapping[EconomicsBy, Economics]:
+        return {
+            by: Economics(
+                period=period, by=by, case=Case.DEFAULT, currency=currency, until_at=period.ends_at(),
+                rows=[row(*SUBJECTS[by], currency)], total=row(None, "", currency), energy=(),
+                stale=self.stale, withheld=(), assumptions=(),
+            )
+            for by in bys
+        }  # fmt: skip
 
     async def bill(
         self, scope: Scope, period: Period, **_: Any

@@ -17,36 +17,33 @@ from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Request, Response
 
-from baseai.catalog.bounds import Case
 from baseai.finance.bucket import HOUR, NATURE, Bucket, BucketSpan
 from baseai.finance.costs.margin import (
-    CostNature,
     Economics,
     EconomicsBy,
     EconomicsRow,
     Part,
-    TimeOf,
-    time_of,
 )
 from baseai.finance.hours.sum import Pace, TimeBy, TimeReport
 from baseai.finance.period import ZONE, Period, period_named, period_of
 from baseai.ground.clock import hour_of, now_utc
 from baseai.ground.fault import NotFound, Refused
-from baseai.ground.money import Money
 from baseai.tenancy.role import Deed
 from baseai.views.books.asked import Asked
 from baseai.web import book_word
 from baseai.web.area import AreaWords, Layer, stacked
 from baseai.web.doors import Books, Row
 from baseai.web.language import Language
-from baseai.web.month import SORTS, buckets_of, hours, ordered, side_of, sort_of, statement_of
+from baseai.web.month import SORTS, buckets_of, hours, ordered, sort_of, statement_of
 from baseai.web.phrase import N_
 from baseai.web.strip import Stretch, strip
 from baseai.web.visit import Visit
 
 Facts = dict[str, Any]
 BOOKS_ZONE = ZoneInfo(ZONE)
+CURRENCIES = ("USD", "BRL")  # in which sums over currencies may be told
 KEPT_S = 5.0  # what a month came to is not asked for again within this time
+NONE = "-"  # in an address: those that name no such thing
 BY = (EconomicsBy.MODEL, EconomicsBy.SITE, EconomicsBy.CUSTOMER, EconomicsBy.ROUND)
 # The figures that are hours, and which buckets each is the sum of.
 HOURS_OF: Mapping[str, frozenset[Bucket]] = MappingProxyType(
@@ -73,7 +70,7 @@ class BookPages:
 
     def __init__(self, books: Books) -> None:
         self.books = books
-        self._kept: dict[tuple[str, bool], tuple[float, Facts]] = {}
+        self._kept: dict[tuple[str, str, bool], tuple[float, Facts]] = {}
 
     # ---- a month
 
@@ -84,16 +81,18 @@ class BookPages:
         simulated = _simulated(query, places)
         model, site = query.get("model") or None, query.get("site") or None
         day = _day(query.get("day"))
-        (whole, told, active) = await asyncio.gather(
-            self._whole(visit, period, simulated=simulated),
+        currency = query.get("currency") or CURRENCIES[0]
+        if currency not in CURRENCIES:
+            raise Refused(f"currency={currency} is not one in which sums are told: {', '.join(CURRENCIES)}")
+        whole, report = await asyncio.gather(
+            self._whole(visit, period, currency, simulated=simulated),
             self._told(period, day, model, site, simulated=simulated),
-            self.books.postings.active(visit.scope, period, model=model, site=site, simulated=simulated),
         )
-        steps, report = told
         picked = {
             "month": str(period),
             "model": model or "",
             "site": site or "",
+            "currency": currency if currency != CURRENCIES[0] else "",
             "simulated": "1" if simulated else "",
         }
         sort, falling = sort_of(query.get("sort"))
@@ -108,10 +107,10 @@ class BookPages:
             "tables": [(by, ordered(_named(economics[by].rows, by, names, visit.language), sort, falling=falling))
                        for by in BY],
             "sort": sort, "falling": falling, "sorts": SORTS, "picked": picked, "names": names,
-            "statement": whole["statement"], "rate": whole["rate"], "active": active,
-            "withheld_money": bool(findings) and not names,
+            "statement": whole["statement"], "rate": whole["rate"], "currency": currency, "currencies": CURRENCIES,
+            "withheld_money": bool(findings or economics[EconomicsBy.ALL].withheld) and not names,
             "report": report, "buckets": buckets_of(report),
-            "area": _area(steps, period, day, visit.language, picked), "now_hour": hour_of(now),
+            "area": _area(report, period, day, visit.language, picked), "now_hour": hour_of(now),
             "address": lambda **changes: _address("/books", picked | {"sort": query.get("sort") or ""} | changes),
             "to_hours": lambda figure, **more: _address(
                 "/books/hours", picked | {"figure": figure} | more
@@ -122,24 +121,22 @@ class BookPages:
             "subject_of": SUBJECT, "hours": hours,
         }  # fmt: skip
 
-    async def _whole(self, visit: Visit, period: Period, *, simulated: bool) -> Facts:
+    async def _whole(self, visit: Visit, period: Period, currency: str, *, simulated: bool) -> Facts:
         """What does not depend on what is picked, at most KEPT_S old. It is for those who see all tenants."""
-        key = (str(period), simulated)
+        key = (str(period), currency, simulated)
         kept = self._kept.get(key)
         if kept is not None and time.monotonic() - kept[0] < KEPT_S:
             return kept[1]
         ledger, postings = self.books.ledger, self.books.postings
-        movements, months, periods, rate, by_model, by_site = await asyncio.gather(
+        movements, months, periods, rate, economics = await asyncio.gather(
             postings.movements(visit.scope, period),
             postings.months(visit.scope),
             ledger.periods(visit.scope),
             postings.rate(visit.scope, period),
-            self._sums(period, TimeBy.MODEL, simulated=simulated),
-            self._sums(period, TimeBy.SITE, simulated=simulated),
+            self.books.costs.economics_by(
+                period, (EconomicsBy.ALL, *BY), currency=currency, simulated=simulated
+            ),
         )
-        own = [row for row in movements if row["simulated"] is simulated]
-        tenants = sorted({row["tenant_id"] for row in own if row["tenant_id"]})
-        names = await postings.tenant_names(visit.scope, tenants)
         try:
             audit = await ledger.newest_check()
         except NotFound:
@@ -150,30 +147,24 @@ class BookPages:
             "rate": rate,
             "audit": audit,
             "findings": [_never_checked()] if audit is None else audit["findings"],
-            "statement": statement_of(own),
-            "economics": _economics(period, own, by_model, by_site, names),
+            "statement": statement_of(row for row in movements if row["simulated"] is simulated),
+            "economics": economics,
         }
+        self._kept = {key: one for key, one in self._kept.items() if time.monotonic() - one[0] < KEPT_S}
         self._kept[key] = (time.monotonic(), whole)
         return whole
 
-    async def _sums(self, period: Period, by: TimeBy, *, simulated: bool) -> TimeReport | None:
-        since, until = _span(period, None)
-        if since >= until:
-            return None
-        return await self.books.time.told(since, until, by=by, pace=None, simulated=simulated)
-
     async def _told(
         self, period: Period, day: date | None, model: str | None, site: str | None, *, simulated: bool
-    ) -> tuple[TimeReport, TimeReport]:
-        """The steps that are drawn (days, or the hours of one day), and the same span as a whole."""
+    ) -> TimeReport:
+        """The steps that are drawn: days of the month, or hours of one day."""
         since, until = _span(period, day)
         if since >= until:
             raise Refused(f"{day or period} has not begun")
-        steps = await self.books.time.told(
+        return await self.books.time.told(
             since, until, by=TimeBy.BUCKET, pace=Pace.HOUR if day else Pace.DAY, simulated=simulated,
             model=model, site=site,
         )  # fmt: skip
-        return steps, steps
 
     # ---- down
 
@@ -328,12 +319,7 @@ def routes(pages: Renders, router: APIRouter, books: Books) -> None:
         asked = Asked(
             period=given.get("month") or None,
             simulated={"1": True, "0": False}.get(given.get("simulated", "")),
-            # An empty model or site picks nothing; of tenant and round it asks for those without one.
-            **{
-                name: given[name]
-                for name in names
-                if given.get(name) or (name in given and name in ("tenant", "round"))
-            },
+            **{name: given[name].removeprefix(NONE) for name in names if given.get(name)},
         )
         facts = await own.postings(visit, asked, given.get("after"))
         return pages.page(request, visit, "books/postings.html", given=given, **facts)
@@ -543,97 +529,3 @@ def _piece(one: BucketSpan, behind: Row, visit: Visit) -> Facts:
     opens = visit.may(Deed.SEE_CUSTOMERS)
     return {"span": one, "lease": lease if leased or one.bucket is Bucket.BURN_IN else None,
             "move": None if leased else move, "opens": opens}  # fmt: skip
-
-
-def _economics(
-    period: Period,
-    movements: Sequence[Row],
-    by_model: TimeReport | None,
-    by_site: TimeReport | None,
-    names: Mapping[str, str],
-) -> Mapping[EconomicsBy, Economics]:
-    """What the books and the time ledger hold of a month, by everything, in the currency most of it is in."""
-    counts: dict[str, int] = defaultdict(int)
-    for row in movements:
-        counts[row["currency"]] += row["transfers"]
-    currency = max(counts, key=lambda name: (counts[name], name)) if counts else "BRL"
-    apart: dict[str, int] = defaultdict(int)
-    for row in movements:
-        if row["currency"] != currency and (side := side_of(row)) is not None and side[0] == "revenue":
-            apart[row["currency"]] += side[2]
-    found = {}
-    for by, report, column in (
-        (EconomicsBy.MODEL, by_model, "model"), (EconomicsBy.SITE, by_site, "site_id"),
-        (EconomicsBy.CUSTOMER, None, "tenant_id"), (EconomicsBy.ROUND, None, "round_id"),
-        (EconomicsBy.ALL, by_model, None),
-    ):  # fmt: skip
-        rows = _rows(movements, report, column, currency, names)
-        total = rows[0] if by is EconomicsBy.ALL and rows else _row("", "", currency, {}, TimeOf(), 0)
-        found[by] = Economics(
-            period=period,
-            by=by,
-            case=Case.DEFAULT,
-            currency=currency,
-            until_at=min(period.ends_at(), now_utc()),
-            rows=rows,
-            total=total,
-            energy=(),
-            apart=[Money(currency=name, micros=micros) for name, micros in sorted(apart.items()) if micros],
-        )
-    return found
-
-
-def _rows(
-    movements: Sequence[Row],
-    report: TimeReport | None,
-    column: str | None,
-    currency: str,
-    names: Mapping[str, str],
-) -> list[EconomicsRow]:
-    revenue: dict[str, int] = defaultdict(int)
-    costs: dict[str, dict[CostNature, int]] = defaultdict(lambda: defaultdict(int))
-    times: dict[str, TimeOf] = defaultdict(TimeOf)
-    transfers: dict[str, int] = defaultdict(int)
-    for row in movements:
-        side = side_of(row)
-        if side is None or row["currency"] != currency:
-            continue
-        nature, account, micros = side
-        name = (row[column] if column else "") or ""
-        transfers[name] += row["transfers"]
-        if nature == "revenue":
-            revenue[name] += micros
-            if report is None:
-                us = row["us"] if micros > 0 else -row["us"]
-                times[name] += TimeOf(sold_us=us, occupied_us=us)
-        elif account.removeprefix("cost:") in set(CostNature):
-            costs[name][CostNature(account.removeprefix("cost:"))] += micros
-    for one in report.sums if report else ():
-        times[(one.subject if column else "") or ""] += time_of(one.bucket, one.micro_seconds)
-    subjects = sorted({*revenue, *costs, *times})
-    return [
-        _row(name, names.get(name, name), currency, costs[name], times[name], revenue[name], transfers[name])
-        for name in subjects
-    ]
-
-
-def _row(
-    subject: str, label: str, currency: str, costs: Mapping[CostNature, int], time: TimeOf, revenue: int,
-    transfers: int = 0,
-) -> EconomicsRow:  # fmt: skip
-    none = Money(currency=currency, micros=0)
-    own = {nature: Money(currency=currency, micros=micros) for nature, micros in costs.items()}
-    cost = sum(own.values(), none)
-    return EconomicsRow(
-        part=Part.SUBJECT,
-        subject=subject,
-        label=label,
-        time=time,
-        revenue=Money(currency=currency, micros=revenue),
-        costs=own,
-        cost_low=cost,
-        cost_high=cost,
-        accruing=none,
-        capital_recovery=none,
-        transfers=transfers,
-    )

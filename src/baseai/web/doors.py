@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any, Literal, Protocol
 
 from baseai.finance.bucket import BucketSpan
+from baseai.finance.costs.margin import Economics, EconomicsBy
 from baseai.finance.hours.sum import Pace, TimeBy, TimeReport
 from baseai.finance.period import Period
 from baseai.telemetry.store import AskedStore
@@ -144,6 +145,14 @@ class Ledger(Protocol):
         """A row with the fields of AuditView. Raises NotFound where the books were never recomputed."""
 
 
+class Costs(Protocol):
+    """What a month earned, cost and left over."""
+
+    async def economics_by(
+        self, period: Period, bys: Sequence[EconomicsBy], *, currency: str, simulated: bool = False
+    ) -> Mapping[EconomicsBy, Economics]: ...
+
+
 class Postings(Protocol):
     """From a month's sums down to leases and serials; each answers in the asker's scope, NotFound beyond it."""
 
@@ -153,13 +162,7 @@ class Postings(Protocol):
 
     async def movements(self, scope: Scope, period: Period) -> Sequence[Row]: ...
 
-    async def tenant_names(self, scope: Scope, tenant_ids: Sequence[str]) -> Mapping[str, str]: ...
-
     async def rate(self, scope: Scope, period: Period) -> Row | None: ...
-
-    async def active(
-        self, scope: Scope, period: Period, *, model: str | None, site: str | None, simulated: bool
-    ) -> Row: ...
 
     async def postings(
         self, scope: Scope, asked: Asked, *, after: str | None = None
@@ -194,6 +197,7 @@ class Books:
 
     ledger: Ledger
     time: Time
+    costs: Costs
     postings: Postings
 
 

@@ -100,7 +100,9 @@ async def serve(
                 proving=rooms.proving,
                 health=rooms.health,
                 queues=rooms.queues,
-                books=Books(ledger=rooms.ledger, time=rooms.time, postings=BookViews(rooms.truth)),
+                books=Books(
+                    ledger=rooms.ledger, time=rooms.time, costs=rooms.costs, postings=BookViews(rooms.truth)
+                ),
             )
         )
     )

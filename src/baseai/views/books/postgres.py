@@ -4,7 +4,7 @@ Invariant: nothing is reckoned that the books do not hold; every sum is of the v
 question. All is read in the asker's scope, so a tenant's question has that tenant's rows as its only answer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
@@ -23,16 +23,12 @@ COUNTS = "t.kind IN ('posted', 'post')"
 # First by what stands in the row itself, then joined: groups are few, rows are many.
 MOVEMENTS = f"""
 WITH grouped AS MATERIALIZED (
-  SELECT debit_account, credit_account, currency, tenant_id, accelerator_no, node_id, model, site_id, round_id,
-    sum(amount_micros)::bigint AS micros, COALESCE(sum(micro_seconds), 0)::bigint AS us, count(*) AS transfers
-  FROM transfers t WHERE period = %(period)s AND {COUNTS}
-  GROUP BY debit_account, credit_account, currency, tenant_id, accelerator_no, node_id, model, site_id, round_id
+  SELECT debit_account, credit_account, currency, node_id, sum(amount_micros)::bigint AS micros, count(*) AS transfers
+  FROM transfers t WHERE period = %(period)s AND {COUNTS} GROUP BY 1, 2, 3, 4
 )
-SELECT g.debit_account, g.credit_account, g.currency, g.tenant_id, g.model, g.site_id,
-  COALESCE(g.round_id, a.round_id) AS round_id, COALESCE(n.simulated, false) AS simulated,
-  sum(g.micros)::bigint AS micros, sum(g.us)::bigint AS us, sum(g.transfers)::bigint AS transfers
-FROM grouped g LEFT JOIN accelerators a USING (accelerator_no) LEFT JOIN nodes n ON n.node_id = g.node_id
-GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
+SELECT g.debit_account, g.credit_account, g.currency, COALESCE(n.simulated, false) AS simulated,
+  sum(g.micros)::bigint AS micros, sum(g.transfers)::bigint AS transfers
+FROM grouped g LEFT JOIN nodes n USING (node_id) GROUP BY 1, 2, 3, 4
 """  # noqa: S608 - pieces are constants of this file
 MONTHS = """
 SELECT to_char(month, 'YYYY-MM') AS period FROM generate_series(
@@ -43,7 +39,6 @@ SELECT to_char(month, 'YYYY-MM') AS period FROM generate_series(
 PLACES = """
 SELECT DISTINCT n.site_id, a.model, n.simulated FROM accelerators a JOIN nodes n USING (node_id) ORDER BY 1, 2
 """
-TENANTS = "SELECT tenant_id, name FROM tenants WHERE tenant_id = ANY(%s)"
 # Of the last business day before the month was over, or before today; days the bank was silent have no rate.
 RATE = """
 SELECT sell, day, bulletin_at FROM fx_rates WHERE currency = 'USD' AND sell IS NOT NULL
@@ -135,15 +130,6 @@ SELECT at, subject_kind, subject_id, from_state, to_state, reason, actor, senten
 WHERE from_state IS NOT NULL AND to_state IS NOT NULL AND at < %(until)s AND (subject_kind = 'accelerator'
   AND subject_id = %(serial)s OR subject_kind = 'node' AND subject_id = %(node_id)s) ORDER BY at DESC LIMIT 200
 """
-# How much of the time that samples of uses cover accelerators were at work, by the newest count of each hour.
-ACTIVE = """
-SELECT COALESCE(sum(u.util_pct * u.seen_ms * 10) FILTER (WHERE u.util_pct IS NOT NULL), 0)::bigint AS active_us,
-  COALESCE(sum(u.seen_ms * 1000) FILTER (WHERE u.util_pct IS NOT NULL), 0)::bigint AS seen_us
-FROM uses u JOIN use_hours h USING (accelerator_no, hour, revision) JOIN accelerators a USING (accelerator_no)
-  JOIN nodes n ON n.node_id = u.node_id
-WHERE u.hour >= %(since)s AND u.hour < %(until)s AND n.simulated = %(simulated)s
-  AND (%(model)s::text IS NULL OR a.model = %(model)s) AND (%(site)s::text IS NULL OR n.site_id = %(site)s)
-"""
 STANDING = """
 SELECT a.serial, a.model, n.site_id AS site, n.name AS node, n.simulated
 FROM accelerators a JOIN nodes n USING (node_id)
@@ -167,19 +153,12 @@ class BookViews:
             return await fetch_all(session, PLACES)
 
     async def movements(self, scope: Scope, period: Period) -> list[Row]:
-        """What was booked in a month between each two accounts, by currency, tenant, model, site, round, simulated.
+        """What was booked in a month between each two accounts, by currency and whether it is simulated.
 
-        micros, us (accelerator time that the amounts stand for) and transfers are sums.
+        micros and transfers are sums.
         """
         async with self._truth.transaction(scope) as session:
             return await fetch_all(session, MOVEMENTS, {"period": str(period)})
-
-    async def tenant_names(self, scope: Scope, tenant_ids: Sequence[str]) -> Mapping[str, str]:
-        async with self._truth.transaction(scope) as session:
-            return {
-                row["tenant_id"]: row["name"]
-                for row in await fetch_all(session, TENANTS, (list(tenant_ids),))
-            }
 
     async def rate(self, scope: Scope, period: Period) -> Row | None:
         """Reais for a dollar: sell, day, bulletin_at. None where no bulletin is known."""
@@ -289,19 +268,6 @@ class BookViews:
                 "leases": await fetch_all(session, BEHIND_LEASE, given),
                 "moves": await fetch_all(session, BEHIND_MOVE, given),
             }
-
-    async def active(
-        self, scope: Scope, period: Period, *, model: str | None, site: str | None, simulated: bool
-    ) -> Row:
-        """How long accelerators were at work (active_us) of the time that samples of their use cover (seen_us)."""
-        given = {
-            "since": period.starts_at(), "until": period.ends_at(), "model": model, "site": site,
-            "simulated": simulated,
-        }  # fmt: skip
-        async with self._truth.transaction(scope) as session:
-            found = await fetch_one(session, ACTIVE, given)
-        assert found is not None
-        return found
 
     async def standing(self, scope: Scope) -> dict[str, Row]:
         """Every accelerator by its serial: model, site, node, simulated."""

@@ -5,7 +5,7 @@ level-triggered and may be killed anywhere; a month is not closed before its cos
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -171,6 +171,22 @@ class CostKeeper:
 
         Raises NotFound for a scenario that there is not.
         """
+        told = await self.economics_by(
+            period, (by,), case=case, currency=currency, simulated=simulated, taxes=taxes
+        )
+        return told[by]
+
+    async def economics_by(
+        self,
+        period: Period,
+        bys: Sequence[EconomicsBy],
+        *,
+        case: Case = Case.DEFAULT,
+        currency: str = USD,
+        simulated: bool = False,
+        taxes: str | None = None,
+    ) -> Mapping[EconomicsBy, Economics]:
+        """The same by several, read once and so of one instant."""
         await self.refresh()
         terms = self.terms
         if taxes is not None:
@@ -184,7 +200,10 @@ class CostKeeper:
             }
         exchange, unknown = await self._exchange(min(period.ends_at(), loaded.now).date())
         convert = _converter(exchange, currency)
-        return _told(loaded, period, by, case, currency, terms, convert, labels, exchange, unknown)
+        return {
+            by: _told(loaded, period, by, case, currency, terms, convert, labels, exchange, unknown)
+            for by in bys
+        }
 
     async def _exchange(self, on: date) -> tuple[Exchange | None, str]:
         try:
