@@ -42,7 +42,7 @@ def waiting(wait: WaitView = WAIT) -> RunView:
 
 def test_an_operator_is_told_all_that_is_known_of_a_wait() -> None:
     assert explain_lines(waiting(), NOON, BRASILIA) == [
-        "big (run_1) is queued",
+        "big (run_1): queued",
         "waits            Waiting, number 3 in the queue.",
         "position         3, 2 ahead",
         "ahead of it      2 of zeta",

@@ -6,8 +6,7 @@ from decimal import Decimal
 import pytest
 
 from baseai.finance.price_list import Price, Term
-from baseai.finance.price_sheet import peak_text, prices_in
-from baseai.workloads.sheet import BadSpec
+from baseai.finance.price_sheet import BadPriceSheet, peak_text, prices_in
 
 HEAD = "model,site,term,months,currency,rate,tiers,peaks,valid_from,valid_until\n"
 ROW = "H100-SXM,sp4,on_demand,,USD,,0:3.85 5000:3.20,America/Sao_Paulo 1-5 09:00-18:00 x1.25,2026-12-01,\n"
@@ -57,6 +56,6 @@ def test_the_same_text_has_the_same_ids() -> None:
     ],
 )
 def test_a_mistake_is_told_by_its_place(text: str, wrong: str) -> None:
-    with pytest.raises(BadSpec) as bad:
+    with pytest.raises(BadPriceSheet) as bad:
         read(text)
     assert wrong in str(bad.value)

@@ -111,6 +111,11 @@ TURN = "Waiting, number 3 in the queue."
             id="with an estimate",
         ),
         pytest.param(
+            wait(estimate=estimate(held_ratio=1.0, outcomes=1)),
+            f"{TURN} Probably between 14:10 and 16:40 UTC, most likely 15:05; the only such interval so far held.",
+            id="with an estimate, once tested",
+        ),
+        pytest.param(
             wait(estimate=estimate(asked_at=NOON - timedelta(days=1), held_ratio=None, outcomes=0)),
             f"{TURN} Probably between 2026-03-01 14:10 and 2026-03-01 16:40 UTC, most likely 2026-03-01 15:05;"
             " none of these intervals has been tested yet.",

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from baseai.api import schemas as wire
+from baseai.finance.price_sheet import BadPriceSheet
 from baseai.finance.ptax import BankAway, RateUnknown
 from baseai.fleet.fabric.rehang import BadFile
 from baseai.ground.fault import Conflict, Fault, NotFound, Refused
@@ -32,6 +33,7 @@ STATUSES: tuple[tuple[type[Fault], int, str], ...] = (
     (NotAllowed, 403, "Not allowed"),
     (NotFound, 404, "Not found"),
     (Conflict, 409, "Conflict"),
+    (BadPriceSheet, 422, "The price sheet is wrong"),
     (BadSpec, 422, "The spec is wrong"),
     (BadFile, 422, "The file is wrong"),
     (UnknownAccelerator, 422, "The spec is wrong"),

@@ -302,7 +302,12 @@ def _show_reservation(call: Call, method: str, path: str, document: object) -> N
             ("from", instant_text(one.from_at)),
             ("until", instant_text(one.until_at)),
             ("kind", "take or pay" if one.kind == "take_or_pay" else one.kind),
-            ("forfeited", f"{instant_text(one.forfeit_at)}, if unused" if one.forfeit_at else ""),
+            (
+                "forfeited",
+                f"{instant_text(one.forfeit_at)}, if unused"
+                if one.forfeit_at and one.forfeit_at < one.until_at
+                else "",
+            ),
             ("state", one.state),
             ("in use", f"{one.in_use} of {one.nodes * one.accelerators}"),
             ("made by", f"{one.made_by}, {instant_text(one.made_at)}"),

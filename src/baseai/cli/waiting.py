@@ -67,7 +67,7 @@ def add_waiting(app: typer.Typer, environ: Mapping[str, str]) -> None:
 
 def explain_lines(run: "RunView", now: datetime, zone: tzinfo | None = None) -> list[str]:
     """All that is known of why it waits or why it is where it is. zone: of the reader; None is this machine's."""
-    head = f"{plain(run.name)} ({run.run_id}) is {run.state}"
+    head = f"{plain(run.name)} ({run.run_id}): {run.state}"
     if run.state == "queued":
         if run.wait is None:
             return [f"{head}; the next cycle of the scheduler looks at it"]

@@ -41,8 +41,12 @@ _PEAK = re.compile(
 )
 
 
+class BadPriceSheet(BadSpec):
+    """A price sheet has mistakes; no row of it was taken."""
+
+
 def prices_in(text: str, *, list_id: str, file: str, source: str) -> tuple[Price, ...]:
-    """The prices of a sheet, in its order. Raises BadSpec with every mistake, gaps and overlaps included."""
+    """The prices of a sheet, in its order. Raises BadPriceSheet with every mistake, gaps and overlaps included."""
     rows = list(csv.reader(io.StringIO(text.removeprefix("\ufeff"))))
     head = [cell.strip() for cell in rows[0]] if rows else []
     errors = [
@@ -65,7 +69,7 @@ def prices_in(text: str, *, list_id: str, file: str, source: str) -> tuple[Price
         if name not in head
     ]
     if errors:
-        raise BadSpec(tuple(errors))
+        raise BadPriceSheet(tuple(errors))
     prices = []
     for line, cells in enumerate(rows[1:], 2):
         if not any(cell.strip() for cell in cells):
@@ -88,7 +92,7 @@ def prices_in(text: str, *, list_id: str, file: str, source: str) -> tuple[Price
             for fault in price_faults(prices)
         ]
     if errors:
-        raise BadSpec(tuple(errors))
+        raise BadPriceSheet(tuple(errors))
     return tuple(prices)
 
 

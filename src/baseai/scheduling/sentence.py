@@ -113,6 +113,8 @@ def estimate_sentence(estimate: StartEstimate) -> str:
 
     if estimate.held_ratio is None:
         measured = "none of these intervals has been tested yet"
+    elif estimate.outcomes == 1:
+        measured = f"the only such interval so far {'held' if estimate.held_ratio == 1 else 'did not hold'}"
     else:
         measured = f"{100 * estimate.held_ratio:.0f} % of the last {estimate.outcomes} such intervals held"
     return (
