@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
 from baseai.finance import period  # noqa: E402
+from baseai.finance.costs import suggestion  # noqa: E402
 from baseai.fleet import lease, node  # noqa: E402
 from baseai.fleet.health import repair  # noqa: E402
 from baseai.scheduling import maintenance, reservation  # noqa: E402
@@ -30,6 +31,7 @@ TABLES: tuple[tuple[str, str, Transitions], ...] = (
     ("Repair", "`fleet/health/repair.py`", repair.TRANSITIONS),
     ("Reservation", "`scheduling/reservation.py`", reservation.TRANSITIONS),
     ("Period", "`finance/period.py`", period.TRANSITIONS),
+    ("Suggestion", "`finance/costs/suggestion.py`", suggestion.TRANSITIONS),
     ("Maintenance", "`scheduling/maintenance.py`", maintenance.TRANSITIONS),
 )
 

@@ -48,6 +48,7 @@ class Platform:
                 views=self.rooms.views,
                 money=self.rooms.money,
                 agreements=self.rooms.agreements,
+                costs=self.rooms.costing,
                 documents=self.rooms.documents,
                 time=self.rooms.time,
                 telemetry=self.rooms.intake,

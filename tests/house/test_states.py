@@ -7,10 +7,17 @@ from enum import StrEnum
 import pytest
 
 from baseai.finance import period
+from baseai.finance.costs import suggestion
 from baseai.fleet import lease, node
 from baseai.fleet.health import repair
 from baseai.scheduling import maintenance, reservation
-from baseai.truth.migrations.versions import v0001_first, v0003_health, v0006_calendar, v0012_ledger
+from baseai.truth.migrations.versions import (
+    v0001_first,
+    v0003_health,
+    v0006_calendar,
+    v0012_ledger,
+    v0013_costs,
+)
 from baseai.workloads import run
 from tests.house.source import PACKAGE, ROOT
 from tools.states_page import page
@@ -22,10 +29,17 @@ TABLES: Mapping[str, Transitions] = {
     "lease": lease.TRANSITIONS,
     "repair": repair.TRANSITIONS,
     "period": period.TRANSITIONS,
+    "suggestion": suggestion.TRANSITIONS,
     "reservation": reservation.TRANSITIONS,
     "maintenance": maintenance.TRANSITIONS,
 }
-WRITERS = (v0001_first, v0003_health, v0006_calendar, v0012_ledger)  # every migration that writes moves
+WRITERS = (
+    v0001_first,
+    v0003_health,
+    v0006_calendar,
+    v0012_ledger,
+    v0013_costs,
+)  # every migration that writes moves
 
 
 def moves_of(transitions: Transitions) -> set[tuple[str, str]]:

@@ -14,6 +14,7 @@ from baseai.api import (
     agreements,
     books,
     calendar,
+    costs,
     documents,
     files,
     health,
@@ -45,7 +46,7 @@ def create_api(doors: Doors) -> FastAPI:
     app.add_middleware(Bounded)
     gate = Gate(doors)
     fleet = (about, runs, queues, calendar, files, racks, nodes, health, tenants, telemetry)
-    for room in (*fleet, money, books, agreements, documents, hours):
+    for room in (*fleet, money, books, agreements, costs, documents, hours):
         app.include_router(room.routes(doors, gate), prefix="/api/v1")
     app.include_router(agents.routes(doors, gate), prefix="/api/v1/agent")
     written: Counter[str] = Counter()  # what came by remote write since this process began

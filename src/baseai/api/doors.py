@@ -178,7 +178,7 @@ class AgreementsDoor(Protocol):
 
     async def prices(self, list_id: str | None) -> Sequence[Row]: ...
     async def add_prices(self, list_id: str, text: str, file: str, *, actor: str) -> int:
-        """A sheet, whole or not at all; how many rows were new. Raises BadSpec with every place, Conflict, Refused."""
+        """A sheet, whole or not at all; how many rows were new. Raises BadPriceSheet, Conflict, Refused."""
 
     async def bulletins(self, from_on: date, until_on: date) -> Sequence[Row]: ...
     async def fetch_bulletins(self, from_on: date, until_on: date) -> Sequence[Row]:
@@ -194,6 +194,30 @@ class AgreementsDoor(Protocol):
         self, scope: Scope, *, period: str | None, contract: str | None, run_id: str | None, limit: int,
         cursor: str | None,
     ) -> tuple[Sequence[Row], str | None]: ...  # fmt: skip
+
+
+class CostsDoor(Protocol):
+    """Economics with the fields of EconomicsView, assumptions, suggested prices."""
+
+    async def economics(
+        self, period: str | None, *, by: str, case: str, currency: str, simulated: bool, taxes: str | None
+    ) -> Row:
+        """Raises Refused for what is no period, dimension, case or currency; NotFound for a scenario."""
+
+    async def behind(
+        self, period: str | None, figure: str, *, by: str, subject: str | None, simulated: bool, limit: int,
+        cursor: str | None,
+    ) -> tuple[Sequence[Row], str | None]: ...  # fmt: skip
+    async def assumptions(self, *, stale: bool, every: bool) -> Sequence[Row]: ...
+    async def record(self, said: Row, scope: Scope) -> Row:
+        """Raises Refused naming what is wrong with it, Conflict for a month that is closed or the same instant."""
+
+    async def suggest(self, scope: Scope) -> Row: ...
+    async def suggestions(self, state: str | None) -> Sequence[Row]: ...
+    async def apply(self, suggestion_id: str, list_id: str, scope: Scope) -> Row:
+        """Raises NotFound, Conflict when it is settled already or the price has moved since."""
+
+    async def decline(self, suggestion_id: str, scope: Scope) -> Row: ...
 
 
 class DocumentsDoor(Protocol):
@@ -422,6 +446,7 @@ class Doors:
     views: ViewsDoor
     money: MoneyDoor
     agreements: AgreementsDoor
+    costs: CostsDoor
     documents: DocumentsDoor
     time: TimeDoor
     telemetry: TelemetryDoor

@@ -1249,6 +1249,145 @@ class Extended(Wire):
     ends_at: datetime
 
 
+class EconomicsRowView(Wire):
+    """One model, site, customer or round over a month: time, revenue, costs by nature, and what is left."""
+
+    part: str  # subject; idle and overhead where rows are by customer
+    subject: str | None = None
+    label: str
+    installed_hours: Decimal
+    available_hours: Decimal
+    sold_hours: Decimal
+    occupied_hours: Decimal
+    utilisation_ratio: float | None = None  # sold ÷ available
+    occupied_ratio: float | None = None
+    active_ratio: float | None = None  # mean activity that accelerators counted while they were held
+    revenue: Decimal
+    revenue_per_available_hour: Decimal | None = None
+    revenue_per_sold_hour: Decimal | None = None
+    costs: dict[str, Decimal]  # by nature
+    cost: Decimal
+    cost_low: Decimal  # all assumptions low, and high
+    cost_high: Decimal
+    accruing: Decimal  # what of the costs is not posted yet
+    contribution: Decimal  # revenue − energy − colocation − network − payment fees − variable support
+    contribution_ratio: float | None = None
+    depreciation: Decimal  # not in the contribution
+    result: Decimal  # revenue − all costs
+    capital_recovery: Decimal  # in the place of depreciation, with the return that capital asks for
+    after_capital: Decimal
+    transfers: int
+
+
+class EnergyPartView(Wire):
+    origin: str  # measured, estimated, simulated: never added up
+    kwh: Decimal
+    accelerator_hours: Decimal
+
+
+class EconomicsView(Wire):
+    """A month of the books, or what there is of it."""
+
+    period: str
+    by: str
+    case: str
+    currency: str
+    until_at: datetime
+    rows: list[EconomicsRowView]
+    total: EconomicsRowView
+    energy: list[EnergyPartView]
+    assumptions: list[str]  # their ids
+    stale: list[str] = Field(default_factory=list)  # those that nobody has looked at for 180 days
+    exchange: list[str] = Field(default_factory=list)
+    apart: dict[str, Decimal] = Field(default_factory=dict)  # revenue of currencies without a rate: in no row
+    withheld: list[str] = Field(default_factory=list)  # why figures must not be published
+    basis: list[str] = Field(default_factory=list)
+
+
+class BehindFigureView(Wire):
+    """One transfer, or one accelerator's hour in one bucket, that a figure is made of."""
+
+    id: str
+    at: datetime
+    amount: Decimal | None = None
+    currency: str | None = None
+    micro_seconds: int | None = None
+    what: str  # accounts of a transfer, or the bucket
+    tenant_id: str | None = None
+    run_id: str | None = None
+    lease_id: str | None = None
+    serial: str | None = None
+    model: str | None = None
+    site: str | None = None
+    price_id: str | None = None
+    note: str | None = None
+
+
+class AssumptionView(Wire):
+    """One version of one cost assumption."""
+
+    assumption_id: str
+    subject: str
+    name: str
+    low: Decimal
+    default: Decimal
+    high: Decimal
+    unit: str
+    currency: str | None = None
+    source: str
+    source_on: date
+    mark: str
+    valid_from: datetime
+    recorded_by: str
+    stale: bool = False
+    holds: bool = True  # it is the one that costs are reckoned from now
+
+
+class NewAssumption(Wire):
+    """A version that holds from an instant on; nothing before it changes."""
+
+    subject: str = Field(max_length=200)
+    name: str
+    low: Decimal
+    default: Decimal
+    high: Decimal
+    currency: str | None = None
+    source: str = Field(min_length=1, max_length=500)
+    source_on: date | None = None  # otherwise today
+    mark: str
+    valid_from: AwareDatetime | None = None  # otherwise now
+
+
+class SuggestionView(Wire):
+    """A price that the rules of yield would set. It changes nothing until somebody applies it."""
+
+    suggestion_id: str
+    model: str
+    site: str | None = None
+    term: str
+    currency: str
+    now_rate: Decimal | None = None  # None: there is no price of that term yet
+    rate: Decimal
+    floor_rate: Decimal  # the variable cost of an hour
+    rule: str
+    facts: dict[str, str | None]
+    sentence: str
+    made_at: datetime
+    state: str
+    settled_at: datetime | None = None
+    settled_by: str | None = None
+    price_id: str | None = None
+
+
+class SuggestionsView(Wire):
+    items: list[SuggestionView]
+    kept: list[str] = Field(default_factory=list)  # prices that stay, and why
+
+
+class ApplySuggestion(Wire):
+    list: str = "list"
+
+
 class Page(Wire):
     """A list, a page of it: `next` is the cursor of the following page or None."""
 

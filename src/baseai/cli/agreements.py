@@ -16,6 +16,7 @@ import typer
 
 from baseai.cli.call import Call, command, listed, segment
 from baseai.cli.column import Column, instant_text, plain
+from baseai.cli.costs import add_suggestions
 from baseai.ground.clock import now_utc
 from baseai.ground.fault import Refused
 
@@ -200,6 +201,7 @@ def _add_contracts(app: typer.Typer, environ: Mapping[str, str]) -> None:
 def _add_prices(app: typer.Typer, environ: Mapping[str, str]) -> None:
     price = typer.Typer(help="What things cost.", **PLAIN)  # type: ignore[arg-type]
     app.add_typer(price, name="price")
+    add_suggestions(price, environ)
 
     @command(price, "list", example="baseai price list", environ=environ)
     def list_prices(
@@ -251,7 +253,8 @@ def _add_prices(app: typer.Typer, environ: Mapping[str, str]) -> None:
         if call.screen.as_json:
             call.screen.document(answer.text)
             return
-        call.screen.say(f"{json.loads(answer.text)['new']} prices were added to {plain(price_list)}")
+        new = json.loads(answer.text)["new"]
+        call.screen.say(f"{new} {'price was' if new == 1 else 'prices were'} added to {plain(price_list)}")
 
 
 def _add_rates(app: typer.Typer, environ: Mapping[str, str]) -> None:

@@ -19,6 +19,7 @@ from baseai.cli.calendar import add_calendar
 from baseai.cli.call import ended
 from baseai.cli.catalogue import add_catalogue
 from baseai.cli.connection import Asked
+from baseai.cli.costs import add_costs
 from baseai.cli.nodes import add_nodes
 from baseai.cli.queues import add_queues
 from baseai.cli.runs import add_runs
@@ -101,6 +102,7 @@ def build_app(
     add_nodes(app, environ)
     add_tenancy(app, environ)
     add_books(app, environ)
+    add_costs(app, environ)
     add_agreements(app, environ)
     if catalog is not None:
         add_catalogue(app, environ, catalog)

@@ -1,4 +1,4 @@
-"""The commands around money: books, cost.
+"""The commands around the ledger: books.
 
 Invariant: the terminal adds nothing up: every figure is the platform's own.
 """
@@ -25,7 +25,6 @@ At = Annotated[
     str | None,
     typer.Option("--at", help="As of this instant, like 2026-10-31T23:59:59-03:00; otherwise now."),
 ]
-DIMENSIONS = ("run", "node", "accelerator", "tenant")
 
 
 def add_books(app: typer.Typer, environ: Mapping[str, str]) -> None:
@@ -247,54 +246,6 @@ def add_books(app: typer.Typer, environ: Mapping[str, str]) -> None:
         for hour in found.withheld:
             call.screen.note(f"baseai: withheld: {hour.sentence}")
         return OTHERWISE if found.withheld else 0
-
-    @command(app, "cost", example="baseai cost --by node", environ=environ)
-    def cost(
-        call: Call,
-        run: Annotated[str | None, typer.Argument(metavar="RUN", help="One run, by name or id.")] = None,
-        by: Annotated[str, typer.Option("--by", help=", ".join(DIMENSIONS))] = "run",
-        subject: Annotated[
-            str | None, typer.Option("--subject", help="One node, accelerator or tenant.")
-        ] = None,
-    ) -> None:
-        """Print hours, revenue, cost and contribution. ~ marks an estimate: it is not posted yet."""
-        from baseai.api.schemas import CostView
-
-        if by not in DIMENSIONS:
-            raise Refused(f"--by {by} is not known; it is one of {', '.join(DIMENSIONS)}")
-        if run and (by != "run" or subject):
-            raise Refused(f"a run's money is shown by run; leave --by {by} and --subject away, or the run")
-        found = listed(call, "/cost", CostView, by=by, subject=call.run_id(run) if run else subject)
-        if found is None:
-            return
-        columns = [
-            money_column([getattr(one, name) for one in found])
-            for name in ("revenue", "cost", "contribution")
-        ]
-        call.screen.table(
-            [
-                Column(head=by.upper()),
-                Column(head="HOURS", right=True),
-                Column(head="REVENUE", right=True),
-                Column(head="COST", right=True),
-                Column(head="CONTRIBUTION", right=True),
-                Column(head="CURRENCY"),
-            ],
-            [
-                (
-                    one.label,
-                    figure(one.accelerator_hours, digits=5),
-                    *(
-                        f"{'~' * one.accruing}{amount}" if amount else ""
-                        for amount in (revenue, spent, contribution)
-                    ),
-                    one.currency,
-                )
-                for one, revenue, spent, contribution in zip(found, *columns, strict=True)
-            ],
-        )
-        for basis in sorted({one.basis for one in found if one.basis}):
-            call.screen.note(f"cost: {basis}")
 
 
 def _balances(call: Call, rows: "Sequence[Balance]") -> None:

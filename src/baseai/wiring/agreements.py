@@ -18,7 +18,7 @@ from baseai.finance.customer import BRAZIL, Customer, plain_cnpj
 from baseai.finance.measure import ACCELERATOR_TIME, MEASURES
 from baseai.finance.period import period_named
 from baseai.finance.postgres.books import load_calendar
-from baseai.finance.price_list import Price, Term, Tier
+from baseai.finance.price_list import Price, PriceBook, Term, Tier
 from baseai.finance.price_sheet import peak_text, prices_in
 from baseai.finance.ptax import Bulletin
 from baseai.finance.ptax_http import CentralBank
@@ -166,6 +166,16 @@ class Desk:
         for price in prices:
             if price.meter == ACCELERATOR_TIME and price.model is not None:
                 self._catalog.accelerator(price.model)
+        return await self._agreements.add_prices(prices, actor=actor)
+
+    async def price_book(self) -> PriceBook:
+        """Every price, the catalogue's among them, to be asked."""
+        return PriceBook([*await self._agreements.prices(), *self._listed])
+
+    async def follow(self, prices: Sequence[Price], *, actor: str) -> int:
+        """Add prices that close the open ones they follow; how many were new. Raises Conflict, Refused."""
+        if any(price.list_id == CATALOGUE for price in prices):
+            raise Refused("the catalogue's prices come with the software; give the list another name")
         return await self._agreements.add_prices(prices, actor=actor)
 
     async def bulletins(self, from_on: date, until_on: date) -> list[Row]:

@@ -56,6 +56,7 @@ from baseai.tenancy.postgres import Tenancy
 from baseai.truth.session import Scope, Session, Truth, fetch_all
 from baseai.views.postgres import Views
 from baseai.wiring.agreements import Desk
+from baseai.wiring.costing import Costing
 from baseai.wiring.documents import Documents
 from baseai.wiring.household import Household
 from baseai.wiring.ledger import Ledger
@@ -366,6 +367,7 @@ class Rooms:
         self.documents = Documents(truth, household)
         self.month = MonthEnd(lambda: Meter(truth, self.rates, bills=False), self.agreements.rater, self.time)
         self.costs = CostKeeper(truth, beside_costs(truth), self.rates.first, self.rates.hold)
+        self.costing = Costing(truth, self.costs, self.agreements)
         self.ledger = Ledger(
             truth, self.meter, (*self.month.checks(), self.costs.against), self.month.bring_in
         )

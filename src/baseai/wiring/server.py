@@ -65,6 +65,7 @@ async def serve(
             views=rooms.views,
             money=rooms.money,
             agreements=rooms.agreements,
+            costs=rooms.costing,
             documents=rooms.documents,
             time=rooms.time,
             telemetry=rooms.intake,

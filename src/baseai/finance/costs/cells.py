@@ -287,7 +287,13 @@ def _key(
         if tenant_id is not None:
             return Part.SUBJECT, tenant_id
         return (Part.IDLE if hourly else Part.OVERHEAD), None
-    subject = {EconomicsBy.MODEL: model, EconomicsBy.SITE: site_id, EconomicsBy.ROUND: round_id}[by]
+    place = f"{model}@{site_id}" if model and site_id else None
+    subject = {
+        EconomicsBy.MODEL: model,
+        EconomicsBy.SITE: site_id,
+        EconomicsBy.ROUND: round_id,
+        EconomicsBy.PLACE: place,
+    }[by]
     if subject is None and (by is not EconomicsBy.ROUND or model is None):
         return Part.OVERHEAD, None
     return Part.SUBJECT, subject

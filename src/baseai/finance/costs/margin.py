@@ -28,6 +28,7 @@ class EconomicsBy(StrEnum):
     SITE = "site"
     CUSTOMER = "customer"  # a tenant; rows for idle time and for overhead stand beside them
     ROUND = "round"  # whose money bought the accelerators
+    PLACE = "place"  # a model at a site, written MODEL@SITE
 
 
 class CostNature(StrEnum):

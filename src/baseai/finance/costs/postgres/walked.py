@@ -48,6 +48,7 @@ WHOSE = {
     EconomicsBy.MODEL: "{t}.model IS NOT DISTINCT FROM %(subject)s",
     EconomicsBy.SITE: "{n}.site_id IS NOT DISTINCT FROM %(subject)s",
     EconomicsBy.ROUND: "COALESCE({r}) IS NOT DISTINCT FROM %(subject)s",
+    EconomicsBy.PLACE: "{t}.model || '@' || {n}.site_id IS NOT DISTINCT FROM %(subject)s",
     EconomicsBy.CUSTOMER: "t.tenant_id IS NOT DISTINCT FROM %(subject)s",
 }
 
