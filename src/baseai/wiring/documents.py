@@ -6,11 +6,11 @@ Invariant: nothing is reckoned here. A folder is written whole before anybody se
 import asyncio
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import baseai
 from baseai.finance.chart import load_chart
@@ -39,6 +39,8 @@ from baseai.truth.session import Scope, Truth
 from baseai.wiring.household import Household
 
 Row = dict[str, Any]
+Item = TypeVar("Item")
+ROWS_A_TURN = 200
 FORMS = ("html", "pdf", "dps", "dps.xml")
 
 
@@ -109,7 +111,7 @@ class Documents:
             with _opened(folder / "books.beancount") as file:
                 till = f"through {period}" if period is not None else f"up to {now:%Y-%m-%d %H:%M:%S} UTC"
                 file.writelines(journal.opening(f"{self.issuer().name}: the books {till}"))
-                async for transfer in books.transfers:
+                async for transfer in _paced(books.transfers):
                     file.write(journal.entry(transfer))
                 file.writelines(journal.closing())
         return ["books.beancount"]
@@ -120,11 +122,11 @@ class Documents:
         async with copied_books(self._truth, scope, through=through, at=now_utc()) as books:
             with _opened(folder / "transfers.csv") as file:
                 writer = _writer(file, TRANSFER_COLUMNS)
-                async for transfer in books.transfers:
+                async for transfer in _paced(books.transfers):
                     writer.writerow(transfer_cells(transfer))
         with _opened(folder / "rated_lines.csv") as file:
             writer = _writer(file, RATED_COLUMNS)
-            async for line in rated_lines(self._truth, scope, through=through):
+            async for line in _paced(rated_lines(self._truth, scope, through=through)):
                 writer.writerow(rated_cells(line))
         return ["transfers.csv", "rated_lines.csv"]
 
@@ -144,7 +146,7 @@ class Documents:
                 dataset: _writer(open_files.enter_context(_opened(folder / dataset.file)), heading)
                 for dataset, heading in headings.items()
             }
-            async for dataset, cells in focus_rows(self._truth, scope, month):
+            async for dataset, cells in _paced(focus_rows(self._truth, scope, month)):
                 writers[dataset].writerow(cells)
         names = [dataset.file for dataset in Dataset]
         if parquet:
@@ -165,6 +167,16 @@ def _rendered(invoice: Invoice, form: str, language: str) -> tuple[str, bytes]:
     if form == "pdf":
         return "application/pdf", pdf_of(document)
     raise Refused(f"{form!r} is no form of a document; there are {', '.join(FORMS)}")
+
+
+async def _paced(rows: AsyncIterator[Item]) -> AsyncIterator[Item]:
+    """The rows; others get their turn every few hundred, for a month of a large fleet takes many seconds."""
+    count = 0
+    async for row in rows:
+        yield row
+        count += 1
+        if count % ROWS_A_TURN == 0:
+            await asyncio.sleep(0)
 
 
 def _opened(path: Path) -> TextIO:

@@ -7,6 +7,7 @@ last digit. Time that nobody pays is no charge. A charge whose use belongs to an
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
+from functools import lru_cache
 
 from baseai.finance.contract import Contract
 from baseai.finance.exchange import ExchangeRate
@@ -187,6 +188,7 @@ def rounding_cells(
     return {column: cells.get(column, "") for column in COLUMNS}
 
 
+@lru_cache(maxsize=1024)
 def _account_cells(account: Account, issuer: Issuer, period: Period, currency: str) -> Cells:
     return {
         "BillingAccountId": account.tenant_id,

@@ -5,33 +5,23 @@ not kept, so that a month of a large fleet can be checked; what rows must have i
 """
 
 import csv
-import json
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from decimal import Decimal, localcontext
 
-from baseai.finance.focus.rule import Dataset, Row, Rule, RuleKind, columns_of, condition_of, load_rules
+from baseai.finance.focus.row_rule import ASKED_OF_NOTHING, DIGITS, RowRule, decimal_of, row_rule
+from baseai.finance.focus.rule import (
+    Condition,
+    Dataset,
+    Rule,
+    RuleKind,
+    columns_of,
+    condition_of,
+    load_rules,
+)
 
 SHOWN_MOST = 20  # findings of one rule and file; the rest is counted
-DECIMAL = re.compile(r"-?\d+(\.\d+)?(E-?\d+)?")
-INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-STAND_INS = frozenset({"null", "none", "n/a", "na", "not applicable", "-"})
-DIGITS = 200  # more than any product of two columns has
-# ISO 4217; a standard of its own, so that this list stands here and not in the table.
-CURRENCIES = frozenset(
-    re.findall(
-        "[A-Z]{3}",
-        """AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF
-        CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD
-        HNL HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL
-        LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP
-        PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT
-        TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VED VES VND VUV WST XAF XCD XOF XPF YER ZAR ZMW ZWG""",
-    )
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +54,7 @@ class Report:
         return not any(finding.must for finding in self.findings)
 
 
+_Asked = tuple[Rule, Condition | None, RowRule]
 Files = Mapping[Dataset, Iterable[str]]  # the lines of each file that is there
 
 
@@ -122,11 +113,15 @@ class _Seen:
             for rule in self.rules
             if rule.kind is RuleKind.REFERENCE and (name := rule.value).startswith(f"{dataset.value}.")
         } & there
-        checks = [
-            (rule, condition_of(rule.when), made)
-            for rule in own
-            if rule.column in there and (made := self._row_check(rule)) is not None
-        ]
+        filled: dict[str, list[_Asked]] = defaultdict(list)  # by column: asked of a cell with a value
+        empty: dict[str, list[_Asked]] = defaultdict(list)
+        for rule in own:
+            if rule.column in there and (made := row_rule(rule, self._known(rule))) is not None:
+                asked = (rule, condition_of(rule.when), made)
+                if rule.kind is not RuleKind.NOT_NULL:
+                    filled[rule.column].append(asked)
+                if rule.kind in ASKED_OF_NOTHING:
+                    empty[rule.column].append(asked)
         totals = [
             total
             for rule in self.rules
@@ -142,15 +137,16 @@ class _Seen:
                 self._misfit(dataset, line, len(cells), len(heading))
                 continue
             row = dict(zip(heading, cells, strict=True))
-            for rule, holds, made in checks:
-                if holds is None or holds(row):
-                    wrong = made(row)
-                    if wrong is not None:
-                        self.find(rule, line, wrong)
+            for name, value in row.items():
+                for rule, holds, made in (filled if value else empty).get(name, ()):
+                    if holds is None or holds(row):
+                        wrong = made(row)
+                        if wrong is not None:
+                            self.find(rule, line, wrong)
             for name in wanted:
                 self.kept[f"{dataset.value}.{name}"].add(row[name])
             for rule_id, side, key, amount in totals:
-                if row[key] and (exact := _decimal(row[amount])) is not None:
+                if row[key] and (exact := decimal_of(row[amount])) is not None:
                     which = (row.get("InvoiceIssuerName", ""), row.get("InvoiceId", ""), row[key])
                     with localcontext(prec=DIGITS):
                         self.sums[f"{rule_id}/{side}"][which] += exact
@@ -204,56 +200,11 @@ class _Seen:
         )
         self.find(rule, line, f"the row has {cells} cells and the heading {columns}; it is not looked at")
 
-    def _row_check(self, rule: Rule) -> "Callable[[Row], str | None] | None":
-        """What finds the rule's fault in a row, as a sentence; None for rules that are not about one row."""
-        column, value, values = rule.column, rule.value, frozenset(rule.values)
-        told = rule.text
-        match rule.kind:
-            case RuleKind.TYPE:
-                fits = TYPES[value]
-                return lambda row: (
-                    None if not row[column] or fits(row[column]) else f"{row[column]!r}; {told}"
-                )
-            case RuleKind.NOT_NULL:
-                return lambda row: None if row[column] else f"there is nothing; {told}"
-            case RuleKind.NULL:
-                return lambda row: f"{row[column]!r}; {told}" if row[column] else None
-            case RuleKind.ALLOWED:
-                return lambda row: (
-                    f"{row[column]!r}; {told}" if row[column] and row[column] not in values else None
-                )
-            case RuleKind.NOT_IN:
-                return lambda row: f"{row[column]!r}; {told}" if row[column] in values else None
-            case RuleKind.EQUAL:
-                return lambda row: (
-                    None
-                    if _same(row[column], row.get(value, ""))
-                    else f"{row[column]!r} and {value} {row.get(value)!r}; {told}"
-                )
-            case RuleKind.IS_NUMBER | RuleKind.NON_NEGATIVE | RuleKind.RATIO:
-                return _bounded(rule)
-            case RuleKind.AT_LEAST | RuleKind.AT_MOST | RuleKind.BEFORE:
-                return _ordered(rule)
-            case RuleKind.PRODUCT:
-                return _product(rule)
-            case RuleKind.UNIQUE:
-                return _unique(rule)
-            case RuleKind.ONE_PARENT:
-                return _one_parent(rule)
-            case RuleKind.REFERENCE:
-                return self._reference(rule)
-        return None
-
-    def _reference(self, rule: Rule) -> Callable[[Row], str | None] | None:
-        other, _, _ = rule.value.partition(".")
-        if Dataset(other) not in self.files:
+    def _known(self, rule: Rule) -> set[str] | None:
+        """What a reference may name; None where the other file is not there."""
+        if rule.kind is not RuleKind.REFERENCE or Dataset(rule.value.partition(".")[0]) not in self.files:
             return None
-        kept = self.kept[rule.value]
-        return lambda row: (
-            f"{row[rule.column]!r} stands not in {rule.value}; {rule.text}"
-            if row[rule.column] and row[rule.column] not in kept
-            else None
-        )
+        return self.kept[rule.value]
 
 
 def _totals(rule: Rule, dataset: Dataset) -> list[tuple[str, str, str, str]]:
@@ -266,125 +217,3 @@ def _totals(rule: Rule, dataset: Dataset) -> list[tuple[str, str, str, str]]:
     if name == dataset.value:
         found.append((rule.rule_id, "other", rule.column, amount))
     return found
-
-
-def _decimal(text: str) -> Decimal | None:
-    return Decimal(text) if DECIMAL.fullmatch(text) else None
-
-
-def _is_instant(text: str) -> bool:
-    if not INSTANT.fullmatch(text):
-        return False
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_object(text: str) -> bool:
-    return isinstance(_json(text), dict)
-
-
-def _is_key_value(text: str) -> bool:
-    found = _json(text)
-    return isinstance(found, dict) and not any(isinstance(one, (dict, list)) for one in found.values())
-
-
-def _json(text: str) -> object:
-    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        if len({key for key, _ in pairs}) < len(pairs):
-            raise ValueError("a key stands twice")
-        return dict(pairs)
-
-    try:
-        return json.loads(text, object_pairs_hook=once)
-    except ValueError:
-        return None
-
-
-TYPES: Mapping[str, Callable[[str], bool]] = {
-    "string": lambda text: bool(text.strip()) and text.strip().lower() not in STAND_INS,
-    "decimal": lambda text: DECIMAL.fullmatch(text) is not None,
-    "datetime": _is_instant,
-    "json": _is_object,
-    "key_value": _is_key_value,
-    "currency": lambda text: text in CURRENCIES,
-}
-
-
-def _same(one: str, other: str) -> bool:
-    if one == other:
-        return True
-    a, b = _decimal(one), _decimal(other)
-    return a is not None and b is not None and a == b
-
-
-def _bounded(rule: Rule) -> Callable[[Row], str | None]:
-    least = Decimal(rule.value) if rule.kind is RuleKind.IS_NUMBER else Decimal(0)
-    most = {RuleKind.IS_NUMBER: least, RuleKind.RATIO: Decimal(1)}.get(rule.kind)
-
-    def wrong(row: Row) -> str | None:
-        found = _decimal(row[rule.column])
-        if found is None or (least <= found and (most is None or found <= most)):
-            return None
-        return f"{row[rule.column]}; {rule.text}"
-
-    return wrong
-
-
-def _ordered(rule: Rule) -> Callable[[Row], str | None]:
-    def wrong(row: Row) -> str | None:
-        one, other = row[rule.column], row.get(rule.value, "")
-        if not (_is_instant(one) and _is_instant(other)):
-            return None  # what is no instant is found by its type
-        right = {
-            RuleKind.AT_LEAST: one >= other,
-            RuleKind.AT_MOST: one <= other,
-            RuleKind.BEFORE: one < other,
-        }[rule.kind]
-        return None if right else f"{one}, and {rule.value} is {other}; {rule.text}"
-
-    return wrong
-
-
-def _product(rule: Rule) -> Callable[[Row], str | None]:
-    price, quantity = rule.values
-
-    def wrong(row: Row) -> str | None:
-        a, b, cost = (_decimal(row.get(name, "")) for name in (price, quantity, rule.column))
-        if a is None or b is None or cost is None:
-            return None
-        with localcontext(prec=DIGITS):
-            exact = a * b
-        return None if exact == cost else f"{cost} is not {a} × {b} = {exact:f}; {rule.text}"
-
-    return wrong
-
-
-def _unique(rule: Rule) -> Callable[[Row], str | None]:
-    seen: set[tuple[str, ...]] = set()
-
-    def wrong(row: Row) -> str | None:
-        key = tuple(row.get(name, "") for name in rule.values)
-        if key in seen:
-            return f"{' / '.join(key)} stands twice; {rule.text}"
-        seen.add(key)
-        return None
-
-    return wrong
-
-
-def _one_parent(rule: Rule) -> Callable[[Row], str | None]:
-    parents: dict[str, str] = {}
-
-    def wrong(row: Row) -> str | None:
-        child, parent = row[rule.column], row.get(rule.value, "")
-        if not child or not parent:
-            return None
-        known = parents.setdefault(child, parent)
-        return (
-            None if known == parent else f"{child!r} has {rule.value} {known!r} and {parent!r}; {rule.text}"
-        )
-
-    return wrong

@@ -4,6 +4,7 @@ Invariant: number, document, the rated lines it asks for and its settlement in t
 copy issues at a time: a crash at any place issues nothing, and asking twice issues nothing twice.
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -138,12 +139,8 @@ class Invoices:
             found = await _found(session, customer, period)
             if _is_foreign(found) and conversion is None:
                 raise Conflict(f"something was rated for {customer.legal_name} meanwhile; ask again")
-            return tuple(
-                [
-                    await self._write(session, draft, now=now, actor=actor)
-                    for draft in drafts_of(_bill(found, period, issuer, conversion))
-                ]
-            )
+            drafts = await asyncio.to_thread(drafts_of, _bill(found, period, issuer, conversion))
+            return tuple([await self._write(session, draft, now=now, actor=actor) for draft in drafts])
 
     async def find(self, invoice_id: str, scope: Scope = PLATFORM) -> Invoice:
         """Raises NotFound."""
@@ -203,7 +200,7 @@ class Invoices:
 
     async def _made(self, found: _Found, period: Period, issuer: Issuer, now: datetime) -> tuple[Draft, ...]:
         conversion = await self._conversion(now) if _is_foreign(found) else None
-        return drafts_of(_bill(found, period, issuer, conversion))
+        return await asyncio.to_thread(drafts_of, _bill(found, period, issuer, conversion))
 
     async def _conversion(self, now: datetime) -> Conversion:
         asked_on = now.astimezone(ZoneInfo(ZONE)).date()
@@ -247,6 +244,6 @@ async def _found(session: Session, customer: Customer, period: Period) -> _Found
     first = await fetch_one(session, FIRST, (customer.customer_id, str(period)))
     return _Found(
         customer=customer,
-        billed=tuple(billed_of(row) for row in rows),
+        billed=await asyncio.to_thread(lambda: tuple(map(billed_of, rows))),
         first=None if first is None else first["invoice_id"],
     )
