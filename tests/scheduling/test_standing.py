@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from baseai.scheduling.admit import Fits, fits_ever
 from baseai.scheduling.decide import decide_on
 from baseai.scheduling.fleet import fleet_of
 from baseai.scheduling.hall import Hall
-from baseai.scheduling.plan import Plan
+from baseai.scheduling.plan import Plan, WaitKind
 from baseai.scheduling.snapshot import Snapshot, seconds
 from baseai.scheduling.standing import Standing
 from tests.scheduling.world import WATTS, World, assert_everybody_is_told, assert_sound
@@ -155,11 +155,11 @@ def test_everybody_whom_an_empty_fleet_can_take_has_his_turn_and_then_all_is_at_
     }
     for _ in range(len(able) + 20):
         for _ in range(REST):
-            moved = _cycle(world, kept)
+            plan = _cycle(world, kept)
             world.now += timedelta(seconds=1)
             for run_id in [run_id for run_id, rows in world.leases.items() if rows[0].yields]:
                 world.stop(run_id)
-            if not moved:
+            if not (plan.grants or plan.evictions):
                 break
         else:
             raise AssertionError(f"somebody starts or goes in each of {REST} cycles, though nothing ends")
@@ -169,11 +169,26 @@ def test_everybody_whom_an_empty_fleet_can_take_has_his_turn_and_then_all_is_at_
     raise AssertionError(f"{sorted(able & world.waiting)} wait for ever")
 
 
-def _cycle(world: World, kept: Standing) -> bool:
-    """Whether it moved anybody."""
+@settings(max_examples=CASES, deadline=None)
+@given(SEEDS)
+def test_who_was_promised_a_start_has_it_by_then(seed: int) -> None:
+    """Whoever comes or ends meanwhile, windows of maintenance and breakers among them; nobody may stop another here."""
+    world, kept = World(seed, calm=True), Standing("best_fit")
+    promised: dict[str, datetime] = {}
+    for _ in range(3 * CYCLES):
+        world.happen()
+        plan = _cycle(world, kept)
+        for wait in plan.waits:
+            if wait.kind is WaitKind.SHORT and wait.promised_at is not None:
+                assert wait.promised_at <= promised.setdefault(wait.run_id, wait.promised_at), "it is put off"
+        late = [run_id for run_id in world.waiting if promised.get(run_id, world.now) < world.now]
+        assert not late
+
+
+def _cycle(world: World, kept: Standing) -> Plan:
     snapshot = world.snapshot()
     kept.take_in(snapshot, seconds(world.now))
     plan = decide_on(kept, world.now)
     assert_sound(plan, snapshot, world.now)
     world.write(plan)
-    return bool(plan.grants or plan.evictions)
+    return plan

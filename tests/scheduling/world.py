@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from baseai.ground.identity import NodeId, RunId, TenantId
-from baseai.scheduling.calendar import claims_of
+from baseai.scheduling.calendar import Bay, Calendar, claims_of
 from baseai.scheduling.maintenance import Window
+from baseai.scheduling.oversold import Oversold, admit
 from baseai.scheduling.plan import Grant, Plan
 from baseai.scheduling.queue_tree import Queue, QueueTree, leaf_of
 from baseai.scheduling.reservation import Reservation, ReservationKind
@@ -32,13 +33,14 @@ MINUTE = timedelta(minutes=1)
 class World:
     """See the head of this file."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, calm: bool = False) -> None:
+        """calm: nothing fails or is reserved, and nobody may stop another."""
         self.rng = random.Random(seed)
+        self.calm = calm
         self.now = NOON
         self.nodes = [self._node(name) for name in "abcdef"[: self.rng.randint(2, 6)]]
-        self.tree = self._tree()
-        self.reservations = self._reservations()
-        self.windows = self._windows()
+        self.tree = QueueTree() if calm else self._tree()
+        self._book()
         self.demands: dict[RunId, Demand] = {}
         self.enqueued: dict[RunId, datetime] = {}
         self.promised: dict[RunId, datetime | None] = {}  # as the last cycle wrote it down
@@ -80,37 +82,39 @@ class World:
             )
         )  # fmt: skip
 
-    def _reservations(self) -> list[Reservation]:
-        found = []
-        for number in range(self.rng.choice((0, 0, 1, 2))):
-            from_s = seconds(NOON) + self.rng.choice((600, 1800, 3600))
-            found.append(
-                Reservation(
-                    reservation_id=f"rsv-{number}", name=f"exam-{number}", tenant_id="acme",
-                    nodes=self.rng.randint(1, 2), accelerators=self.rng.choice((1, 2, 4)), model=H100, site="SP4",
-                    from_s=from_s, until_s=from_s + self.rng.choice((600, 3600)), kind=ReservationKind.TAKE_OR_PAY,
-                    forfeit_after_s=None,
+    def _book(self) -> None:
+        """Windows and reservations of which there is enough, as those are refused of which there is not."""
+        rng, noon_s = self.rng, seconds(NOON)
+        self.windows: list[Window] = []
+        self.reservations: list[Reservation] = []
+        if rng.random() < 0.3:
+            from_s = noon_s + rng.choice((900, 2400))
+            self.windows.append(
+                Window(
+                    maintenance_id="mnt-1", node_ids=(rng.choice(self.nodes).node_id,), site=None, from_s=from_s,
+                    until_s=from_s + 1200, notice_s=86_400.0 if self.calm else rng.choice((600.0, 3600.0)), why="fans",
                 )
             )  # fmt: skip
-        return found
-
-    def _windows(self) -> list[Window]:
-        if self.rng.random() < 0.7:
-            return []
-        from_s = seconds(NOON) + self.rng.choice((900, 2400))
-        return [
-            Window(
-                maintenance_id="mnt-1", node_ids=(self.rng.choice(self.nodes).node_id,), site=None, from_s=from_s,
-                until_s=from_s + 1200, notice_s=self.rng.choice((600.0, 3600.0)), why="fans",
-            )
-        ]  # fmt: skip
+        bays = [Bay(each.node_id, each.site, *has) for each in self.nodes for has in each.accelerators]
+        for number in range(0 if self.calm else rng.choice((0, 0, 1, 2))):
+            from_s = noon_s + rng.choice((600, 1800, 3600))
+            asked = Reservation(
+                reservation_id=f"rsv-{number}", name=f"exam-{number}", tenant_id="acme", nodes=rng.randint(1, 2),
+                accelerators=rng.choice((1, 2, 4)), model=H100, site="SP4", from_s=from_s,
+                until_s=from_s + rng.choice((600, 3600)), kind=ReservationKind.TAKE_OR_PAY, forfeit_after_s=None,
+            )  # fmt: skip
+            booked = Calendar(bays=bays, reservations=self.reservations, windows=self.windows, holdings=[])
+            if not isinstance(admit(asked, booked, noon_s), Oversold):
+                self.reservations.append(asked)
 
     # ---- what happens
 
     def happen(self) -> None:
         """Time passes, and a few things with it."""
         rng = self.rng
-        self.now += timedelta(seconds=rng.choice((1, 30, 300, 900)))
+        then = self.now + timedelta(seconds=rng.choice((1, 30, 300, 900)))
+        ends = [rows[0].ends_at for rows in self.leases.values()]
+        self.now = min([then, *ends]) if self.calm else then
         for _ in range(rng.choice((0, 1, 1, 2, 4))):
             self.submit()
         for run_id in sorted(self.waiting):
@@ -137,10 +141,12 @@ class World:
             state = each.state
             if each.node_id in away:
                 state = "repairing"
-            elif state == "repairing" or rng.random() < 0.2:
+            elif state == "repairing" and self.calm:
+                state = "ready"
+            elif not self.calm and (state == "repairing" or rng.random() < 0.2):
                 state = rng.choice(("ready", "ready", "ready", "cordoned", "draining"))
             has = each.accelerators
-            if rng.random() < 0.02:  # one fails, or is there again
+            if not self.calm and rng.random() < 0.02:  # one fails, or is there again
                 model, count = has[0]
                 has = ((model, max(1, count + rng.choice((-1, 1)))), *has[1:])
             self.nodes[place] = replace(each, state=state, accelerators=has)
@@ -168,7 +174,8 @@ class World:
             more = {"reservation": one.name}
         self.demands[run_id] = gang(
             nodes, count, run=run_id, hours=rng.choice((0.1, 0.5, 1, 4)), models=models, tenant_id=TenantId(tenant),
-            queue=queue, priority=rng.choice((20, 50, 50, 80)), spot=rng.random() < 0.25 and not more,
+            queue=queue, priority=50 if self.calm else rng.choice((20, 50, 50, 80)),
+            spot=not self.calm and rng.random() < 0.25 and not more,
             min_runtime_s=rng.choice((0, 0, 600)), memory_mib=rng.choice((0, 0, 400)), cpu_milli=rng.choice((0, 2000)),
             needs_container=rng.random() < 0.05, **more,
         )  # fmt: skip

@@ -87,8 +87,8 @@ class Hall:
 
     __slots__ = (
         "_country", "_cpu", "_disk", "_domains", "_emptied", "_fed", "_free", "_held", "_largest", "_masks", "_memory",
-        "_owners", "_ready", "_siblings", "_spare", "_tenant", "_watchers", "_watts", "_whole", "all_ready", "all_shared",
-        "bays", "container", "countries", "cpu_milli", "devices", "disk_mib", "free", "largest", "leaf",
+        "_owners", "_ready", "_siblings", "_spare", "_tenant", "_watchers", "_watts", "_whole", "all_ready",
+        "all_shared", "bays", "container", "countries", "cpu_milli", "devices", "disk_mib", "free", "largest", "leaf",
         "leaves", "memory_mib", "model", "models", "node", "node_ids", "origin", "pod", "pods", "rack", "racks",
         "ready", "shared", "site", "sites", "spare", "tenant", "tenants", "watts", "whole",
     )  # fmt: skip
@@ -346,14 +346,21 @@ class Hall:
     def under_breakers(self, shape: Shape, room: Ints, watts: Ints) -> Ints:
         """`room`, pods by row, cut to what the rows of each rack may draw together, the first rows first.
 
+        Rows of which the gang takes one or the other, for it stays on one model or in one domain, cut each other not.
         watts: left for each row, as in the column of that name, now or at another instant. O(rows log rows).
         """
         if not shape.watts or not self._fed or shape.pods == 1:
             return room
-        by_rack = self.rack.argsort(kind="stable")
-        rack = self.rack[by_rack]
+        together = self.rack
+        if shape.one_model:
+            together = together * len(self.models) + self.model
+        if shape.reach:
+            domain = self.domain(shape.reach)
+            together = together * (int(domain.max()) + 1) + domain
+        by_rack = together.argsort(kind="stable")
+        rack, together = self.rack[by_rack], together[by_rack]
         before = room[by_rack].cumsum() - room[by_rack]
-        before -= before[np.searchsorted(rack, rack)]  # pods in rows of the same rack that come first
+        before -= before[np.searchsorted(together, together)]  # pods in such rows that come first
         fed = np.array([name != "" for name in self.racks], dtype=np.bool_)[rack]
         most = np.where(fed, watts[by_rack] // shape.watts, UNBOUNDED)
         found = room.copy()

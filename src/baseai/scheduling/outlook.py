@@ -245,7 +245,7 @@ class Outlook:
 
         Exact where `found` asks for no more than room, for that only grows; else from there on, instant by instant.
         """
-        mask = self._hall.permitted(shape)
+        mask = self._beside(self._hall.permitted(shape))
         ends = self._ends_s[: self._size]
         if mask is not None:
             ends = ends[mask[self._what[0, : self._size]]]
@@ -264,6 +264,17 @@ class Outlook:
             if rows is not None:
                 return at_s, free, rows
         return None
+
+    def _beside(self, rows: Bools | None) -> Bools | None:
+        """With the rows that share a node or a breaker with these: what ends there frees something here."""
+        if rows is None:
+            return None
+        found = rows
+        for shared in (self._hall.node, self._feed):
+            any_of = np.zeros(int(shared.max(initial=0)) + 1, dtype=np.bool_)
+            any_of[shared[rows]] = True
+            found = found | any_of[shared]
+        return found
 
     def _tenants_after(self, at_s: float) -> Ints:
         hall = self._hall

@@ -55,6 +55,12 @@ class Claim:
             joins = joined(shape, self.left, hall)
             if not all(joins[row] for row in pods):
                 return False
+        if shape.watts:  # which the rows under one breaker share
+            fed: Counter[int] = Counter()
+            for row, count in pods.items():
+                fed[hall.fed.get(row, (row,))[0]] += count * shape.watts
+            if any(self.left.amounts[4, first] < drawn for first, drawn in fed.items()):
+                return False
         return all(
             self.left.open[row]
             and all(

@@ -261,7 +261,9 @@ class House:
             if shapes in turn.short and not turn.everybody and self._nobody_will_go(turn):
                 turn.hopeless.update(shapes)
             if behind is not None:
-                self.verdicts[gang.run_id] = Verdict(WaitKind.HELD, behind, None, len(self.claims))
+                stood = len(self.claims)
+                own = self._own_start(moment, gang, shapes, turn)
+                self.verdicts[gang.run_id] = Verdict(WaitKind.HELD, behind, own, stood)
             else:
                 self._wait(moment, gang, shapes, turn)
         if everybody:
@@ -393,15 +395,22 @@ class House:
             self.verdicts[gang.run_id] = Verdict(WaitKind.NEVER, None, None, stood)
             self.shares.forgo(gang)  # its queue's quota is for those who can start
             return
-        own: Claim | None = None
-        entitled = gang.run_id in self._first or gang.run_id in self.promised
-        if entitled and turn.heads < CLAIMS_MOST and turn.booked.isdisjoint(self._models(shapes)):
-            own = self._claim(moment, gang, shapes)
-            if own is not None:
-                self.claims.append(own)
-                turn.booked.update(self._hall.models[self._hall.model[row]] for row in own.rows)
-                turn.heads += 1
+        own = self._own_start(moment, gang, shapes, turn)
         self.verdicts[gang.run_id] = Verdict(WaitKind.SHORT, None, own, stood)
+
+    def _own_start(
+        self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...], turn: _Turn
+    ) -> Claim | None:
+        """What it claims; None for those who were promised nothing and are not the first for a model."""
+        is_first = gang.run_id in self._first and turn.booked.isdisjoint(self._models(shapes))
+        if turn.heads == CLAIMS_MOST or not (is_first or gang.run_id in self.promised):
+            return None
+        own = self._claim(moment, gang, shapes)
+        if own is not None:
+            self.claims.append(own)
+            turn.booked.update(self._hall.models[self._hall.model[row]] for row in own.rows)
+            turn.heads += 1
+        return own
 
     def _start(self, moment: Moment, gang: Gang, spots: Spots, shape: Shape) -> Start:
         one = _as(gang, shape)
@@ -467,6 +476,9 @@ class House:
             ) -> list[int] | None:
                 concerning = [claim for claim in self.claims if claim.concerns(gang, at_s)]
                 beside(concerning, at_s, free, self._hall)
+                for claim in concerning:  # nodes come back through their tests: when, nobody can promise
+                    if claim.kind == "maintenance" and claim.from_s <= at_s:
+                        free.open[claim.rows] = False
                 each = room(shape, free, self._hall)
                 for claim in concerning:
                     if at_s < claim.from_s < at_s + lasts_s:
