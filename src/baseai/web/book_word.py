@@ -72,6 +72,17 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "timeout": N_("freed by time"),
     }
 )
+NATURES: Mapping[str, str] = MappingProxyType({"revenue": N_("Revenue"), "cost": N_("Cost")})
+NOUNS: Mapping[str, str] = MappingProxyType(
+    {
+        "model": N_("Model"),
+        "site": N_("Site"),
+        "tenant": N_("Tenant"),
+        "round": N_("Funding round"),
+        "run": N_("Run"),
+        "serial": N_("Accelerator"),
+    }
+)
 SUBJECTS: Mapping[str, str] = MappingProxyType(
     {
         "model": N_("Model"),

@@ -19,6 +19,7 @@ from fastapi import APIRouter, Request, Response
 
 from baseai.finance.bucket import HOUR, NATURE, Bucket, BucketSpan
 from baseai.finance.costs.margin import (
+    VARIABLE,
     Economics,
     EconomicsBy,
     EconomicsRow,
@@ -42,7 +43,10 @@ from baseai.web.visit import Visit
 Facts = dict[str, Any]
 BOOKS_ZONE = ZoneInfo(ZONE)
 CURRENCIES = ("USD", "BRL")  # in which sums over currencies may be told
-KEPT_S = 5.0  # what a month came to is not asked for again within this time
+KEPT_S = 5.0  # what an open month came to is not asked for again within this time
+SHOWN_S = 120.0  # and older than this it is not shown while it is read again
+CLOSED_KEPT_S = 900.0
+MONTHS_KEPT = 24
 NONE = "-"  # in an address: those that name no such thing
 BY = (EconomicsBy.MODEL, EconomicsBy.SITE, EconomicsBy.CUSTOMER, EconomicsBy.ROUND)
 # The figures that are hours, and which buckets each is the sum of.
@@ -70,6 +74,7 @@ class BookPages:
 
     def __init__(self, books: Books) -> None:
         self.books = books
+        self._readings: dict[tuple[str, str, bool], asyncio.Task[Facts]] = {}
         self._kept: dict[tuple[str, str, bool], tuple[float, Facts]] = {}
 
     # ---- a month
@@ -100,7 +105,8 @@ class BookPages:
         economics: Mapping[EconomicsBy, Economics] = whole["economics"]
         findings = whole["findings"]
         return {
-            "period": period, "months": whole["months"], "standing_row": _standing(period, whole["periods"], now),
+            "period": period, "months": whole["months"], "at": whole["at"],
+            "standing_row": _standing(period, whole["periods"], now),
             "audit": whole["audit"], "findings": findings, "stands": places, "model": model, "site": site, "day": day,
             "simulated": simulated, "has_simulated": {row["simulated"] for row in places} == {True, False},
             "total": _picked(economics, model, site), "all": economics[EconomicsBy.ALL],
@@ -118,15 +124,31 @@ class BookPages:
             "to_postings": lambda nature, **more: _address(
                 "/books/postings", picked | {"nature": nature} | more
             ),
-            "subject_of": SUBJECT, "hours": hours,
+            "subject_of": SUBJECT, "variable": VARIABLE, "hours": hours,
         }  # fmt: skip
 
     async def _whole(self, visit: Visit, period: Period, currency: str, *, simulated: bool) -> Facts:
-        """What does not depend on what is picked, at most KEPT_S old. It is for those who see all tenants."""
+        """What does not depend on what is picked, with the instant it is of. It is for those who see all tenants.
+
+        A closed month does not change, and an open one is shown as it was a moment ago while it is read again, since
+        adding up half a million transfers takes a second. Whoever asks at the same time waits for the same reading.
+        """
         key = (str(period), currency, simulated)
         kept = self._kept.get(key)
-        if kept is not None and time.monotonic() - kept[0] < KEPT_S:
+        age_s = float("inf") if kept is None else time.monotonic() - kept[0]
+        if kept is not None and age_s < (CLOSED_KEPT_S if kept[1]["closed"] else KEPT_S):
             return kept[1]
+        reading = self._readings.get(key)
+        if reading is None:
+            reading = asyncio.create_task(self._read(visit, key, period))
+            self._readings[key] = reading
+            reading.add_done_callback(lambda _: self._readings.pop(key, None))
+        if kept is not None and age_s < SHOWN_S:
+            return kept[1]
+        return await asyncio.shield(reading)
+
+    async def _read(self, visit: Visit, key: tuple[str, str, bool], period: Period) -> Facts:
+        _, currency, simulated = key
         ledger, postings = self.books.ledger, self.books.postings
         movements, months, periods, rate, economics = await asyncio.gather(
             postings.movements(visit.scope, period),
@@ -142,6 +164,8 @@ class BookPages:
         except NotFound:
             audit = None
         whole = {
+            "at": now_utc(),
+            "closed": any(row["period"] == str(period) and row["state"] == "closed" for row in periods),
             "months": months,
             "periods": periods,
             "rate": rate,
@@ -150,7 +174,8 @@ class BookPages:
             "statement": statement_of(row for row in movements if row["simulated"] is simulated),
             "economics": economics,
         }
-        self._kept = {key: one for key, one in self._kept.items() if time.monotonic() - one[0] < KEPT_S}
+        if len(self._kept) >= MONTHS_KEPT:
+            del self._kept[min(self._kept, key=lambda old: self._kept[old][0])]
         self._kept[key] = (time.monotonic(), whole)
         return whole
 

@@ -57,6 +57,7 @@ QUEUE_PER_PAGE = 25  # and so 50 KB at most
 NODES_PER_PAGE = 100  # of the table under the map, which shows them all
 LIVE_EVERY_S = 1.0  # no page is told more often than this
 LIVE_AT_MOST_S = 1800.0  # then the browser connects anew
+A_MINUTE_US = 60_000_000  # up to which milliseconds are said
 TEN_HOURS_US = 36_000_000_000  # from which on hundredths of an hour say enough
 SHORT = 20  # of an id that a list shows; the page behind it has all of it
 MONEY_KEPT_S = 5.0  # sums over everything are not asked for again within this time
@@ -99,6 +100,7 @@ class Pages:
             percent=language.percent,
             money=language.money,
             micros=lambda micros, currency: language.money(Decimal(micros) / MICRO, currency),
+            lasting_us=lambda us: shown_s(us / 1e6) if us >= A_MINUTE_US else f"{language.number(us / 1e6, 3)} s",
             time_us=lambda us: language.exact(hours(us), 2 if us >= TEN_HOURS_US else 4),
             short=lambda text: text if len(text) <= SHORT else f"{text[:SHORT]}…",
             when=language.when,

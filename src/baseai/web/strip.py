@@ -1,7 +1,7 @@
 """A strip is one day of one accelerator as inline SVG: a bar for each stretch, as long as it lasted.
 
-Invariant: a point of the strip is an instant of the day, so bars neither overlap nor leave a gap that was none. Every
-word comes from the caller, escaped. Pure.
+Invariant: where a bar begins is an instant of the day; only the shortest are drawn longer than they lasted. Every word
+comes from the caller, escaped. Pure.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from html import escape
 
 WIDTH, HEIGHT, BAR = 960, 74, 44
 HOURS_A_LABEL = 3
+LEAST = 1.5  # of a bar's width, so that a minute is seen and can be pointed at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,7 @@ def strip(
     for one in stretches:
         left, right = x(one.from_at), x(one.until_at)
         bar = (
-            f'<rect class="b-{one.name}" x="{left:g}" y="0" width="{max(right - left, 0.75):g}" height="{BAR}">'
+            f'<rect class="b-{one.name}" x="{left:g}" y="0" width="{max(right - left, LEAST):g}" height="{BAR}">'
             f"<title>{escape(one.label)}</title></rect>"
         )
         parts.append(f'<a href="{escape(one.link)}" tabindex="-1">{bar}</a>' if one.link else bar)

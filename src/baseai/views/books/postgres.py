@@ -30,9 +30,10 @@ SELECT g.debit_account, g.credit_account, g.currency, COALESCE(n.simulated, fals
   sum(g.micros)::bigint AS micros, sum(g.transfers)::bigint AS transfers
 FROM grouped g LEFT JOIN nodes n USING (node_id) GROUP BY 1, 2, 3, 4
 """  # noqa: S608 - pieces are constants of this file
+# Since the first accelerator was installed or the first account opened; no look at all transfers.
 MONTHS = """
 SELECT to_char(month, 'YYYY-MM') AS period FROM generate_series(
-  date_trunc('month', LEAST((SELECT min(effective_at) FROM transfers), (SELECT min(installed_at) FROM accelerators))
+  date_trunc('month', LEAST((SELECT min(opened_at) FROM accounts), (SELECT min(installed_at) FROM accelerators), now())
     AT TIME ZONE 'America/Sao_Paulo'),
   date_trunc('month', now() AT TIME ZONE 'America/Sao_Paulo'), interval '1 month') month ORDER BY month DESC LIMIT 120
 """

@@ -69,6 +69,8 @@ CREATE UNIQUE INDEX transfers_reverse_once ON transfers (reverses_id) WHERE reve
 -- Hours that were charged by the list, before lines were rated: they are not charged again.
 CREATE INDEX transfers_listed ON transfers (run_id, accelerator_no, hour)
   WHERE credit_account = 'revenue:on_demand' AND hour IS NOT NULL;
+-- Months are written one after the other, so that a month's rows lie together.
+CREATE INDEX transfers_period ON transfers USING brin (period);
 CREATE INDEX transfers_timing_out ON transfers (timeout_at) WHERE timeout_at IS NOT NULL;
 
 -- The same for usage lines: whose lease and accelerator is asked for all lines of a statement at once.
