@@ -18,7 +18,7 @@ from baseai.scheduling.snapshot import Snapshot, seconds
 from baseai.scheduling.standing import Standing
 from tests.scheduling.world import WATTS, World, assert_everybody_is_told, assert_sound
 
-CASES = int(os.environ.get("BASEAI_CASES", "500"))  # of each property, six cycles or more each
+CASES = int(os.environ.get("BASEAI_CASES", "400"))  # of each property, six cycles or more each
 CYCLES = 6
 REST = 40  # cycles within which all that can move has moved
 SEEDS = st.integers(0, 2**32 - 1)
