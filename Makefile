@@ -57,8 +57,7 @@ format: $(dev_stamp)
 
 bench-scheduling: $(dev_stamp)
 	@test -n '$(TRACES)' || { echo 'make bench-scheduling TRACES=folder: where are the traces?'; exit 2; }
-	@PYTHONPATH=src:. '$(VENV)/bin/python' bench/scheduling/policies.py --traces '$(TRACES)' $(if $(QUICK),--quick) $(ARGS)
-	@test -n '$(ARGS)' || PYTHONPATH=src:. '$(VENV)/bin/python' bench/scheduling/estimates.py --traces '$(TRACES)' $(if $(QUICK),--quick)
+	@PYTHONPATH=src:. '$(VENV)/bin/python' bench/scheduling/$(if $(ARGS),policies,table).py --traces '$(TRACES)' $(if $(QUICK),--quick) $(ARGS)
 
 bench: $(dev_stamp)
 	@'$(VENV)/bin/python' bench/run.py $(ARGS)

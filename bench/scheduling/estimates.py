@@ -9,7 +9,7 @@ same for what the platform says (`scheduling.starts`): the first estimate alone,
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, median
 
@@ -21,10 +21,12 @@ from baseai.scheduling.policy.registry import packing_named, timing_named
 from baseai.scheduling.policy.seam import Moment, Move, Start, Timing
 from baseai.scheduling.starts.said import Pool, Starts
 from baseai.twin.replay import Replay
-from bench.scheduling import traces
+from bench.scheduling import traces, verdict
+from bench.scheduling.verdict import Verdict
 
 EVERY_S, ASKED_MOST = 12 * 3600.0, 20
 HIT_RATIO = (0.7, 0.9)
+SEEDS = (42, 43, 44)
 
 
 class Asking:
@@ -107,25 +109,17 @@ class Live:
                 self.outcomes.append((said.estimate, said.started_s - said.estimate.asked_s))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--traces", type=Path, required=True)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
-    asked = parser.parse_args()
-    if not (asked.traces / "philly").is_dir():
-        print(f"estimates skipped: {asked.traces / 'philly'} is not there")
-        return
+def measured(folder: Path, *, quick: bool, seeds: Sequence[int]) -> Iterator[Verdict]:
+    """Replay each set and ask; prints a line for each."""
     print(
-        "set         policy     asked  held %  median error 1,000 s  median wait  median width  CPU s  70 to 90 %"
+        "set         policy     asked  held %  median error 1,000 s  median wait  median width  CPU s",
+        flush=True,
     )
-    for name in ("trace3", "testbed400") if asked.quick else tuple(traces.MURI_SETS):
+    for name in ("trace3", "testbed400") if quick else tuple(traces.MURI_SETS):
         for policy, kept in (("easy", Asking), ("pledge", Asking), ("house", Live)):
             held, errors, waits, widths, count, began_s = [], [], [], [], 0, time.process_time()
-            for seed in asked.seeds[: 1 if asked.quick else None]:
-                case = traces.philly(asked.traces, name)
+            for seed in seeds[: 1 if quick else None]:
+                case = traces.philly(folder, name)
                 hall, rng = Hall(case.bays), np.random.default_rng(seed)
                 inner = timing_named(policy)(hall, rng, packing_named("best_fit")(hall, rng))
                 asking = kept(inner, hall.milli_installed, rng)
@@ -136,13 +130,41 @@ def main() -> None:
                 widths.append(median(each.latest_s - each.earliest_s for each, _ in asking.outcomes))
                 count += len(asking.outcomes)
             said = policy if kept is Asking else "live"
-            reached = "reached" if all(HIT_RATIO[0] <= each <= HIT_RATIO[1] for each in held) else "MISSED"
             print(
                 f"{name:<11} {said:<8} {count:>7,} {100 * mean(held):>7.1f} {mean(errors) / 1000:>21,.1f}"
-                f" {mean(waits) / 1000:>12,.1f} {mean(widths) / 1000:>13,.1f} {time.process_time() - began_s:>6.1f}"
-                f"  {reached}",
+                f" {mean(waits) / 1000:>12,.1f} {mean(widths) / 1000:>13,.1f} {time.process_time() - began_s:>6.1f}",
                 flush=True,
             )
+            yield Verdict(
+                bench="starts",
+                case=name,
+                policy=said,
+                figure=f"80 % intervals that held, of {count:,}",
+                ours=f"{100 * mean(held):.1f} %",
+                wanted="70 to 90 %",
+                beside=f"median error {mean(errors):,.0f} s, median wait {mean(waits):,.0f}",
+                reached=all(HIT_RATIO[0] <= each <= HIT_RATIO[1] for each in held),
+            )
+
+
+def skipped(folder: Path) -> list[Verdict]:
+    if (folder / "philly").is_dir():
+        return []
+    why = f"skipped: {folder / 'philly'} is not there"
+    return [
+        Verdict(bench="starts", case="all", policy="all", figure="estimates of starts", reached=None, why=why)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--traces", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    asked = parser.parse_args()
+    verdict.show(skipped(asked.traces) or list(measured(asked.traces, quick=asked.quick, seeds=asked.seeds)))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -29,10 +29,11 @@ from baseai.scheduling.hall import Hall
 from baseai.scheduling.policy.registry import packing_named, timing_named
 from baseai.twin.outcome import outcome_of, packing_outcome_of
 from baseai.twin.replay import Costs, Replay, pack
-from bench.scheduling import traces
+from bench.scheduling import traces, verdict
 from bench.scheduling.contenders import CONTENDERS, Contender
 from bench.scheduling.judged import judged
 from bench.scheduling.targets import TARGETS
+from bench.scheduling.verdict import Verdict
 
 SEEDS, QUICK_SEEDS = (42, 43, 44), (42,)
 
@@ -49,6 +50,7 @@ class Bench:
     shown: Mapping[str, tuple[str, float]]  # figure → (heading, divided by)
     packing: bool = False
     seeded: bool = False  # the workload is drawn, so that seeds differ
+    timed: bool = False  # each decision's time is the figure; what was decided is judged elsewhere
 
     def cases_of(self, quick: bool) -> Sequence[str]:
         return self.quick if quick else tuple(self.cases)
@@ -97,6 +99,7 @@ WAITS = {
     "gpu_utilisation_pct": ("use %", 1.0),
     "preemptions": ("preempt.", 1.0),
     "events_per_min": ("M events/min", 1e6),
+    "cpu_s": ("CPU s", 1.0),
 }
 BENCHES = (
     Bench(
@@ -137,7 +140,7 @@ BENCHES = (
         name="B8", title="decision speed, one core", folder="openb",
         cases={"1,213 nodes": _copied(1), "9,704 nodes": _copied(8)}, quick=("1,213 nodes",),
         shown={"decisions_per_s": ("decisions/s", 1.0), "decision_p99_ms": ("p99 ms", 1.0),
-               "verdict_ms": ("fits nowhere ms", 1.0)}, packing=True,
+               "verdict_ms": ("fits nowhere ms", 1.0)}, packing=True, timed=True,
     ),
 )  # fmt: skip
 BENCH_OF = {bench.name: bench for bench in BENCHES}
@@ -181,7 +184,7 @@ def done(task: Task) -> tuple[Task, dict[str, float], str]:
     figures: dict[str, float] = {}
     if bench.packing:
         policy = _class(contender.policy, packing_named)(hall, rng)
-        timed = _Timed(policy) if bench.name == "B8" else policy
+        timed = _Timed(policy) if bench.timed else policy
         began_s = time.process_time()
         segments = pack(case.submissions, hall, timed)
         spent_s = time.process_time() - began_s
@@ -206,7 +209,7 @@ def done(task: Task) -> tuple[Task, dict[str, float], str]:
         began_s = time.process_time()
         segments = replay.run()
         spent_s = time.process_time() - began_s
-        figures["events_per_min"] = 60 * replay.events / spent_s
+        figures |= {"events_per_min": 60 * replay.events / spent_s, "cpu_s": spent_s}
         ours = outcome_of(case.submissions, segments, hall)
         figures |= {
             "wait_mean_s": ours.wait_mean_s, "wait_p99_s": ours.wait_p99_s, "jct_mean_s": ours.jct_mean_s,
@@ -240,7 +243,6 @@ def tasks_of(asked: argparse.Namespace, judge: Path | None) -> Iterator[Task]:
         if asked.only and bench.name not in asked.only:
             continue
         if not (asked.traces / bench.folder).is_dir():
-            print(f"{bench.name} skipped: {asked.traces / bench.folder} is not there", flush=True)
             continue
         seeds = QUICK_SEEDS if asked.quick or not bench.seeded else SEEDS
         for case in bench.cases_of(asked.quick):
@@ -259,8 +261,8 @@ def tasks_of(asked: argparse.Namespace, judge: Path | None) -> Iterator[Task]:
 
 def show(
     bench: Bench, found: Mapping[tuple[str, str], Sequence[Mapping[str, float]]], wrong: Mapping[Any, str]
-) -> bool:
-    """The table of one bench and its verdicts; whether every decision was feasible and every target reached."""
+) -> list[Verdict]:
+    """Print the table of one bench; what it says of ours."""
     print(f"\n{bench.name}: {bench.title}")
     head = ["case", "policy", *(heading for heading, _ in bench.shown.values()), "judged"]
     rows = [head]
@@ -271,31 +273,79 @@ def show(
             _cell([one[figure] / divisor for one in figures]) if figure in figures[0] else "–"
             for figure, (_, divisor) in bench.shown.items()
         ]
-        rows.append(
-            [case, name, *cells, wrong.get((case, name)) or ("timed" if bench.name == "B8" else "feasible")]
-        )
+        rows.append([case, name, *cells, wrong.get((case, name)) or ("timed" if bench.timed else "feasible")])
     widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
     for row in rows:
         line = [cell.ljust(width) if place < 2 else cell.rjust(width)
                 for place, (cell, width) in enumerate(zip(row[:-1], widths, strict=False))]  # fmt: skip
         print("  ".join([*line, row[-1]]).rstrip())
-    reached = not any(why != "not judged" for why in wrong.values())
+    sys.stdout.flush()
+    verdicts = []
     for contender in CONTENDERS[bench.name]:
         if contender.role and any(name == contender.name for _, name in table):
             try:
-                for sentence, is_met in TARGETS[contender.role](table, contender.name):
-                    print(f"  {'reached' if is_met else 'MISSED '}  {contender.name}: {sentence}")
-                    reached &= is_met
-            except (KeyError, ValueError) as wrong_name:
-                print(f"  no verdict on {contender.name}: {wrong_name} did not take part")
-    sys.stdout.flush()
-    return reached
+                found_of_it = list(TARGETS[contender.role](table, contender.name))
+            except (KeyError, ValueError) as absent:
+                why = f"not taken: {absent} did not take part"
+                found_of_it = [Verdict(case="all", figure="all", reached=None, why=why)]
+            verdicts += [replace(each, bench=bench.name, policy=contender.name) for each in found_of_it]
+    bad = {key: why for key, why in wrong.items() if why != "not judged"}
+    judged_fine = [key for key in found if key not in wrong]
+    if not bench.timed and (bad or judged_fine):
+        verdicts.append(
+            Verdict(
+                bench=bench.name,
+                case="all",
+                policy="all",
+                figure="judged feasible",
+                ours=f"{len(judged_fine)}" + (f", not {bad}" if bad else ""),
+                wanted=f"{len(judged_fine) + len(bad)} pairs",
+                reached=not bad,
+            )
+        )
+    return verdicts
 
 
 def _cell(values: Sequence[float]) -> str:
     middle = mean(values)
     text = f"{middle:,.0f}" if abs(middle) >= 1000 else f"{middle:,.2f}"
     return text + (f" ±{stdev(values):.2f}" if len(values) > 1 and abs(middle) < 1000 else "")
+
+
+def measured(tasks: Sequence[Task], workers: int) -> list[Verdict]:
+    """Do all of these, print the table of each bench when it is complete; what they say of ours."""
+    found: dict[str, dict[tuple[str, str], list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
+    wrong: dict[str, dict[tuple[str, str], str]] = defaultdict(dict)
+    left = {bench.name: sum(task.bench == bench.name for task in tasks) for bench in BENCHES}
+    verdicts = list[Verdict]()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
+        for task, figures, why in pool.map(done, tasks):
+            found[task.bench][task.case, task.contender.name].append(figures)
+            if why:
+                wrong[task.bench][task.case, task.contender.name] = why
+            left[task.bench] -= 1
+            if not left[task.bench]:
+                verdicts += show(BENCH_OF[task.bench], found[task.bench], wrong[task.bench])
+    return verdicts
+
+
+def skipped(folder: Path, only: Sequence[str] | None) -> list[Verdict]:
+    """The benches whose trace is not there, by name."""
+    return [
+        Verdict(
+            bench=bench.name, case="all", policy="all", figure=bench.title, reached=None,
+            why=f"skipped: {folder / bench.folder} is not there",
+        )
+        for bench in BENCHES
+        if (not only or bench.name in only) and not (folder / bench.folder).is_dir()
+    ]  # fmt: skip
+
+
+def judge_beside(folder: Path) -> Path | None:
+    """Where the judge is, if it is beside the traces."""
+    judge = folder.absolute().parent / "tools" / "judge_placement.py"
+    return judge if judge.is_file() else None
 
 
 def main() -> None:
@@ -311,34 +361,18 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
     asked = parser.parse_args()
-    judge = asked.judge or asked.traces.absolute().parent / "tools" / "judge_placement.py"
-    if not judge.is_file():
-        print(f"no judge at {judge}: decisions are not judged", flush=True)
-        judge = None
+    judge = asked.judge or judge_beside(asked.traces)
+    if judge is None:
+        print("no judge beside the traces: decisions are not judged", flush=True)
     began_s = time.monotonic()
-    tasks = list(tasks_of(asked, judge))
-    found: dict[str, dict[tuple[str, str], list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
-    wrong: dict[str, dict[tuple[str, str], str]] = defaultdict(dict)
-    left = {bench.name: sum(task.bench == bench.name for task in tasks) for bench in BENCHES}
-    reached = True
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=asked.workers, mp_context=context) as pool:
-        for task, figures, why in pool.map(done, tasks):
-            found[task.bench][task.case, task.contender.name].append(figures)
-            if why:
-                wrong[task.bench][task.case, task.contender.name] = why
-            left[task.bench] -= 1
-            if not left[task.bench]:
-                reached &= show(BENCH_OF[task.bench], found[task.bench], wrong[task.bench])
+    verdicts = measured(list(tasks_of(asked, judge)), asked.workers)
+    print()
+    verdict.show([*skipped(asked.traces, asked.only), *verdicts])
     print(
-        f"\n{(time.monotonic() - began_s) / 60:.1f} min, {asked.workers} workers on {os.cpu_count()} cores,"
+        f"{(time.monotonic() - began_s) / 60:.1f} min, {asked.workers} workers on {os.cpu_count()} cores,"
         f" load {os.getloadavg()[0]:.1f}, Python {sys.version.split()[0]}, NumPy {np.__version__}"
     )
-    infeasible = [key for of_bench in wrong.values() for key, why in of_bench.items() if why != "not judged"]
-    judged_some = judge is not None and bool(tasks)
-    fine = "all that was judged is feasible" if judged_some else "nothing was judged"
-    print(f"INFEASIBLE: {infeasible}" if infeasible else fine)
-    raise SystemExit(bool(infeasible))
+    raise SystemExit(any(each.figure == "judged feasible" and not each.reached for each in verdicts))
 
 
 if __name__ == "__main__":
