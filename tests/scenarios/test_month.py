@@ -1,16 +1,23 @@
 """A month of 200 accelerators, three sites, two currencies closes, and its figures agree with what happened."""
 
 import asyncio
+import csv
 import os
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from baseai.finance.bucket import Bucket
+from baseai.finance.contracts.postgres import UsageEvents
+from baseai.finance.focus.check import check
+from baseai.finance.focus.rule import Dataset
 from baseai.finance.hours.postgres import load_time
 from baseai.finance.hours.sum import TimeBy
 from baseai.truth.embedded import Embedded
@@ -19,8 +26,8 @@ from baseai.wiring.household import Household
 from baseai.wiring.rooms import Rooms
 from tests.postgres import database
 from tests.scenarios.month import BEGIN, END, MONTH, Recorded, recorded
-from tests.scenarios.reckoning import available, installed_us, reckoned, sold_us, used_in
-from tests.scenarios.recorded import agreed, first_half, second_half, tell_tokens
+from tests.scenarios.reckoning import HOUR_US, available, installed_us, reckoned, sold_us, used_in
+from tests.scenarios.recorded import CUSTOMERS, agreed, first_half, second_half, spooled, tell_tokens
 
 pytestmark = pytest.mark.anyio
 
@@ -205,3 +212,160 @@ async def test_what_was_billed_of_a_lost_node_was_taken_back(world: World) -> No
 
 def correction_id(world: World) -> str:
     return world.month.correction.usage_id
+
+
+# ---- documents ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Papers:
+    """Every document of both months, what each customer owes once they are issued, and the FOCUS files of October."""
+
+    invoices: list[dict[str, Any]]
+    owed: dict[tuple[str, str], int]  # tenant, currency → micro-units
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+async def papers(world: World, tmp_path_factory: pytest.TempPathFactory) -> Papers:
+    issued = [
+        row
+        for month in (MONTH.before(), MONTH)
+        for tenant in CUSTOMERS
+        for row in await world.rooms.documents.issue(tenant, str(month), actor="finance")
+    ]
+    trial = await world.rooms.ledger.trial_balance(FINANCE)
+    assert trial["difference"] == 0
+    owed = {
+        (line["account"].split(":")[1].removeprefix("ten_"), line["currency"]): int(
+            line["balance"] * 1_000_000
+        )
+        for line in trial["balances"]
+        if line["account"].endswith(":receivable")
+    }
+    folder = tmp_path_factory.mktemp("focus")
+    await world.rooms.documents.export_focus(FINANCE, str(MONTH), folder)
+    return Papers(invoices=issued, owed=owed, folder=folder)
+
+
+async def test_invoices_and_trial_balance_agree_to_the_cent(world: World, papers: Papers) -> None:
+    """What a customer owes is what its documents ask for, in its currency, and what November has rated so far."""
+    expected: dict[tuple[str, str], int] = defaultdict(int)
+    for invoice in papers.invoices:
+        tenant = invoice["customer"]["tenant_id"].removeprefix("ten_")
+        assert invoice["currency"] == CUSTOMERS[tenant][3]
+        expected[tenant, invoice["currency"]] += invoice["total_cents"] * 10_000
+    for row in await rows(
+        world,
+        "SELECT substr(tenant_id, 5) AS tenant, currency, sum(amount_micros)::bigint AS micros FROM rated_lines"
+        " WHERE category <> 'unbilled' AND period > %s GROUP BY 1, 2",
+        (str(MONTH),),
+    ):
+        expected[row["tenant"], row["currency"]] += row["micros"]
+    assert {key: micros for key, micros in papers.owed.items() if micros} == {
+        key: micros for key, micros in expected.items() if micros
+    }
+
+
+async def test_focus_files_pass_their_check_and_sum_to_the_invoices(papers: Papers) -> None:
+    with ExitStack() as opened:
+        report = check(
+            {name: opened.enter_context((papers.folder / name.file).open(newline="")) for name in Dataset}
+        )
+    assert report.passes, [str(finding) for finding in report.findings[:5]]
+    billed: dict[str, Decimal] = defaultdict(Decimal)
+    with (papers.folder / Dataset.COST_AND_USAGE.file).open(newline="") as file:
+        for row in csv.DictReader(file):
+            billed[row["InvoiceId"]] += Decimal(row["BilledCost"])
+    documents = {one["invoice_id"]: one["total"] for one in papers.invoices if one["period"] == str(MONTH)}
+    assert dict(billed) == documents
+
+
+async def test_every_line_of_an_invoice_goes_down_to_runs_leases_and_serials(
+    world: World, papers: Papers
+) -> None:
+    hall = {one.serial: (node.site, node.model) for node in world.month.nodes for one in node.accelerators}
+    lines = [
+        line
+        for invoice in papers.invoices
+        for line in invoice["lines"]
+        if line["meter"] == "accelerator_time"
+    ]
+    walked = [line for line in lines if line["category"] in ("on_demand", "reserved", "spot", "research")]
+    assert walked
+    for line in walked:
+        assert {hall[one["serial"]] for one in line["behind"]} == {(line["site_id"], line["model"])}
+        assert sum(one["micros"] for one in line["behind"]) == line["priced_micros"]
+        assert all(one["lease_id"].startswith(f"lea_{one['run']}") for one in line["behind"])
+
+
+async def test_lago_api_4436_what_was_taken_back_before_the_invoice_stands_on_it_once(
+    world: World, papers: Papers
+) -> None:
+    """There a credit was counted again by the documents that came after it."""
+    backs = await rows(
+        world,
+        "SELECT count(*) AS lines, count(DISTINCT i.rated_id) AS once FROM rated_lines r"
+        " JOIN invoiced_lines i USING (rated_id) WHERE r.corrects IS NOT NULL",
+    )
+    assert papers.invoices
+    assert backs[0]["lines"] == backs[0]["once"] > 0
+
+
+# ---- what comes late ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+async def afterwards(world: World, papers: Papers) -> World:
+    """A gateway and a node are heard again when the month is closed and billed."""
+    await UsageEvents(world.truth).record([world.month.late_event])
+    await spooled(world.truth, world.month.late_run)
+    await booked(world.rooms)
+    await world.rooms.agreements.rater.close_month("gama-reserved", MONTH)
+    await world.rooms.meter.post()
+    return world
+
+
+async def test_a_late_fact_lands_in_the_open_month_and_keeps_its_date(afterwards: World) -> None:
+    late = await rows(
+        afterwards,
+        "SELECT r.category, sum(r.amount_micros)::bigint AS micros, min(t.period) AS posted_in,"
+        " max(t.effective_at) AS effective_at FROM rated_lines r"
+        " JOIN transfers t ON t.transfer_id = 'tr_' || substr(r.rated_id, 4)"
+        " WHERE r.effective_from < %s AND r.period > %s GROUP BY 1",
+        (END, str(MONTH)),
+    )
+    assert {row["posted_in"] for row in late} == {str(MONTH.next())}
+    assert all(BEGIN <= row["effective_at"] < END for row in late)
+    micros = {row["category"]: row["micros"] for row in late}
+    us = sum(used.us for used in used_in(afterwards.month.late_run))
+    # A running total goes on where it stood, so its last micro-unit is rounded there.
+    assert abs(micros["reserved"] - us * 12_900_000 / HOUR_US) <= 1
+    assert micros["commitment"] == -micros["reserved"]  # it was paid already, as not used
+    assert abs(micros["on_demand"] - afterwards.month.late_event.quantity * 4.2) <= 1
+
+
+async def test_the_closed_month_is_what_it_was(afterwards: World) -> None:
+    again = await afterwards.rooms.ledger.close(str(MONTH), FINANCE)
+    assert again == afterwards.closed
+    checked = await afterwards.rooms.ledger.check()
+    assert checked["findings"] == NO_FINDINGS
+
+
+async def test_the_hours_of_a_late_run_are_counted_anew_and_still_add_up(afterwards: World) -> None:
+    done = await afterwards.rooms.time.close()
+    assert done.failing == ()
+    assert done.revised > 0
+    report = await load_time(afterwards.truth, BEGIN, END, by=TimeBy.SITE)
+    assert report.withheld == ()
+    assert sum(one.micro_seconds for one in report.sums) == sum(installed_us(afterwards.month).values())
+    assert report.revised > 0
+
+
+async def test_flexprice_612_what_came_late_is_asked_for_by_a_supplement_that_names_the_invoice(
+    afterwards: World, papers: Papers
+) -> None:
+    """There a backfill left invoices as they were. November is not over, so its draft says what will be asked."""
+    (draft,) = await afterwards.rooms.documents.drafts(FINANCE, "zeta", str(MONTH.next()))
+    (line,) = [line for line in draft["lines"] if line["of_period"] == str(MONTH)]
+    assert line["priced_micros"] > 0
