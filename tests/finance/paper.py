@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -233,5 +232,8 @@ def full_month() -> list[RatedLine]:
         rated("9", Category.JOB, micros=3_000_000, price="3", run_id="run_3"),
         rated("a", micros=-2_000_000, us=-HOUR_US, price="2", from_at=NOVEMBER - timedelta(days=2), corrects="rl_old",
               note="its attempt is not billable"),
-        replace(rated("b", us=HOUR_US, price="0.000001"), meter="accelerator_time"),
+        rated("b", us=HOUR_US, price="0.000001"),
+        rated("c", Category.PERIOD, micros=0, us=HOUR_US, price="1300"),
+        rated("d", Category.PERIOD, micros=433_333_333, us=240 * HOUR_US, price="1300", run_id=None, lease_id=None,
+              accelerator_no=None, node_id=None, usage_id=None),
     ]  # fmt: skip

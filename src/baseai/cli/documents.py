@@ -7,6 +7,7 @@ platform, because whoever gets such files must be able to check them alone.
 import io
 import json
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -197,7 +198,7 @@ def _export(call: Call, folder: Path, form: str, asked: Mapping[str, object]) ->
     try:
         with zipfile.ZipFile(io.BytesIO(answer.body)) as packed:
             names = packed.namelist()
-            if any(Path(name).name != name for name in names):
+            if not all(re.fullmatch(r"\w+\.\w+", name) for name in names):
                 raise Refused("the archive names files outside of its folder; nothing was written")
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as coming:

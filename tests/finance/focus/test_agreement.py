@@ -13,7 +13,7 @@ from baseai.finance.cents import MICROS_PER_CENT
 from baseai.finance.chart import load_chart
 from baseai.finance.focus.rule import Dataset
 from baseai.finance.invoices.drafting import settlement_of
-from baseai.finance.period import Calendar
+from baseai.finance.period import Calendar, period_named
 from baseai.finance.rated import Category, RatedLine
 from baseai.finance.transfer import Transfer
 from tests.finance.agreed import HOUR_US, NOVEMBER
@@ -28,7 +28,7 @@ def months(draw: st.DrawFn) -> list[RatedLine]:
     """Lines of one or two currencies, with odd prices, parts of hours, credits and corrections."""
     lines = []
     for n in range(draw(st.integers(1, 25))):
-        category = draw(st.sampled_from(sorted(set(Category) - {Category.UNBILLED, Category.PERIOD})))
+        category = draw(st.sampled_from(sorted(set(Category) - {Category.UNBILLED})))
         currency = draw(st.sampled_from(["USD", "BRL"]))
         us = draw(st.integers(1, HOUR_US))
         price = draw(st.decimals(min_value=0, max_value=40, places=7))
@@ -36,7 +36,7 @@ def months(draw: st.DrawFn) -> list[RatedLine]:
         micros = None
         if category is Category.CREDIT:
             micros = -draw(st.integers(1, 10**9))
-        elif category is Category.MINIMUM:
+        elif category in (Category.MINIMUM, Category.PERIOD):
             micros = draw(st.integers(1, 10**9))
         line = rated(
             f"{n:02d}", category, us=us, price=f"{price:f}", currency=currency, micros=micros,
@@ -78,6 +78,50 @@ def test_any_month_passes_and_agrees(lines: list[RatedLine], currency: str) -> N
         _move(owed, transfer)
     assert owed.pop(currency, 0) == invoice.total_cents * MICROS_PER_CENT
     assert not any(owed.values())
+
+
+def test_openmeter_2837_nothing_is_billed_beyond_the_month_of_its_use() -> None:
+    lines = billed(full_month(), originals={"rl_old": "A-000000"})
+    for draft in issue(lines):
+        for line in draft.invoice.lines:
+            period = period_named(line.of_period)
+            assert period.starts_at() <= line.from_at <= line.until_at <= period.ends_at()
+    report = checked(focus(issue(lines), lines))
+    assert not [one for one in report.findings if "within" in one.rule_id]
+
+
+def test_killbill_1952_a_large_invoice_knows_every_use_behind_it() -> None:
+    lines = billed(
+        [rated(f"{n:06d}", run_id=f"run_{n % 9}", accelerator_no=n % 200 + 1) for n in range(20_000)]
+    )
+    (draft,) = issue(lines)
+    assert len(draft.line_nos) == len(lines)
+    (line,) = draft.invoice.lines
+    assert (line.quantity, len(line.behind)) == (20_000, 1_800)
+    assert sum(one.micros for one in line.behind) == line.priced_micros
+
+
+def test_a_months_price_is_bought_and_the_use_it_is_for_costs_nothing_more() -> None:
+    lines = billed(full_month(), originals={"rl_old": "A-000000"})
+    rows = [
+        row
+        for row in focus(issue(lines, currency="USD"), lines)[Dataset.COST_AND_USAGE]
+        if row["x_Category"] == "period"
+    ]
+    told = [
+        (
+            row["ChargeCategory"],
+            row["BilledCost"],
+            row["PricingUnit"],
+            row["PricingQuantity"],
+            row["ConsumedQuantity"],
+        )
+        for row in rows
+    ]
+    assert told == [
+        ("Usage", "0", "Months", "0", "1"),
+        ("Purchase", "433.333333", "Months", "0.333333333", ""),
+    ]
 
 
 def _move(owed: dict[str, int], transfer: Transfer) -> None:

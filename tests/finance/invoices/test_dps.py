@@ -36,7 +36,7 @@ def test_a_draft_says_what_the_invoice_says() -> None:
     assert len(str(tree["@Id"])) == 45
     assert (tree["nDPS"], tree["dCompet"], tree["tpAmb"]) == ("42", "2026-11-01", "2")
     assert tree["dhEmi"] == "2026-12-01T09:00:00-03:00"
-    assert tree["valores"]["vServPrest"] == {"vServ": "732.70"}  # type: ignore[index]
+    assert tree["valores"]["vServPrest"] == {"vServ": "3044.49"}  # type: ignore[index]
     assert wrong_parts(tree) == ()
     assert document_of_dps(tree)["draft"] is True
 

@@ -105,6 +105,24 @@ async def test_what_comes_later_supplements_and_what_is_taken_back_is_credited_b
     assert await owed(truth) == {"USD": (438 + 400 - 219) * 10_000}
 
 
+async def test_lago_api_2915_what_is_given_back_is_given_back_once(truth: Truth) -> None:
+    """A credit note is asked for again, and what it took back is rated anew: neither counts twice."""
+    period = last_month()
+    first = of(period, "1", price="4")
+    invoices = await month(truth, first, currency="USD")
+    await invoices.issue("one", period, Issuer(), actor="ana")
+    back = taken_back(first, period=str(period), recorded_at=first.recorded_at, note="corrected by use_2")
+    await add(truth, back)
+    (credit,) = await invoices.issue("one", period, Issuer(), actor="ana")
+    assert (credit.total_cents, await owed(truth)) == (-400, {"USD": 0})
+    assert await invoices.issue("one", period, Issuer(), actor="ana") == ()
+    await add(truth, of(period, "22", price="3"))
+    (anew,) = await invoices.issue("one", period, Issuer(), actor="ana")
+    assert (anew.kind, anew.corrects, await owed(truth)) == ("supplement", "A-000001", {"USD": 3_000_000})
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await add(truth, replace(back, rated_id="rl_1-back-again"), post=False)
+
+
 async def test_numbers_have_no_gap_beside_any_number_of_writers(truth: Truth) -> None:
     period = last_month()
     invoices = await month(truth, of(period, "1"), currency="USD")

@@ -119,7 +119,7 @@ def test_a_pdf_holds_what_the_page_holds() -> None:
     for wanted in (
         "Fatura A-000001",
         "Alfa S.A.",
-        "R$\u00a0732,70",
+        "R$\u00a03.044,49",
         "R$\u00a0658,63",
         "SN0002",
         "train-2",

@@ -106,6 +106,13 @@ class Charge:
     line_no: int | None = None
 
 
+def category_of(line: RatedLine) -> str:
+    """What kind of charge it is: a month's price is bought, whatever use it is for costs nothing more."""
+    if line.category is Category.PERIOD and line.usage_id is None:
+        return "Purchase"
+    return CATEGORIES.get(line.category, "Usage")
+
+
 def detail_id(invoice_id: str, line_no: int) -> str:
     """`A-000123/4`."""
     return f"{invoice_id}/{line_no}"
@@ -117,7 +124,7 @@ def charge_cells(charge: Charge, issuer: Issuer, period: Period, contracts: Mapp
     category, subcategory, service, meter = METERS[line.meter]
     cells: Cells = {
         **_frame(charge, issuer, period),
-        "ChargeCategory": CATEGORIES.get(line.category, "Usage"),
+        "ChargeCategory": category_of(line),
         "ChargeClass": "Correction" if period_of(line.effective_from) != period else "",
         "ChargeDescription": _description(line),
         "ChargeFrequency": _frequency(line.category),
@@ -240,7 +247,7 @@ def _priced(charge: Charge) -> Cells:
         "SkuPriceId": line.price_id or "",
         "SkuPriceDetails": object_cell({"x_Model": line.model}) if line.model else "",
     }
-    if line.category is not Category.COMMITMENT:
+    if line.category is not Category.COMMITMENT and category_of(line) == "Usage":
         measure = MEASURES[line.meter]
         cells["ConsumedQuantity"] = decimal_cell(quantity_of(measure.priced(line.quantity)))
         cells["ConsumedUnit"] = UNITS[measure.priced_per]
