@@ -165,7 +165,7 @@ def suggest(selling: Selling, rules: Sequence[YieldRule]) -> Suggested | Kept:
     if wanted is None:
         return Kept(selling=selling, sentence=f"there is no price to move yet: {told}")
     bounded, how = _bounded(selling, rule, wanted)
-    rate = _rounded(bounded, up=False)
+    rate = bounded if bounded == selling.rate else _rounded(bounded, up=False)
     if rate < selling.variable_cost:
         rate, how = (
             _rounded(selling.variable_cost, up=True),
@@ -204,6 +204,8 @@ def _bounded(selling: Selling, rule: YieldRule, wanted: Decimal) -> tuple[Decima
         inside = min(max(bounded, base * (1 - most)), base * (1 + most))
         if inside != bounded:
             bounded, how = inside, f"bounded to {most * 100:.0f} % a {name}"
+    if selling.rate is not None and (bounded - selling.rate) * (wanted - selling.rate) < 0:
+        return selling.rate, how  # it is past the month's bound already: it stays, and does not turn around
     return bounded, how
 
 
