@@ -3,7 +3,10 @@
 `python -m tests.finance.invoices.test_rendered` writes the golden files anew; read the difference before it is kept.
 """
 
+import itertools
 import re
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -77,8 +80,6 @@ def test_names_that_are_markup_are_text() -> None:
 
 
 def test_a_draft_says_so_first() -> None:
-    from dataclasses import replace
-
     text = page_of(written(replace(document(), series=None, number=None, issued_at=None, due_on=None), PT_BR))
     assert text.index("PRÉVIA") < text.index("Emitente")
 
@@ -98,12 +99,27 @@ def objects_of(content: bytes) -> list[bytes]:
     return found
 
 
-def shown(content: bytes) -> list[tuple[float, float, str]]:
-    """Each text with where it begins and its size."""
-    found = re.findall(rb"/F\d ([\d.]+) Tf ([\d.-]+) [\d.-]+ Td \((.*?)\) Tj", content)
-    return [
-        (float(x), float(size), re.sub(r"\\(.)", r"\1", text.decode("cp1252"))) for size, x, text in found
-    ]
+@dataclass(frozen=True)
+class Shown:
+    """One text of a page: where it stands, and how far it reaches."""
+
+    page: int
+    y: str
+    left: float
+    right: float
+    text: str
+
+
+def shown(content: bytes) -> list[Shown]:
+    found = []
+    for page, stream in enumerate(content.split(b"stream\n")[1::2]):
+        for font, size, x, y, raw in re.findall(
+            rb"/(F\d) ([\d.]+) Tf ([\d.-]+) ([\d.-]+) Td \((.*?)\) Tj", stream
+        ):
+            text = re.sub(r"\\(.)", r"\1", raw.decode("cp1252"))
+            width = text_width(text, float(size), bold=font == b"F2")
+            found.append(Shown(page, y.decode(), float(x), float(x) + width, text))
+    return found
 
 
 def test_a_pdf_holds_what_the_page_holds() -> None:
@@ -115,7 +131,7 @@ def test_a_pdf_holds_what_the_page_holds() -> None:
             size = int(re.findall(rb"/Length (\d+)", one)[0])
             assert len(one.split(b"stream\n", 1)[1].rsplit(b"\nendstream", 1)[0]) == size
     assert b"/Lang (pt-BR)" in content
-    texts = [text for _, _, text in shown(content)]
+    texts = [one.text for one in shown(content)]
     for wanted in (
         "Fatura A-000001",
         "Alfa S.A.",
@@ -135,9 +151,25 @@ def test_nothing_of_a_pdf_leaves_its_page_and_long_documents_go_on() -> None:
     (draft,) = issue(billed(many))
     content = pdf_of(written(draft.invoice, PT_BR))
     assert content.count(b"/Type /Page ") > 5
-    for left, size, text in shown(content):
-        assert left >= 0
-        assert left + text_width(text, size) <= WIDTH
+    texts = shown(content)
+    assert {one.page for one in texts} == set(range(content.count(b"/Type /Page ")))
+    for one in texts:
+        assert 0 <= one.left <= one.right <= WIDTH
+
+
+@pytest.mark.parametrize("language", [PT_BR, EN], ids=lambda language: language.tag)
+def test_no_text_of_a_pdf_lies_on_another(language: Language) -> None:
+    dear = rated(
+        "z", price="123456.1234567", us=987_654_321_987, model="MI350X-OAM-288GB", site_id="equinix-sp4"
+    )
+    (draft, *_) = issue(billed([*full_month()[:9], dear]))
+    rows: dict[tuple[int, str], list[Shown]] = defaultdict(list)
+    for one in shown(pdf_of(written(draft.invoice, language))):
+        rows[one.page, one.y].append(one)
+    for row in rows.values():
+        ordered = sorted(row, key=lambda one: one.left)
+        for before, after in itertools.pairwise(ordered):
+            assert before.right < after.left, (before.text, after.text)
 
 
 def write_golden() -> None:

@@ -19,17 +19,18 @@ _WIDTHS = """
 556 222 222 500 222 833 556 556 556 556 333 500 278 556 500 722 500 500 500 334 260 334 584
 """
 WIDTHS = dict(zip(map(chr, range(32, 127)), map(int, _WIDTHS.split()), strict=True)) | {"\u00a0": 278}
+BOLDER = 1.07
 WIDEST = 700  # what else there is: accented letters are no wider than most capitals
 # Where columns of lines begin, and whether they end there instead.
 COLUMNS = (
     (MARGIN, False),
     (MARGIN + 24, False),
-    (372, True),
-    (382, False),
-    (478, True),
+    (336, True),
+    (344, False),
+    (484, True),
     (WIDTH - MARGIN, True),
 )
-WHAT_WIDTH = 268
+WHAT_WIDTH = 212
 BEHIND = (
     (MARGIN + 12, False),
     (MARGIN + 170, False),
@@ -39,9 +40,9 @@ BEHIND = (
 )
 
 
-def text_width(text: str, size: float) -> float:
-    """In points."""
-    return sum(WIDTHS.get(char, WIDEST) for char in text) * size / 1000
+def text_width(text: str, size: float, *, bold: bool = False) -> float:
+    """In points; bold is a little wider."""
+    return sum(WIDTHS.get(char, WIDEST) for char in text) * size / 1000 * (BOLDER if bold else 1)
 
 
 def pdf_of(document: Written) -> bytes:
@@ -61,7 +62,7 @@ def pdf_of(document: Written) -> bytes:
         sheet.row(((MARGIN, False), (MARGIN + 130, False)), (name, value))
     sheet.gap(8)
     heads = [words[name] for name in ("line", "what", "quantity", "unit", "unit_price", "value")]
-    sheet.row(COLUMNS, heads, bold=True)
+    sheet.row(COLUMNS, heads, size=8, bold=True)
     sheet.rule()
     for one in document.lines:
         _line(sheet, one)
@@ -136,7 +137,7 @@ class _Sheet:
         font = "F2" if bold else "F1"
         for (x, ends), text in zip(columns, cells, strict=True):
             if text:
-                left = x - text_width(text, size) if ends else x
+                left = x - text_width(text, size, bold=bold) if ends else x
                 self.pages[-1].append(
                     f"BT /{font} {size:g} Tf {left:.2f} {self.at:.2f} Td ({_escaped(text)}) Tj ET"
                 )
