@@ -1,7 +1,8 @@
 """Who takes part in which bench of scheduling: the baselines, and ours beside them.
 
 To enter a policy, add its line. `role` names the target it is held to (`targets.py`, in this folder); baselines have
-none.
+none. `house` is what the platform itself does, here with durations known as to all others; it preempts nobody, as
+no queue has a quota and no run is spot.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ CONTENDERS: Mapping[str, Sequence[Contender]] = {
         Contender(name="srsf", policy="srsf"),
         Contender(name="srtf 300 s", policy="srtf", restart_s=300.0),
         Contender(name="srsf 300 s", policy="srsf", restart_s=300.0),
+        Contender(name="house", policy="house"),
         Contender(name="pledge", policy="pledge", role="queue"),
         Contender(name="thrift", policy="thrift", restart_s=300.0, role="preemptive"),
         Contender(name="gittins", policy="gittins", restart_s=300.0, durations_known=False, role="blind"),
@@ -49,6 +51,9 @@ CONTENDERS: Mapping[str, Sequence[Contender]] = {
         Contender(name="sjf", policy="sjf"),
         Contender(name="easy, first fit", policy="easy", packing="first_fit"),
         Contender(name="sjf, first fit", policy="sjf", packing="first_fit"),
+        Contender(name="fifo, first fit", policy="fifo", packing="first_fit", role="fast"),
+        Contender(name="house", policy="house", role="replayed"),
+        Contender(name="house, lookahead", policy="house", packing="lookahead", role="replayed"),
         Contender(name="pledge", policy="pledge", role="overloaded"),
         Contender(name="pledge, first fit", policy="pledge", packing="first_fit", role="overloaded"),
     ),
