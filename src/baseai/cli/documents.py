@@ -19,6 +19,7 @@ import typer
 
 from baseai.cli.call import OTHERWISE, Call, command, segment
 from baseai.cli.column import Column, figure, money_text, plain
+from baseai.cli.http import Declined
 from baseai.ground.fault import Refused
 
 if TYPE_CHECKING:
@@ -58,7 +59,13 @@ def add_documents(books: typer.Typer, environ: Mapping[str, str]) -> None:
             call.platform.post("/invoices", {"customer": customer, "period": period})
         asked = {"customer": customer, "period": period}
         issued, _ = call.platform.get("/invoices", **asked).items(InvoiceView)
-        drafts, _ = call.platform.get("/invoices/draft", **asked).items(InvoiceView)
+        try:
+            drafts, _ = call.platform.get("/invoices/draft", **asked).items(InvoiceView)
+        except Declined as wrong:  # no rate of exchange for what is not billed yet, say
+            if not issued:
+                raise
+            drafts = []
+            call.screen.note(f"baseai: no draft of what is not billed yet: {wrong}")
         found = [one for one in (*reversed(issued), *drafts) if number in (None, one.invoice_id)]
         forms = [("pdf", pdf), ("html", html), ("dps.xml" if dps and dps.suffix == ".xml" else "dps", dps)]
         for form, file in forms:
