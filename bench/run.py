@@ -146,24 +146,6 @@ def kills_figures(lines: Sequence[str]) -> list[Figure]:
     return []
 
 
-def decide_figures(lines: Sequence[str]) -> list[Figure]:
-    found: list[Figure] = []
-    for line in lines:
-        if match := re.match(
-            rf"(.+?): .*cycle median {NUMBER} ms, p99 {NUMBER} ms.*; ([\d,]+) decisions/s", line
-        ):
-            p99_ms, rate = float(match[3]), float(match[4].replace(",", ""))
-            fast = {"target": "≥ 500/s", "reached": rate >= 500}
-            found.append(Figure(name=f"decisions, {match[1]}", unit="a second", ours=(rate,), **fast))  # type: ignore[arg-type]
-            short = {"target": "< 100 ms", "reached": p99_ms < 100}
-            found.append(Figure(name=f"cycle p99, {match[1]}", unit="ms", ours=(p99_ms,), **short))  # type: ignore[arg-type]
-        elif match := re.match(rf"a run that can never fit hears so in {NUMBER} ms", line):
-            never_ms = float(match[1])
-            never = {"target": "< 10 ms", "reached": never_ms < 10}
-            found.append(Figure(name="a run that never fits hears so", unit="ms", ours=(never_ms,), **never))  # type: ignore[arg-type]
-    return found
-
-
 def ledger_figures(lines: Sequence[str]) -> list[Figure]:
     """Metering and posting of a million lines, and the same rows written ready made."""
     million_s: dict[str, float] = {}
@@ -191,7 +173,7 @@ def ledger_figures(lines: Sequence[str]) -> list[Figure]:
 
 
 BENCHES = (
-    Bench(name="decide", script="scheduling/decide.py", quick=("--rounds", "1"), read=decide_figures),
+    Bench(name="decide", script="scheduling/decide.py", quick=("--rounds", "5", "--quick")),
     Bench(name="rating", script="finance/rating.py", quick=("--lines", "20000")),
     Bench(name="time-ledger", script="finance/time_ledger.py", quick=("--days", "3", "--rounds", "3")),
     Bench(name="ledger", script="finance/ledger.py", quick=("--lines", "10000"), read=ledger_figures),

@@ -23,6 +23,7 @@ from baseai.scheduling.snapshot import LeaseRow, NodeRow, WaitingRun, snapshot_o
 from baseai.scheduling.standing import Standing
 from baseai.scheduling.tick import EXPLAINED_MOST
 from baseai.workloads.demand import Ask, Demand
+from bench.report import Figure, show
 from bench.scheduling import verdict
 from bench.scheduling.verdict import Verdict
 
@@ -111,6 +112,7 @@ def report(
     name: str, nodes: list[NodeRow], rows: list[LeaseRow], runs: list[WaitingRun], rounds: int
 ) -> Iterator[Verdict]:
     """One fleet: the columns built, then so many cycles; before each a few leases have ended and a few runs come."""
+    case = f"{len(nodes):,} nodes, {len(runs):,} wait, {name}"
     standing = Standing()
     built = timed_ms(1, partial(standing.take_in, snapshot_of(nodes, rows, runs), NOON.timestamp()))[0]
     first = timed_ms(1, lambda: decide_on(standing, NOON, explained_most=EXPLAINED_MOST))[0]
@@ -136,12 +138,22 @@ def report(
             if run.demand.run_id in started:
                 rows += leases_of(started[run.demand.run_id], run)
         runs = [run for run in runs if run.demand.run_id not in started]
-    median = statistics.median(cycles)
+    rate = len(runs) / statistics.median(cycles) * 1000
     print(
         f"{name}: columns built in {built:.0f} ms, first cycle {first:.0f} ms, a change taken in"
-        f" {statistics.median(taken):.0f} ms; {rounds} cycles, {grants / rounds:.1f} granted in each, {len(runs)} wait,"
-        f" {len(runs) / median * 1000:,.0f} decisions/s",
+        f" {statistics.median(taken):.0f} ms; {rounds} cycles, {grants / rounds:.1f} granted in each, {len(runs)} wait",
         flush=True,
+    )
+    show(
+        Figure(
+            name=f"decisions, {name}", unit="a second", ours=(rate,), target="≥ 500/s", reached=rate >= 500
+        )
+    )
+    short = p99_of(spent)
+    show(
+        Figure(
+            name=f"cycle p99, {name}", unit="CPU-ms", ours=(short,), target="< 100 ms", reached=short < 100
+        )
     )
     for figure, walls, cpus, wanted_ms in (
         ("cycle that decides, p99", cycles, spent, 100.0),
@@ -150,7 +162,7 @@ def report(
         wall, cpu = p99_of(walls), p99_of(cpus)
         yield Verdict(
             bench="B8",
-            case=f"{len(nodes):,} nodes, {len(runs):,} wait, {name}",
+            case=case,
             policy="house",
             figure=figure,
             ours=f"{wall:.0f} ms, {cpu:.0f} CPU-ms",
@@ -221,6 +233,8 @@ def measured(
         print(f"{name}: {len(nodes)} nodes, {len(rows)} leases, {len(runs)} waiting")
         yield from report(name, nodes, rows, runs, rounds)
     spent = never_ms(nodes, queue(1, chance), rounds)
+    never = "a run that never fits hears so"
+    show(Figure(name=never, unit="CPU-ms", ours=(spent,), target="< 10 ms", reached=spent < 10))
     yield Verdict(
         bench="B8",
         case=f"{nodes_wanted:,} nodes",
