@@ -152,7 +152,7 @@ def ledger_figures(lines: Sequence[str]) -> list[Figure]:
     for line in lines:
         if match := re.match(rf"(.+?)  .*lines/s +1 M in +{NUMBER} s", line):
             million_s[match[1].strip()] = float(match[2])
-    ours = [taken_s for name, taken_s in million_s.items() if name.startswith(("meter: leases", "post:"))]
+    ours = [taken_s for name, taken_s in million_s.items() if name.startswith(("meter: leases", "post:", "rate and post:"))]
     peer = [taken_s for name, taken_s in million_s.items() if name.startswith("peer")]
     if len(ours) != 2 or len(peer) != 2:
         return []
@@ -177,6 +177,11 @@ BENCHES = (
     Bench(name="rating", script="finance/rating.py", quick=("--lines", "20000")),
     Bench(name="time-ledger", script="finance/time_ledger.py", quick=("--days", "3", "--rounds", "3")),
     Bench(name="ledger", script="finance/ledger.py", quick=("--lines", "10000"), read=ledger_figures),
+    Bench(name="genesis", script="finance/genesis.py", quick=("--postings", "20000")),
+    Bench(name="writers", script="finance/writers.py", quick=("--tries", "1000")),
+    Bench(name="journal", script="finance/journal.py", quick=("--steps", "5000")),
+    Bench(name="crashes", script="finance/crashes.py", quick=("--steps", "500")),
+    Bench(name="month", script="finance/month.py", quick=("--nodes", "5")),
     Bench(
         name="parse",
         script="telemetry/parse.py",
