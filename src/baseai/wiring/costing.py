@@ -186,7 +186,7 @@ class Costing:
         now = now_utc()
         begins = hour_of(now) + timedelta(hours=1)
         term = Term(row["term"])
-        current = _price(await self._desk.price_book(), row["model"], row["site_id"], term, now)
+        current = price_held(await self._desk.price_book(), row["model"], row["site_id"], term, now)
         rate_now = Decimal(0) if current is None else current.tiers[0].rate
         if rate_now != row["now_rate"]:
             raise Conflict(
@@ -230,9 +230,9 @@ class Costing:
     ) -> Selling | str:
         """How a line of the lists sells, or why its price is not to be moved."""
         model, site_id, term = line
-        listed = _price(book, model, site_id, Term.ON_DEMAND, now)
-        current = _price(book, model, site_id, term, now)
-        before = _price(book, model, site_id, term, period_of(now).starts_at())
+        listed = price_held(book, model, site_id, Term.ON_DEMAND, now)
+        current = price_held(book, model, site_id, term, now)
+        before = price_held(book, model, site_id, term, period_of(now).starts_at())
         if listed is None:
             return "it has no price on demand"
         if listed.currency != USD or (current is not None and current.currency != USD):
@@ -267,7 +267,7 @@ class Costing:
         return spent / (1 - (fee.bounds.default if fee is not None else Decimal(0)))
 
 
-def _price(book: PriceBook, model: str, site_id: str | None, term: Term, at: datetime) -> Price | None:
+def price_held(book: PriceBook, model: str, site_id: str | None, term: Term, at: datetime) -> Price | None:
     return book.price(DEFAULT_LISTS, meter=ACCELERATOR_TIME, model=model, site_id=site_id, term=term, at=at)
 
 

@@ -50,9 +50,15 @@ class Suggestions:
             }
 
     async def propose(self, found: Sequence[Suggested], scope: Scope) -> Sequence[Mapping[str, Any]]:
-        """Write them; what was proposed before for the same is superseded, unless it is the same still."""
+        """Write them: from now on these are what is proposed. One that says the same still keeps its id."""
         async with self._truth.transaction(scope) as session:
             await session.execute("SELECT pg_advisory_xact_lock(hashtextextended('suggestions', 0))")
+            lines = [f"{one.selling.model}@{one.selling.site_id}@{one.selling.term.value}" for one in found]
+            await session.execute(
+                "UPDATE suggestions SET state = 'superseded', settled_at = now(), settled_by = %s"
+                " WHERE state = 'proposed' AND model || '@' || site_id || '@' || term <> ALL(%s::text[])",
+                (scope.actor, lines),
+            )
             for one in found:
                 await _propose(session, one, scope)
             return await fetch_all(
