@@ -75,12 +75,23 @@ def of_platform(asked: argparse.Namespace) -> None:
     pictures = (
         ("run", f"/runs/{run}", "en", 1800), ("run.pt-BR", f"/runs/{run}", "pt-BR", 1800),
         ("fleet", "/fleet", "en", 900), ("node", f"/nodes/{nodes[0]['name']}", "en", 1300),
-        ("queue", "/queue", "en", 620), ("books", "/books", "en", 900),
+        ("queue", "/queue", "en", 620), ("books", "/books", "en", 1000),
     )  # fmt: skip
     with Chromium() as browser:
         browser.ask("Network.setCookie", name=name, value=value, url=url, httpOnly=True)
         for picture, path, language, height in pictures:
             take(browser, url + path, language, height, asked.into / f"{picture}.png")
+
+
+def of_recorded_month(data: Path, month: str, into: Path) -> None:
+    """The month at a glance of a platform that holds the month of `tests/scenarios/recorded.py`, marked as simulated."""
+    connect = json.loads((data / "connect.json").read_text())
+    url, key = connect["url"], connect["key"]
+    name, value = session_of(str(ask(f"{url}/api/v1/sign-in-links", key, "POST")["url"]))
+    with Chromium() as browser:
+        browser.ask("Network.setCookie", name=name, value=value, url=url, httpOnly=True)
+        for picture, language in (("month", "en"), ("month.pt-BR", "pt-BR")):
+            take(browser, f"{url}/books?month={month}&simulated=1", language, 1180, into / f"{picture}.png")
 
 
 def of_simulated_fleet(into: Path) -> None:
@@ -107,6 +118,10 @@ def main() -> None:
     options.add_argument(
         "--data", type=Path, help="data folder of the running platform; without it only the map"
     )
+    options.add_argument(
+        "--recorded", type=Path, help="data folder of a platform that holds the recorded month of the tests"
+    )
+    options.add_argument("--month", default="2026-10", help="that month")
     options.add_argument("--run", help="run to show; the newest train by default")
     options.add_argument("--into", type=Path, default=ROOT / "docs" / "pictures")
     asked = options.parse_args()
@@ -114,6 +129,8 @@ def main() -> None:
         sys.exit("no Chromium here: install it (apt install chromium)")
     asked.into.mkdir(parents=True, exist_ok=True)
     of_simulated_fleet(asked.into)
+    if asked.recorded:
+        of_recorded_month(asked.recorded, asked.month, asked.into)
     if asked.data:
         of_platform(asked)
 

@@ -39,6 +39,7 @@ def earned(micros: int, **facts: Any) -> Row:
 
 SUBJECTS: Mapping[EconomicsBy, tuple[str | None, str]] = {
     EconomicsBy.ALL: (None, ""), EconomicsBy.MODEL: ("cpu-slot", "cpu-slot"), EconomicsBy.SITE: ("local", "local"),
+    EconomicsBy.PLACE: ("cpu-slot@local", "cpu-slot@local"),
     EconomicsBy.CUSTOMER: ("ten_a", "acme"), EconomicsBy.ROUND: (None, "none"),
 }  # fmt: skip
 
@@ -136,6 +137,13 @@ class Ledger:
 
     async def invoices(self, scope: Scope) -> Sequence[Row]:
         return []
+
+    async def rendered(self, scope: Scope, invoice_id: str, form: str, language: str) -> tuple[str, bytes]:
+        if scope.tenant_id not in (None, "ten_a") or invoice_id != "inv_1":
+            raise NotFound("invoice", invoice_id)
+        return (
+            ("text/html", b"<style>p{}</style><p>1</p>") if form == "html" else ("application/pdf", b"%PDF")
+        )
 
     def __getattr__(self, name: str) -> Any:
         async def nothing(scope: Scope, asked: str, *_: Any, **__: Any) -> Any:

@@ -135,7 +135,8 @@ class Platform:
         return WebDoors(
             views=self, money=self, gate=self, news=self, eyes=self.eyes, uses=self if self.eyes else None,
             health=self if self.judged else None, queues=self,
-            books=Books(ledger=self.ledger, time=self.ledger, costs=self.ledger, postings=self.ledger),
+            books=Books(ledger=self.ledger, time=self.ledger, costs=self.ledger, postings=self.ledger,
+                        invoices=self.ledger),
             settings=WebSettings(demo=demo),
         )  # fmt: skip
 

@@ -10,7 +10,7 @@ from html import escape
 
 from baseai.web.chart import ticks
 
-WIDTH, HEIGHT = 960, 300  # units of the view box; the page scales it
+WIDTH, HEIGHT = 760, 420  # units of the view box; the page scales it
 LEFT, RIGHT, TOP, BOTTOM = 66, 6, 10, 40
 LABELS_MOST = 16  # under the steps
 

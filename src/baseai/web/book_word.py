@@ -61,6 +61,7 @@ COSTS: Mapping[str, str] = MappingProxyType(
         "support": N_("support"),
         "maintenance": N_("maintenance"),
         "depreciation": N_("depreciation"),
+        "other": N_("other costs"),
     }
 )
 KINDS: Mapping[str, str] = MappingProxyType(

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from baseai.finance.bucket import HOUR, NATURE, Bucket, BucketSpan
 from baseai.finance.costs.margin import (
@@ -42,6 +42,13 @@ from baseai.web.visit import Visit
 
 Facts = dict[str, Any]
 BOOKS_ZONE = ZoneInfo(ZONE)
+# A document stands alone: it may style itself and do nothing else, whoever chose the names in it.
+ALONE = MappingProxyType(
+    {
+        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+        "Cache-Control": "private, no-store",
+    }
+)
 CURRENCIES = ("USD", "BRL")  # in which sums over currencies may be told
 KEPT_S = 5.0  # what an open month came to is not asked for again within this time
 SHOWN_S = 120.0  # and older than this it is not shown while it is read again
@@ -116,7 +123,7 @@ class BookPages:
             "statement": whole["statement"], "rate": whole["rate"], "currency": currency, "currencies": CURRENCIES,
             "withheld_money": bool(findings or economics[EconomicsBy.ALL].withheld) and not names,
             "report": report, "buckets": buckets_of(report),
-            "area": _area(report, period, day, visit.language, picked), "now_hour": hour_of(now),
+            "area": _area(report, period, day, visit.language, picked),
             "address": lambda **changes: _address("/books", picked | {"sort": query.get("sort") or ""} | changes),
             "to_hours": lambda figure, **more: _address(
                 "/books/hours", picked | {"figure": figure} | more
@@ -156,7 +163,7 @@ class BookPages:
             ledger.periods(visit.scope),
             postings.rate(visit.scope, period),
             self.books.costs.economics_by(
-                period, (EconomicsBy.ALL, *BY), currency=currency, simulated=simulated
+                period, (EconomicsBy.ALL, EconomicsBy.PLACE, *BY), currency=currency, simulated=simulated
             ),
         )
         try:
@@ -367,6 +374,14 @@ def routes(pages: Renders, router: APIRouter, books: Books) -> None:
         facts = await books.postings.line(visit.scope, rated_id)
         return pages.page(request, visit, "books/line.html", **facts)
 
+    @router.get("/books/invoices/{invoice_id}")
+    async def invoice(request: Request, invoice_id: str, form: str = Query("html", alias="as")) -> Response:
+        visit = await pages.visit(request, Deed.SEE_CUSTOMERS, Deed.SEE_MONEY)
+        if form not in ("html", "pdf"):
+            raise Refused(f"as={form} is not known here; it is html or pdf")
+        kind, content = await books.invoices.rendered(visit.scope, invoice_id, form, visit.language.tag)
+        return Response(content, media_type=kind, headers=ALONE)
+
     @router.get("/books/leases/{lease_id}")
     async def lease(request: Request, lease_id: str) -> Response:
         visit = await pages.visit(request, Deed.SEE_CUSTOMERS, Deed.SEE_MONEY)
@@ -466,12 +481,12 @@ def _named(
 def _picked(
     economics: Mapping[EconomicsBy, Economics], model: str | None, site: str | None
 ) -> EconomicsRow | None:
-    """The row that the head of the page tells: everything, or of one model or site. None of both at once."""
-    if model and site:
-        return None
+    """The row that the head of the page tells: everything, or a model, a site, or a model at a site."""
     if not model and not site:
         return economics[EconomicsBy.ALL].total
-    by, name = (EconomicsBy.MODEL, model) if model else (EconomicsBy.SITE, site)
+    by, name = EconomicsBy.PLACE, f"{model}@{site}"
+    if not (model and site):
+        by, name = (EconomicsBy.MODEL, model) if model else (EconomicsBy.SITE, site)
     return next((row for row in economics[by].rows if row.subject == name), None)
 
 

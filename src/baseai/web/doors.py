@@ -153,6 +153,13 @@ class Costs(Protocol):
     ) -> Mapping[EconomicsBy, Economics]: ...
 
 
+class Invoices(Protocol):
+    """Issued documents, each a page that stands alone."""
+
+    async def rendered(self, scope: Scope, invoice_id: str, form: str, language: str) -> tuple[str, bytes]:
+        """Media type and bytes, as `html` or `pdf`. Raises NotFound, Refused."""
+
+
 class Postings(Protocol):
     """From a month's sums down to leases and serials; each answers in the asker's scope, NotFound beyond it."""
 
@@ -199,6 +206,7 @@ class Books:
     time: Time
     costs: Costs
     postings: Postings
+    invoices: Invoices
 
 
 class Gate(Protocol):

@@ -477,7 +477,8 @@ def _route_of(pages: Pages) -> type[APIRoute]:
                         raise
                     answer = pages.wrong(request, 503, "later")
                     answer.headers["Retry-After"] = "2"
-                answer.headers.update(SECURITY_HEADERS)
+                for name, value in SECURITY_HEADERS.items():
+                    answer.headers.setdefault(name, value)
                 return answer
 
             return handled

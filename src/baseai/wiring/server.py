@@ -102,7 +102,11 @@ async def serve(
                 health=rooms.health,
                 queues=rooms.queues,
                 books=Books(
-                    ledger=rooms.ledger, time=rooms.time, costs=rooms.costs, postings=BookViews(rooms.truth)
+                    ledger=rooms.ledger,
+                    time=rooms.time,
+                    costs=rooms.costs,
+                    postings=BookViews(rooms.truth),
+                    invoices=rooms.documents,
                 ),
             )
         )

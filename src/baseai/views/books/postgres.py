@@ -45,18 +45,20 @@ RATE = """
 SELECT sell, day, bulletin_at FROM fx_rates WHERE currency = 'USD' AND sell IS NOT NULL
   AND day < LEAST(%(until)s, now() AT TIME ZONE 'America/Sao_Paulo')::date ORDER BY day DESC LIMIT 1
 """
+# The page first, then names for it: estimates of what row security lets through are poor, and joins would follow them.
 POSTINGS = """
+WITH page AS MATERIALIZED (
+  SELECT * FROM transfers t WHERE {where} ORDER BY t.effective_at DESC, t.transfer_id DESC LIMIT %(limit)s)
 SELECT t.*, a.serial, r.name AS run, w.name AS tenant, n.name AS node,
   EXISTS (SELECT FROM rated_lines x WHERE x.rated_id = 'rl_' || substr(t.transfer_id, 4)) AS rated,
   COALESCE(n.simulated, false) AS simulated
-FROM transfers t LEFT JOIN accelerators a USING (accelerator_no) LEFT JOIN runs r ON r.run_id = t.run_id
+FROM page t LEFT JOIN accelerators a USING (accelerator_no) LEFT JOIN runs r ON r.run_id = t.run_id
   LEFT JOIN tenants w ON w.tenant_id = t.tenant_id LEFT JOIN nodes n ON n.node_id = t.node_id
-WHERE {where} ORDER BY t.effective_at DESC, t.transfer_id DESC LIMIT %(limit)s
+ORDER BY t.effective_at DESC, t.transfer_id DESC
 """
 SUMS = """
 SELECT t.currency, {sides}, count(*) AS transfers, COALESCE(sum(t.micro_seconds), 0)::bigint AS us
-FROM transfers t LEFT JOIN accelerators a USING (accelerator_no) LEFT JOIN nodes n ON n.node_id = t.node_id
-WHERE {where} GROUP BY t.currency ORDER BY t.currency
+FROM transfers t WHERE {where} GROUP BY t.currency ORDER BY t.currency
 """
 AFTER = """(%(after)s::text IS NULL OR (t.effective_at, t.transfer_id) < (
   SELECT effective_at, transfer_id FROM transfers WHERE transfer_id = %(after)s))"""
@@ -292,10 +294,12 @@ CONDITIONS: Mapping[str, str] = {
     "model": "COALESCE(t.model, '') = %(model)s",
     "site": "COALESCE(t.site_id, '') = %(site)s",
     "tenant": "COALESCE(t.tenant_id, '') = %(tenant)s",
-    "round": "COALESCE(t.round_id, a.round_id, '') = %(round)s",
+    "round": """(t.round_id = %(round)s OR t.round_id IS NULL AND (t.accelerator_no IN (
+      SELECT accelerator_no FROM accelerators WHERE COALESCE(round_id, '') = %(round)s)
+    OR t.accelerator_no IS NULL AND %(round)s = ''))""",
     "run": "t.run_id = %(run)s",
-    "serial": "a.serial = %(serial)s",
-    "simulated": "COALESCE(n.simulated, false) = %(simulated)s",
+    "serial": "t.accelerator_no = (SELECT accelerator_no FROM accelerators WHERE serial = %(serial)s)",
+    "simulated": "COALESCE(t.node_id IN (SELECT node_id FROM nodes WHERE simulated), false) = %(simulated)s",
 }
 
 
