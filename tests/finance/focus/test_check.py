@@ -148,6 +148,20 @@ def test_a_column_of_nobodys_and_a_torn_row_are_found() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("line", "torn"),
+    [
+        pytest.param(3, 'half a row "without an end', id="a quote in a cell"),
+        pytest.param(3, '"a quote that never ends', id="a quote that never ends"),
+    ],
+)
+def test_what_is_no_csv_is_found_where_it_begins(line: int, torn: str) -> None:
+    text = text_of(CU, month()[CU]).splitlines(keepends=True)
+    text[line - 1 :] = [f"{torn}\r\n"]
+    found = [one for one in check({CU: text}).findings if one.rule_id == "CU-custom_column"]
+    assert [one.line for one in found] == [line]
+
+
 def test_a_folder_without_charges_fails() -> None:
     assert [one.rule_id for one in check({}).findings] == ["CU-present_file"]
 

@@ -6,20 +6,25 @@ not kept, so that a month of a large fleet can be checked; what rows must have i
 
 import csv
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
+from typing import TYPE_CHECKING
 
 from baseai.finance.focus.row_rule import ASKED_OF_NOTHING, DIGITS, RowRule, decimal_of, row_rule
 from baseai.finance.focus.rule import (
     Condition,
     Dataset,
+    Row,
     Rule,
     RuleKind,
     columns_of,
     condition_of,
     load_rules,
 )
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 SHOWN_MOST = 20  # findings of one rule and file; the rest is counted
 
@@ -54,7 +59,7 @@ class Report:
         return not any(finding.must for finding in self.findings)
 
 
-_Asked = tuple[Rule, Condition | None, RowRule]
+_ByColumn = dict[str, list[tuple[Rule, Condition | None, RowRule]]]
 Files = Mapping[Dataset, Iterable[str]]  # the lines of each file that is there
 
 
@@ -103,25 +108,21 @@ class _Seen:
             )
 
     def read(self, dataset: Dataset, lines: Iterable[str]) -> None:
-        own = [rule for rule in self.rules if rule.dataset is dataset]
+        """Go through one file. What its rows are to be held to is chosen once, by its heading."""
         reader = csv.reader(lines, strict=True)
-        heading = next(reader, [])
-        self._heading(dataset, own, heading)
+        try:
+            heading = next(reader, [])
+        except csv.Error as torn:
+            self._broken(dataset, 1, torn)
+            heading = []
+        self._heading(dataset, [rule for rule in self.rules if rule.dataset is dataset], heading)
         there = set(heading)
+        filled, empty = self._asked(dataset, there)
         wanted = {
             name.partition(".")[2]
             for rule in self.rules
             if rule.kind is RuleKind.REFERENCE and (name := rule.value).startswith(f"{dataset.value}.")
         } & there
-        filled: dict[str, list[_Asked]] = defaultdict(list)  # by column: asked of a cell with a value
-        empty: dict[str, list[_Asked]] = defaultdict(list)
-        for rule in own:
-            if rule.column in there and (made := row_rule(rule, self._known(rule))) is not None:
-                asked = (rule, condition_of(rule.when), made)
-                if rule.kind is not RuleKind.NOT_NULL:
-                    filled[rule.column].append(asked)
-                if rule.kind in ASKED_OF_NOTHING:
-                    empty[rule.column].append(asked)
         totals = [
             total
             for rule in self.rules
@@ -129,28 +130,60 @@ class _Seen:
             for total in _totals(rule, dataset)
             if there >= set(total[2:])
         ]
-        count = 0
-        for cells in reader:
-            line = reader.line_num
-            count += 1
-            if len(cells) != len(heading):
-                self._misfit(dataset, line, len(cells), len(heading))
-                continue
-            row = dict(zip(heading, cells, strict=True))
+        self.rows[dataset.file] = 0
+        for line, row in self._rows(dataset, reader, heading):
             for name, value in row.items():
                 for rule, holds, made in (filled if value else empty).get(name, ()):
-                    if holds is None or holds(row):
-                        wrong = made(row)
-                        if wrong is not None:
-                            self.find(rule, line, wrong)
+                    if (holds is None or holds(row)) and (wrong := made(row)) is not None:
+                        self.find(rule, line, wrong)
             for name in wanted:
                 self.kept[f"{dataset.value}.{name}"].add(row[name])
-            for rule_id, side, key, amount in totals:
-                if row[key] and (exact := decimal_of(row[amount])) is not None:
-                    which = (row.get("InvoiceIssuerName", ""), row.get("InvoiceId", ""), row[key])
-                    with localcontext(prec=DIGITS):
-                        self.sums[f"{rule_id}/{side}"][which] += exact
-        self.rows[dataset.file] = count
+            for total in totals:
+                self._add(total, row)
+
+    def _asked(self, dataset: Dataset, there: set[str]) -> tuple[_ByColumn, _ByColumn]:
+        """By column: what is asked of a cell with a value, and of one without."""
+        filled: _ByColumn = defaultdict(list)
+        empty: _ByColumn = defaultdict(list)
+        for rule in self.rules:
+            if rule.dataset is not dataset or rule.column not in there:
+                continue
+            made = row_rule(rule, self._known(rule))
+            if made is None:
+                continue
+            asked = (rule, condition_of(rule.when), made)
+            if rule.kind is not RuleKind.NOT_NULL:
+                filled[rule.column].append(asked)
+            if rule.kind in ASKED_OF_NOTHING:
+                empty[rule.column].append(asked)
+        return filled, empty
+
+    def _rows(self, dataset: Dataset, reader: "Reader", heading: Sequence[str]) -> Iterator[tuple[int, Row]]:
+        """Each whole row with its line. A torn one is found and left out; nothing behind a broken one can be read."""
+        while True:
+            try:
+                cells = next(reader, None)
+            except csv.Error as torn:
+                self._broken(dataset, reader.line_num, torn)
+                return
+            if cells is None:
+                return
+            self.rows[dataset.file] += 1
+            if len(cells) == len(heading):
+                yield reader.line_num, dict(zip(heading, cells, strict=True))
+            else:
+                sentence = (
+                    f"the row has {len(cells)} cells and the heading {len(heading)}; it is not looked at"
+                )
+                self.find(self._of_file(dataset), reader.line_num, sentence)
+
+    def _add(self, total: tuple[str, str, str, str], row: Row) -> None:
+        rule_id, side, key, amount = total
+        exact = decimal_of(row[amount])
+        if row[key] and exact is not None:
+            which = (row.get("InvoiceIssuerName", ""), row.get("InvoiceId", ""), row[key])
+            with localcontext(prec=DIGITS):
+                self.sums[f"{rule_id}/{side}"][which] += exact
 
     def finish(self) -> None:
         """What only all rows together show."""
@@ -194,11 +227,14 @@ class _Seen:
                     if times > 1:
                         self.find(rule, 1, f"{name!r} stands {times} times in the heading")
 
-    def _misfit(self, dataset: Dataset, line: int, cells: int, columns: int) -> None:
-        rule = next(
+    def _broken(self, dataset: Dataset, line: int, torn: csv.Error) -> None:
+        self.find(self._of_file(dataset), line, f"this is no CSV from here on: {torn}")
+
+    def _of_file(self, dataset: Dataset) -> Rule:
+        """The rule under which faults of a file's form are found."""
+        return next(
             rule for rule in self.rules if rule.dataset is dataset and rule.kind is RuleKind.CUSTOM_COLUMN
         )
-        self.find(rule, line, f"the row has {cells} cells and the heading {columns}; it is not looked at")
 
     def _known(self, rule: Rule) -> set[str] | None:
         """What a reference may name; None where the other file is not there."""
