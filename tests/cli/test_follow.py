@@ -8,12 +8,12 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from baseai.api.schemas import RunView, WaitView
+from baseai.api.schemas import RunView, StartEstimateView, WaitView
 from baseai.cli.connection import Connection
 from baseai.cli.follow import follow_run, patiently
 from baseai.cli.http import NoPlatform, Platform
 from tests.cli.conftest import Baseai
-from tests.cli.loopback import KEY, PIECE_BYTES, Loopback, run_of
+from tests.cli.loopback import KEY, LONG_AGO, PIECE_BYTES, Loopback, run_of
 
 LINES = "".join(f"line {number:04d}\n" for number in range(60)).encode()
 
@@ -167,6 +167,33 @@ def test_follow_run_shows_progress_until_the_end(platform: Loopback, terminal: b
     else:
         assert "\x1b" not in text
         assert "step 9/9, loss 2.5" in text
+
+
+def test_an_estimate_that_moves_is_no_news(platform: Loopback) -> None:
+    def waiting(position: int, until: str) -> WaitView:
+        at = dict.fromkeys(("asked_at", "earliest_at", "likely_at", "latest_at"), LONG_AGO)
+        estimate = StartEstimateView.model_validate(
+            {**at, "outcomes": 0, "sentence": f"Probably by {until}."}
+        )
+        return WaitView(
+            position=position, sentence=f"Number {position}. {estimate.sentence}", estimate=estimate
+        )
+
+    run = platform.state.add(run_of("hello", state="queued", wait=waiting(2, "14:00")))
+    steps = iter(
+        [{"wait": waiting(2, "14:05")}, {"wait": waiting(1, "14:10")}, {"state": "succeeded", "wait": None}]
+    )
+    out = io.StringIO()
+    with Platform(Connection(url=platform.url, key=KEY)) as client:
+        follow_run(
+            client, run.run_id, Console(file=out, width=120), poll_s=0,
+            watch=lambda _: platform.state.change(run.run_id, **next(steps, {})),
+        )  # fmt: skip
+    assert out.getvalue().splitlines() == [
+        "hello: queued (Number 2. Probably by 14:00.)",
+        "hello: queued (Number 1. Probably by 14:10.)",
+        "hello: succeeded",
+    ]
 
 
 def test_apply_and_follow_ends_with_the_runs_fate(platform: Loopback, baseai: Baseai) -> None:

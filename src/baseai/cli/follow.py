@@ -80,9 +80,13 @@ def state_line(run: "RunView") -> str:
     because = plain(run.sentence or run.reason or "")
     if run.state == "queued" and run.wait is not None:
         because = plain(run.wait.sentence)
-        if run.wait.change:
-            because += f"; {plain(run.wait.change)}"
     return f"{plain(run.name)}: {run.state}" + (f" ({because})" if because else "")
+
+
+def gist(run: "RunView") -> str:
+    """The same without the estimate, which moves with every cycle of the scheduler and is no news by itself."""
+    estimate = run.wait.estimate if run.wait is not None else None
+    return state_line(run).replace(plain(estimate.sentence), "") if estimate is not None else state_line(run)
 
 
 def progress_text(run: "RunView") -> str:
@@ -146,10 +150,9 @@ class _Lines:
         self.console.print(text, soft_wrap=True)
 
     def show(self, run: "RunView") -> None:
-        line = state_line(run)
-        if line != self._said:
-            self._said = line
-            self.note(line)
+        if gist(run) != self._said:
+            self._said = gist(run)
+            self.note(state_line(run))
         step = run.progress.get("step")
         ended = run.state in ENDED
         if (
@@ -174,10 +177,9 @@ class _Bar(_Lines):
             self._progress.stop()
 
     def show(self, run: "RunView") -> None:
-        line = state_line(run)
-        if line != self._said:
-            self._said = line
-            self.note(line)
+        if gist(run) != self._said:
+            self._said = gist(run)
+            self.note(state_line(run))
         step, total = run.progress.get("step"), run.progress.get("steps_total")
         if not isinstance(step, int) or not isinstance(total, int):
             return
