@@ -110,7 +110,10 @@ class Standing:
             try:
                 found.place(key, part.running.gang.shape, self._spots_on(found, part), stands=True)
             except Misplaced:
-                full.update(int(found.node[spot.row]) for spot in part.running.spots)
+                rows = [spot.row for spot in part.running.spots]
+                full.update(int(found.node[row]) for row in rows)
+                draws = Shape(pods=len(rows), watts=part.running.gang.shape.watts)
+                found.place(f"{key} draws", draws, tuple(Spot(row) for row in rows), stands=True)
         return found, full
 
     def explained_before(self, alike: object, now_s: float) -> Explanation | None:
