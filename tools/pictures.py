@@ -84,7 +84,7 @@ def of_platform(asked: argparse.Namespace) -> None:
 
 
 def of_recorded_month(data: Path, month: str, into: Path) -> None:
-    """The month at a glance of a platform that holds the month of `tests/scenarios/recorded.py`, marked as simulated."""
+    """The month at a glance of a platform that holds the recorded month of the tests, on simulated nodes."""
     connect = json.loads((data / "connect.json").read_text())
     url, key = connect["url"], connect["key"]
     name, value = session_of(str(ask(f"{url}/api/v1/sign-in-links", key, "POST")["url"]))
