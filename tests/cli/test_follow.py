@@ -176,7 +176,7 @@ def test_an_estimate_that_moves_is_no_news(platform: Loopback) -> None:
             {**at, "outcomes": 0, "sentence": f"Probably by {until}."}
         )
         return WaitView(
-            position=position, sentence=f"Number {position}. {estimate.sentence}", estimate=estimate
+            position=position, ahead=0, sentence=f"Number {position}. {estimate.sentence}", estimate=estimate
         )
 
     run = platform.state.add(run_of("hello", state="queued", wait=waiting(2, "14:00")))
