@@ -152,7 +152,8 @@ def ledger_figures(lines: Sequence[str]) -> list[Figure]:
     for line in lines:
         if match := re.match(rf"(.+?)  .*lines/s +1 M in +{NUMBER} s", line):
             million_s[match[1].strip()] = float(match[2])
-    ours = [taken_s for name, taken_s in million_s.items() if name.startswith(("meter: leases", "post:", "rate and post:"))]
+    steps = ("meter: leases", "post:", "rate and post:")
+    ours = [taken_s for name, taken_s in million_s.items() if name.startswith(steps)]
     peer = [taken_s for name, taken_s in million_s.items() if name.startswith("peer")]
     if len(ours) != 2 or len(peer) != 2:
         return []
