@@ -1,5 +1,6 @@
 """The books of the platform in memory: one month of two slots, as the real doors tell it."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -72,6 +73,9 @@ class Ledger:
         self.withheld: tuple[Withheld, ...] = ()
         self.states: list[Row] = []
         self.stale: Sequence[str] = ()
+        self.may_read = asyncio.Event()  # a test clears it to make the reading of a month slow
+        self.may_read.set()
+        self.readings = 0
 
     async def periods(self, scope: Scope) -> Sequence[Row]:
         return self.states
@@ -119,6 +123,8 @@ class Ledger:
     async def economics_by(
         self, period: Period, bys: Sequence[EconomicsBy], *, currency: str, simulated: bool = False
     ) -> Mapping[EconomicsBy, Economics]:
+        self.readings += 1
+        await self.may_read.wait()
         return {
             by: Economics(
                 period=period, by=by, case=Case.DEFAULT, currency=currency, until_at=period.ends_at(),

@@ -1,5 +1,6 @@
 """The page of a month: what each role sees, what is withheld, in which order, in whose digits."""
 
+import asyncio
 import gzip
 import re
 from datetime import UTC, datetime
@@ -16,8 +17,11 @@ from baseai.finance.rated import Category
 from baseai.finance.transfer import Kind
 from baseai.tenancy.role import Role
 from baseai.web import book_word
-from baseai.web.books import BY
+from baseai.web.book_page import BY, BookPages
+from baseai.web.doors import Books
+from baseai.web.language import load_languages
 from baseai.web.month import SORTS, ordered, side_of, sort_of, statement_of
+from baseai.web.visit import Visit
 from tests.web.ledger import earned, movement, row
 from tests.web.platform import Platform, holder
 from tests.web.test_pages import browser
@@ -132,6 +136,43 @@ async def test_the_page_is_light() -> None:
         sheets = [(await client.get(path)).content for path in ("/static/style.css", "/static/books.css")]
     assert sum(len(gzip.compress(part)) for part in (text.encode(), *sheets)) < 60_000
     assert "uplot" not in text  # everything on it is drawn on the server
+
+
+def asked(platform: Platform) -> tuple[BookPages, Visit]:
+    ledger = platform.ledger
+    books = Books(ledger=ledger, time=ledger, costs=ledger, postings=ledger, invoices=ledger)
+    return BookPages(books, kept_s=0.0), Visit(holder=platform.holder, language=load_languages()["en"])
+
+
+async def test_a_month_that_takes_long_to_read_is_shown_as_it_was_and_read_once_for_all() -> None:
+    platform = Platform()
+    pages, visit = asked(platform)
+    first = await pages.month(visit, {"month": "2026-10"})
+    platform.ledger.may_read.clear()
+    again = await asyncio.gather(*(pages.month(visit, {"month": "2026-10"}) for _ in range(3)))
+    assert {facts["at"] for facts in again} == {first["at"]}
+    assert platform.ledger.readings == 2
+    platform.ledger.may_read.set()
+    fresh = await pages.month(visit, {"month": "2026-10"})
+    assert fresh["at"] > first["at"]
+
+
+async def test_a_closed_month_is_read_once() -> None:
+    platform = Platform()
+    platform.ledger.states = [
+        {
+            "period": "2026-10",
+            "state": "closed",
+            "digest": "cd" * 32,
+            "closed_at": None,
+            "closed_by": "finance",
+        }
+    ]
+    pages, visit = asked(platform)
+    for _ in range(3):
+        await pages.month(visit, {"month": "2026-10"})
+    assert platform.ledger.readings == 1
+    assert "closed" in await page(platform)
 
 
 # ---- its rows

@@ -6,16 +6,27 @@ tells them; this only signs, sums and sorts rows of the books for a page. Pure.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
-from baseai.finance.bucket import NATURE, Bucket
-from baseai.finance.costs.margin import EconomicsRow, Part
+from baseai.finance.bucket import HOUR, NATURE, Bucket
+from baseai.finance.costs.margin import Economics, EconomicsBy, EconomicsRow, Part
 from baseai.finance.hours.sum import TimeReport
+from baseai.finance.period import ZONE, Period
+from baseai.ground.clock import hour_of
 from baseai.ground.money import MICRO
+from baseai.web import book_word
+from baseai.web.area import AreaWords, Layer, stacked
+from baseai.web.language import Language
+from baseai.web.phrase import N_
 
 Row = Mapping[str, Any]
+Facts = dict[str, Any]
+BOOKS_ZONE = ZoneInfo(ZONE)
 HOUR_US = Decimal(3_600_000_000)
 CAPITAL = "cost:depreciation"  # stands last among costs, for it is in no contribution
 SORTS = (
@@ -139,3 +150,115 @@ def buckets_of(report: TimeReport) -> list[BucketRow]:
         for bucket in Bucket
         if sums[bucket]
     ]
+
+
+def address(path: str, query: Mapping[str, Any]) -> str:
+    """A page's address with what of the query says anything."""
+    kept = {name: value for name, value in query.items() if value not in ("", None)}
+    return f"{path}?{urlencode(kept)}" if kept else path
+
+
+def day_span(day: date) -> tuple[datetime, datetime]:
+    """A day of the books' zone."""
+    since = datetime(day.year, day.month, day.day, tzinfo=BOOKS_ZONE)
+    return since, since + timedelta(days=1)
+
+
+def named_of(
+    rows: Sequence[EconomicsRow], by: EconomicsBy, names: bool, language: Language
+) -> Sequence[EconomicsRow]:
+    """Rows by customer without their names for whoever may not know them: numbered by revenue."""
+    if by is not EconomicsBy.CUSTOMER or names:
+        return rows
+    ranked = sorted(rows, key=lambda row: -row.revenue.micros)
+    numbers = {
+        id(row): number for number, row in enumerate((one for one in ranked if one.part is Part.SUBJECT), 1)
+    }
+    return [
+        replace(row, subject=None, label=language.say("customer %(number)s", number=numbers[id(row)]))
+        if row.part is Part.SUBJECT
+        else row
+        for row in ranked
+    ]
+
+
+def picked_of(
+    economics: Mapping[EconomicsBy, Economics], model: str | None, site: str | None
+) -> EconomicsRow | None:
+    """The row that the head of the page tells: everything, or a model, a site, or a model at a site."""
+    if not model and not site:
+        return economics[EconomicsBy.ALL].total
+    by, name = EconomicsBy.PLACE, f"{model}@{site}"
+    if not site:
+        by, name = EconomicsBy.MODEL, model or ""
+    elif not model:
+        by, name = EconomicsBy.SITE, site
+    return next((row for row in economics[by].rows if row.subject == name), None)
+
+
+def area_of(
+    report: TimeReport, period: Period, day: date | None, language: Language, picked: Mapping[str, str]
+) -> Facts:
+    """The buckets over days of the month or hours of the day: a picture, and the same as a table."""
+    starts = _starts(period, day)
+    sums: dict[tuple[datetime, Bucket], int] = defaultdict(int)
+    for one in report.sums:
+        if one.start_at is not None:
+            sums[one.start_at, one.bucket] += one.micro_seconds
+    seen = {start for start, _ in sums}
+    shown = [bucket for bucket in Bucket if any(sums.get((start, bucket)) for start in starts)]
+    layers = [
+        Layer(
+            name=bucket.value,
+            label=book_word.of(language, book_word.BUCKETS, bucket.value),
+            values=[float(hours(sums[start, bucket])) if start in seen else None for start in starts],
+        )
+        for bucket in shown
+    ]
+    labels = [f"{start.astimezone(BOOKS_ZONE):{'%H' if day else '%d'}}" for start in starts]
+    links = [
+        address("/books", {**picked, "day": f"{start.astimezone(BOOKS_ZONE):%Y-%m-%d}"})
+        if day is None and start in seen
+        else None
+        for start in starts
+    ]
+    titles = (N_("What accelerators were, day by day"), N_("What accelerators were, hour by hour"))
+    words = AreaWords(
+        title=language.say(titles[day is not None]),
+        description=language.say(
+            "%(hours)s accelerator-hours installed in all; the table beside it says the same.",
+            hours=language.number(hours(sum(sums.values())), 2),
+        ),
+        x_axis=language.say("hour of the day") if day else language.say("day of the month"),
+        y_axis=language.say("accelerator-hours"),
+        number=lambda value: language.number(value, 2),
+    )
+    rows = []
+    for place, start in enumerate(starts):
+        values = [sums.get((start, bucket), 0) for bucket in shown]
+        if start in seen:
+            rows.append((labels[place], links[place], values, sum(values)))
+    return {"svg": stacked(labels, layers, words=words, links=links), "shown": shown, "rows": rows}
+
+
+def _starts(period: Period, day: date | None) -> list[datetime]:
+    """The steps of a picture as the time ledger names them."""
+    if day:
+        since, until = day_span(day)
+        first = hour_of(since)
+        return [first + number * HOUR for number in range((until - since) // HOUR)]
+    since = period.starts_at().astimezone(BOOKS_ZONE)
+    days = (period.ends_at() - period.starts_at()) // timedelta(days=1)
+    return [since + timedelta(days=number) for number in range(days)]
+
+
+def days_of(report: TimeReport) -> Facts:
+    sums: dict[date, dict[Bucket, int]] = defaultdict(dict)
+    for one in report.sums:
+        assert one.start_at is not None
+        sums[one.start_at.astimezone(BOOKS_ZONE).date()][one.bucket] = one.micro_seconds
+    return {
+        "shown": [bucket for bucket in Bucket if any(bucket in of_day for of_day in sums.values())],
+        "days": sorted(sums.items()),
+        "installed_us": report.installed_us,
+    }
