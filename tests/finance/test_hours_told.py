@@ -148,11 +148,16 @@ async def test_sums_by_everything_agree(truth: Truth) -> None:
                 totals[each.bucket] = totals.get(each.bucket, 0) + each.micro_seconds
             assert totals == {Bucket.ON_DEMAND: 3 * HOUR_US, Bucket.IDLE: 13 * HOUR_US}
             subjects = {each.subject for each in report.sums}
-            assert subjects == {
-                {TimeBy.BUCKET: None, TimeBy.SITE: "local", TimeBy.MODEL: "cpu-slot", TimeBy.NODE: "nod_1"}[
-                    by
-                ]
-            }
+            assert (
+                subjects
+                == {
+                    TimeBy.BUCKET: {None},
+                    TimeBy.SITE: {"local"},
+                    TimeBy.MODEL: {"cpu-slot"},
+                    TimeBy.NODE: {"nod_1"},
+                    TimeBy.ACCELERATOR: {"s1", "s2", "s3", "s4"},
+                }[by]
+            )
     hourly = await load_time(truth, *span, pace=Pace.HOUR)
     assert [
         (each.start_at, each.bucket.value, each.micro_seconds / HOUR_US)
@@ -194,3 +199,42 @@ async def test_simulated_nodes_are_told_apart(truth: Truth) -> None:
         await session.execute("UPDATE nodes SET simulated = true")
     assert (await load_time(truth, start, start + HOUR)).installed_us == 0
     assert (await load_time(truth, start, start + HOUR, simulated=True)).installed_us == 4 * HOUR_US
+
+
+# ---- one accelerator, one model, one site
+
+
+async def test_sums_of_one_thing_are_parts_of_the_whole(truth: Truth) -> None:
+    start = await site(truth)
+    await lease(truth, "run_1", (start + HOUR, start + 2.5 * HOUR), accelerator_nos=(2,), ended="finished")
+    await TimeLedger(truth).close()
+    span = (start, start + 4 * HOUR)
+    whole = await load_time(truth, *span, by=TimeBy.ACCELERATOR)
+    by_serial = {
+        serial: sum(each.micro_seconds for each in whole.sums if each.subject == serial)
+        for serial in ("s1", "s2", "s3", "s4")
+    }
+    assert by_serial == dict.fromkeys(by_serial, 4 * HOUR_US)
+    own = await load_time(truth, *span, serial="s2")
+    assert {each.bucket: each.micro_seconds for each in own.sums}[Bucket.ON_DEMAND] == 1.5 * HOUR_US
+    assert own.installed_us == 4 * HOUR_US
+    for kind in ({"model": "cpu-slot"}, {"site": "local"}, {"model": "cpu-slot", "site": "local"}):
+        assert (await load_time(truth, *span, **kind)).installed_us == whole.installed_us
+    for nothing in ({"model": "h100"}, {"site": "SP4"}, {"serial": "s9"}):
+        assert (await load_time(truth, *span, **nothing)).installed_us == 0
+
+
+async def test_stretches_of_a_day_come_to_its_hours(truth: Truth) -> None:
+    start = await site(truth)
+    await lease(truth, "run_1", (start + HOUR, start + 2.5 * HOUR), accelerator_nos=(2,), ended="finished")
+    ledger = TimeLedger(truth)
+    await ledger.close()
+    span = (start, start + 4 * HOUR)
+    stretches = await ledger.stretches(2, *span)
+    assert [each.until_at for each in stretches[:-1]] == [each.from_at for each in stretches[1:]]
+    told = await load_time(truth, *span, serial="s2")
+    assert {each.bucket: each.micro_seconds for each in told.sums} == {
+        bucket: sum(each.micro_seconds for each in stretches if each.bucket is bucket)
+        for bucket in {each.bucket for each in stretches}
+    }
+    assert await ledger.stretches(2, start + 100 * HOUR, start + 101 * HOUR) == ()  # has not been yet

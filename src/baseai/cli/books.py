@@ -16,7 +16,7 @@ from baseai.cli.documents import add_documents, check_focus
 from baseai.cli.runs import Cursor, Limit
 from baseai.ground.fault import Refused
 
-TIME_BY = ("bucket", "site", "model", "node")
+TIME_BY = ("bucket", "site", "model", "node", "accelerator")
 if TYPE_CHECKING:
     from baseai.api.schemas import Balance, FindingView
 
