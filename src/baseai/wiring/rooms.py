@@ -23,7 +23,7 @@ from baseai.finance.hours.facts import Hours, reckoned
 from baseai.finance.hours.postgres import TimeLedger
 from baseai.finance.hours.postgres.observed import load_facts
 from baseai.finance.postgres import Meter, costs_in, load_transfers
-from baseai.finance.postgres.books import insert_transfers, load_calendar
+from baseai.finance.postgres.books import guarded, insert_transfers, load_calendar
 from baseai.finance.rate import HourlyCostRate, HourlyPrice
 from baseai.fleet.fabric.postgres import Cabling
 from baseai.fleet.health.desk.postgres import HealthDesk
@@ -110,6 +110,7 @@ def beside_costs(truth: Truth) -> Neighbours:
     return Neighbours(
         load_calendar=load_calendar,
         insert_transfers=insert_transfers,
+        guarded=guarded,
         open_hours=open_hours,
         exchange=Bulletins(truth).exchange,
     )

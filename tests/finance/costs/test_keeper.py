@@ -14,6 +14,7 @@ from baseai.catalog.bounds import Case
 from baseai.finance.contracts.postgres import Bulletins
 from baseai.finance.costs.margin import CostNature, EconomicsBy, Part
 from baseai.finance.costs.postgres import CostKeeper, load_walked
+from baseai.finance.costs.standing import StandingHour, standing_postings
 from baseai.finance.hours.postgres import TimeLedger
 from baseai.finance.period import Closed, period_of
 from baseai.finance.postgres import Meter, PostgresBooks
@@ -21,7 +22,7 @@ from baseai.finance.postgres.closing import Closing
 from baseai.finance.ptax import Bulletin
 from baseai.ground.fault import Conflict
 from baseai.ground.money import MICRO, charge
-from baseai.truth.session import PLATFORM, Truth
+from baseai.truth.session import PLATFORM, Truth, fetch_all
 from baseai.wiring.rooms import beside_costs
 from tests.finance.costs.assume import first, keeper, version
 from tests.finance.journal import EVER
@@ -117,6 +118,31 @@ async def test_kubecost_1978_idle_is_never_negative_and_all_of_it_is_the_install
     assert idle == installed - 3 * HOUR_US
     assert await one(truth, "SELECT min(micro_seconds) FROM transfers WHERE run_id IS NULL") > 0
     assert await costs.post(everything=True) == 0  # again changes nothing
+
+
+async def test_what_one_statement_writes_is_what_the_pure_rule_says(truth: Truth) -> None:
+    start = await site(truth)
+    costs = await keeper(truth)
+    since = start + 0.25 * HOUR
+    await lease(truth, "run_1", (since, start + 2.1 * HOUR), ended="finished", run_state="succeeded")
+    await posted(truth, costs)
+    async with truth.transaction() as session:
+        rows = await fetch_all(
+            session,
+            "SELECT t.accelerator_no, a.node_id, n.site_id, a.model, a.round_id, t.hour,"
+            " sum(t.micro_seconds)::bigint / 3 AS stood, array_agg(t.transfer_id) AS ids,"
+            " array_agg(t.amount_micros) AS amounts, min(t.effective_at) AS at"
+            " FROM transfers t JOIN accelerators a USING (accelerator_no) JOIN nodes n ON n.node_id = a.node_id"
+            " WHERE t.run_id IS NULL GROUP BY 1, 2, 3, 4, 5, 6",
+        )
+    assert len(rows) > 20
+    for row in rows:
+        at, ids, amounts, stood = row.pop("at"), row.pop("ids"), row.pop("amounts"), row.pop("stood")
+        hour = StandingHour(**row, installed_us=HOUR_US, used_us=HOUR_US - stood)
+        found = standing_postings(hour, costs.terms.hourly_cost("cpu-slot", "local", row["hour"]))
+        assert isinstance(found, tuple)
+        assert {one.transfer_id: one.amount_micros for one in found} == dict(zip(ids, amounts, strict=True))
+        assert {one.effective_at for one in found} == {at}
 
 
 async def test_what_comes_late_moves_cost_from_idle_to_its_run(truth: Truth) -> None:
@@ -352,7 +378,7 @@ async def test_a_round_that_paid_more_is_written_off_at_what_it_paid(truth: Trut
     assert held["cost:depreciation"] == pytest.approx(
         float(wanted * MICRO), abs=10_000
     )  # a cent: hours are rounded
-    assert paid.ownership.depreciation_per_hour() == 2 * standard_rate
+    assert paid.ownership.depreciation_per_hour() == pytest.approx(2 * standard_rate)
 
 
 @pytest.mark.parametrize("name", ["opencost_3828", "hami_3073"])

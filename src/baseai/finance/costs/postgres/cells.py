@@ -25,6 +25,7 @@ from baseai.finance.costs.month import (
     lines_of,
 )
 from baseai.finance.costs.postgres.neighbours import Neighbours
+from baseai.finance.costs.postgres.standing import HASHED
 from baseai.finance.costs.terms import CostTerms
 from baseai.finance.period import Period, PeriodState
 from baseai.truth.session import Session, fetch_all, fetch_one
@@ -61,20 +62,27 @@ FROM (SELECT accelerator_no, hour, sum(micro_seconds)::bigint AS us FROM time_bu
 LEFT JOIN ({POSTED}) p USING (accelerator_no, hour)
 WHERE i.us > COALESCE(p.us, 0) GROUP BY 1, 2
 """  # noqa: S608 - pieces are constants of this file
+# First by what stands in the row itself, then joined: groups are few, rows are many.
 BOOKED = """
-SELECT CASE WHEN t.account LIKE 'revenue:%%' THEN NULL ELSE t.account END AS account, t.currency, t.tenant_id, t.model,
-  t.site_id, COALESCE(t.round_id, a.round_id) AS round_id, t.by_hour, min(t.effective_at) AS at, count(*) AS transfers,
-  sum(t.sign * t.amount_micros)::bigint AS amount_micros,
-  COALESCE(sum(t.sign * t.micro_seconds), 0)::bigint AS micro_seconds
-FROM (
-  SELECT x.*, side.account, (x.hour IS NOT NULL AND side.account = ANY(%(hourly)s)) AS by_hour,
-    CASE WHEN (side.account LIKE 'revenue:%%') = (side.account = x.credit_account) THEN 1 ELSE -1 END AS sign
-  FROM transfers x CROSS JOIN LATERAL unnest(ARRAY[x.debit_account, x.credit_account]) AS side (account)
-  WHERE x.period = %(period)s AND x.kind IN ('posted', 'post')
-    AND (side.account LIKE 'revenue:%%' OR side.account LIKE 'cost:%%')
-) t LEFT JOIN accelerators a USING (accelerator_no) LEFT JOIN nodes n ON n.node_id = t.node_id
+WITH grouped AS MATERIALIZED (
+  SELECT debit_account, credit_account, currency, tenant_id, model, site_id, round_id, node_id, accelerator_no,
+    hour IS NOT NULL AS hourly, unit_price, min(effective_at) AS at, count(*) AS transfers,
+    sum(amount_micros)::bigint AS micros, COALESCE(sum(micro_seconds), 0)::bigint AS us
+  FROM transfers WHERE period = %(period)s AND kind IN ('posted', 'post')
+  GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+)
+SELECT CASE WHEN s.account LIKE 'revenue:%%' THEN NULL ELSE s.account END AS account, g.currency, g.tenant_id, g.model,
+  g.site_id, COALESCE(g.round_id, a.round_id) AS round_id, g.hourly AND s.account = ANY(%(hourly)s) AS by_hour,
+  min(g.at) AS at, sum(g.transfers)::bigint AS transfers, sum(s.sign * g.micros)::bigint AS amount_micros,
+  sum(s.sign * g.us)::bigint AS micro_seconds
+FROM grouped g CROSS JOIN LATERAL (
+  SELECT side.account, CASE WHEN (side.account LIKE 'revenue:%%') = (side.account = g.credit_account) THEN 1 ELSE -1 END
+    AS sign
+  FROM unnest(ARRAY[g.debit_account, g.credit_account]) AS side (account)
+  WHERE side.account LIKE 'revenue:%%' OR side.account LIKE 'cost:%%') s
+LEFT JOIN accelerators a USING (accelerator_no) LEFT JOIN nodes n ON n.node_id = g.node_id
 WHERE COALESCE(n.simulated, false) = %(simulated)s
-GROUP BY 1, 2, 3, 4, 5, 6, 7, t.unit_price
+GROUP BY 1, 2, 3, 4, 5, 6, 7, g.unit_price
 """
 USES = """
 SELECT u.accelerator_no, u.tenant_id, u.energy_origin, width_bucket(u.hour, %(cuts)s::timestamptz[]) AS epoch,
@@ -138,6 +146,7 @@ async def load_month(
     session: Session, beside: Neighbours, period: Period, terms: CostTerms, *, simulated: bool = False
 ) -> Loaded:
     """Everything of one month. Reads all of its transfers: a second for half a million of them."""
+    await session.execute(HASHED)
     state = await fetch_one(session, STATE)
     assert state is not None
     now, since, ends_at = state["now"], period.starts_at(), period.ends_at()

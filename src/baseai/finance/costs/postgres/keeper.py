@@ -19,7 +19,12 @@ from baseai.finance.costs.month import month_postings
 from baseai.finance.costs.postgres.assumptions import AssumptionRows
 from baseai.finance.costs.postgres.cells import Loaded, load_month
 from baseai.finance.costs.postgres.neighbours import Neighbours
-from baseai.finance.costs.postgres.standing import STANDING_LOCK, Stood, post_standing
+from baseai.finance.costs.postgres.standing import (
+    DAY_AT_ONCE,
+    STANDING_LOCK,
+    post_first,
+    post_standing,
+)
 from baseai.finance.costs.tariff import tariff_calendars
 from baseai.finance.costs.terms import USD, CostTerms
 from baseai.finance.period import Finding, Period, PeriodState, period_of
@@ -53,7 +58,8 @@ class CostKeeper:
         self._rows = AssumptionRows(truth, beside.load_calendar)
         self._first = first
         self._hold = hold
-        self._told: set[Unpriced] = set()
+        self._told: set[tuple[str, str]] = set()
+        self._over: set[Period] = set()  # months whose lines were booked; looked at again with everything
         self.terms = CostTerms(first, tariff_calendars())
 
     async def seed(self) -> int:
@@ -98,25 +104,35 @@ class CostKeeper:
         written = await self._post_standing(since, until)
         month = period_of(opened)
         while month.ends_at() <= until:
-            if calendar.state(month) is not PeriodState.CLOSED:
+            if calendar.state(month) is not PeriodState.CLOSED and (everything or month not in self._over):
                 written += await self._post_month(month)
+                self._over.add(month)
             month = month.next()
         return written
 
     async def _post_standing(self, since: datetime, until: datetime) -> int:
-        written, after = 0, None
+        written, after, day = 0, None, since
+        while day < until:
+            following = min(day + DAY_AT_ONCE, until)
+            async with self._truth.transaction() as session:
+                first, gaps = await post_first(session, self._beside, self._rate, day, following)
+            written, day = written + first, following
+            self._tell(gaps)
         while since < until:
             async with self._truth.transaction() as session:
-                done: Stood = await post_standing(session, self._beside, self._rate, since, until, after)
-            written += done.transfers
-            for gap in done.unpriced:
-                if gap not in self._told:
-                    log.warning("no cost known for %s at %s: what stands there waits", gap.model, gap.site_id)
-                self._told.add(gap)
-            after = done.next_after
+                done = await post_standing(session, self._beside, self._rate, since, until, after)
+            written, after = written + done.transfers, done.next_after
+            self._tell(done.unpriced)
             if after is None:
                 break
         return written
+
+    def _tell(self, gaps: Sequence[Unpriced]) -> None:
+        for gap in gaps:
+            place = gap.model, gap.site_id
+            if place not in self._told:
+                log.warning("no cost known for %s at %s: what stands there waits", *place)
+            self._told.add(place)
 
     async def _post_month(self, period: Period) -> int:
         written = 0

@@ -4,6 +4,7 @@ Invariant: nothing is decided here; each of them keeps its own promises, and cos
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -22,6 +23,9 @@ class Neighbours:
 
     load_calendar: Callable[[Session], Awaitable[Calendar]]
     insert_transfers: Callable[[Session, Sequence[Transfer]], Awaitable[int]]
+    guarded: Callable[
+        [], AbstractAsyncContextManager[None]
+    ]  # what the database refuses of transfers, as faults
     open_hours: Callable[
         [Session, tuple[datetime, datetime]], Awaitable[Hours]
     ]  # of hours that are not closed
