@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from baseai.finance.contract import Commitment, Contract
+from baseai.finance.contract import Commitment, Contract, months_after
 from baseai.finance.contracts.postgres import Agreements, Rater, UsageEvents
 from baseai.finance.contracts.postgres.events import record_events
 from baseai.finance.contracts.postgres.rated_rows import load_rated
@@ -398,3 +398,34 @@ async def test_a_tenant_sees_only_its_own_lines(truth: Truth) -> None:
     await rater(truth, LIST).rate()
     assert len(await load_rated(truth, Scope(tenant_id="ten_1", actor="t"))) == 2
     assert await load_rated(truth, Scope(tenant_id="ten_2", actor="t")) == ()
+
+
+async def test_use_that_nobody_rated_stands_against_closing_its_month(truth: Truth) -> None:
+    start = await metered(truth)
+    month = period_of(start)
+    (finding,) = await rater(truth).against(month)
+    assert finding.check == "rated"
+    assert "use_run_1_1-1-" in finding.sentence
+    await rater(truth, LIST).rate()
+    assert await rater(truth, LIST).against(month) == ()
+
+
+async def test_a_contract_that_cannot_be_ended_is_named_and_holds_up_no_other(truth: Truth) -> None:
+    await seeded(truth)
+    month = Period(2025, 10)
+    await agreed(
+        truth, name="priceless", term=Term.RESERVED, from_at=month.starts_at(),
+        until_at=months_after(month.starts_at(), 12), commitments=(Commitment(model="cpu-slot", count=1),),
+    )  # fmt: skip
+    await Agreements(truth).add_contract(
+        Contract(
+            contract_id="con_2", name="least", customer_id="cus_1", tenant_id="ten_1", term=Term.ON_DEMAND,
+            currency="USD", from_at=month.starts_at(), minimum_micros=5_000_000,
+        ),
+        actor="test",
+    )  # fmt: skip
+    (finding,) = await rater(truth, LIST).close_months(month)
+    assert finding.check == "contract"
+    assert finding.sentence.startswith("priceless of 2025-10: no reserved price of cpu-slot")
+    (line,) = await load_rated(truth)
+    assert (line.category, line.amount_micros) == (Category.MINIMUM, 5_000_000)
