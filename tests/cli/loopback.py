@@ -90,7 +90,9 @@ def run_of(name: str = "hello", **facts: Any) -> RunView:
 
 
 def queue_of(name: str, **facts: Any) -> NamedQueueView:
-    held = QueueModelView(model="H100-SXM", quota=16, limit=None, held=12, spot=4, usage_accelerator_h=1234.56)
+    held = QueueModelView(
+        model="H100-SXM", quota=16, limit=None, held=12, spot=4, usage_accelerator_h=1234.56
+    )
     known: dict[str, Any] = {
         "name": name,
         "parent": "lab" if name == "vision" else "root",
@@ -257,7 +259,9 @@ def application(state: State) -> FastAPI:
 
     @app.get("/api/v1/queues")
     async def queues() -> Response:
-        return page([queue_of("vision"), queue_of("lab", below=["vision"]), queue_of("default", tenant="acme")])
+        return page(
+            [queue_of("vision"), queue_of("lab", below=["vision"]), queue_of("default", tenant="acme")]
+        )
 
     @app.get("/api/v1/queues/{name}")
     async def one_queue(name: str) -> Response:
@@ -550,19 +554,27 @@ def application(state: State) -> FastAPI:
         if account != "revenue":
             return problem(404, "Not found", f"no account with a transfer {account}")
         line = Balance(
-            account=account, currency="USD", debits=Decimal(0), credits=Decimal("1.5"), balance=Decimal("-1.5")
+            account=account,
+            currency="USD",
+            debits=Decimal(0),
+            credits=Decimal("1.5"),
+            balance=Decimal("-1.5"),
         )
         return shaped(AccountView(at=LONG_AGO, account=account, balances=[line]))
 
     @app.get("/api/v1/books/periods")
     async def periods() -> Response:
-        return page([PeriodView(period="2020-01", state="closed", closed_by="ana", transfers=1200, digest="ab" * 32)])
+        return page(
+            [PeriodView(period="2020-01", state="closed", closed_by="ana", transfers=1200, digest="ab" * 32)]
+        )
 
     @app.post("/api/v1/books/periods/{period}/close")
     async def close(period: str) -> Response:
         if state.findings:
             return shaped(CloseView(period=period, state="closing", findings=state.findings))
-        return shaped(CloseView(period=period, state="closed", digest="ab" * 32, transfers=1200, closed_at=LONG_AGO))
+        return shaped(
+            CloseView(period=period, state="closed", digest="ab" * 32, transfers=1200, closed_at=LONG_AGO)
+        )
 
     @app.post("/api/v1/books/check")
     async def check() -> Response:

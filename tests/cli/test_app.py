@@ -161,7 +161,11 @@ def test_hours_that_are_withheld_end_with_a_status(platform: Loopback, baseai: B
     platform.state.withheld = ["of 9 µs, 8 µs stand in buckets"]
     wrong = baseai("books", "time")
     assert wrong.status == 1
-    for said in ("withheld: of 9 µs, 8 µs stand", "are not closed yet", "3 hours of accelerators were counted anew"):
+    for said in (
+        "withheld: of 9 µs, 8 µs stand",
+        "are not closed yet",
+        "3 hours of accelerators were counted anew",
+    ):
         assert said in wrong.err
     assert baseai("books", "time", "--json").status == 1
     refused = baseai("books", "time", "--by", "rack")

@@ -43,7 +43,8 @@ KINDS_OF_WORKLOAD = frozenset({"burn_in", "training", "inference", "batch", "wor
 SHELLS = frozenset(
     {
         "postgres", "duckdb", "clickhouse", "tick", "nut", "highs", "publish",
-        "ptax_http", "scrape", "nvml", "amd_smi", "tpu", "host", "infiniband", "redfish", "kernel_log", "remote", "served",
+        "ptax_http", "scrape", "nvml", "amd_smi", "tpu", "host", "infiniband", "redfish", "kernel_log", "remote",
+        "served",
     }
 )  # fmt: skip
 

@@ -25,7 +25,9 @@ def home() -> Iterator[Platform]:
 
 def test_a_spot_run_saves_makes_room_and_repeats_no_step(home: Platform) -> None:
     pytest.importorskip("torch", reason="the extra `train` is not installed")
-    spot = home.submit(TINY_GPT.format(name="cheap", steps=6000, slots=1, nodes=1, every=EVERY) + "spot: true\n")
+    spot = home.submit(
+        TINY_GPT.format(name="cheap", steps=6000, slots=1, nodes=1, every=EVERY) + "spot: true\n"
+    )
     home.wait(spot, lambda run: int(run["progress"].get("step") or 0) > 50, 120)
     [turn] = home.sql(f"SELECT enqueued_at FROM runs WHERE run_id = '{spot}'")
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from baseai.scheduling.decide import decide
 from baseai.scheduling.constraint import Constraint
+from baseai.scheduling.decide import decide
 from baseai.scheduling.plan import Change, Lever
 from baseai.scheduling.snapshot import LeaseRow, NodeRow
 from baseai.workloads.demand import Demand

@@ -36,7 +36,8 @@ FROM runs r JOIN tenants t USING (tenant_id) JOIN projects p USING (project_id)
 """
 # Another tenant's run is hidden from a tenant, and its name with it.
 _PREEMPTIONS = """
-SELECT p.attempt_no, p.asked_at, p.stopped_at, CASE WHEN p.for_run IS NULL THEN 'reservation' ELSE 'run' END AS for_kind,
+SELECT p.attempt_no, p.asked_at, p.stopped_at,
+  CASE WHEN p.for_run IS NULL THEN 'reservation' ELSE 'run' END AS for_kind,
   f.name AS for_run, p.saved_step, p.lost_accelerator_s,
   (SELECT min(step) FROM run_points q WHERE q.run_id = p.run_id AND q.attempt_no = p.attempt_no + 1) AS resumed_step
 FROM preemptions p LEFT JOIN runs f ON f.run_id = p.for_run WHERE p.run_id = %s ORDER BY p.attempt_no DESC LIMIT 20
@@ -218,8 +219,8 @@ class Views:
         async with self._truth.transaction(scope) as session:
             return await fetch_all(
                 session,
-                "SELECT a.serial, a.model, a.device_index, a.node_id, n.name AS node, n.site_id AS site, coalesce(n.rack, '') AS rack,"
-                " n.health, n.simulated, h.run_id, r.name AS run, t.name AS tenant"
+                "SELECT a.serial, a.model, a.device_index, a.node_id, n.name AS node, n.site_id AS site,"
+                " coalesce(n.rack, '') AS rack, n.health, n.simulated, h.run_id, r.name AS run, t.name AS tenant"
                 " FROM accelerators a JOIN nodes n USING (node_id) LEFT JOIN (SELECT DISTINCT ON (accelerator_no)"
                 " accelerator_no, l.run_id FROM lease_accelerators JOIN leases l USING (lease_id)"
                 " WHERE l.state <> 'released' ORDER BY accelerator_no, l.granted_at DESC) h USING (accelerator_no)"

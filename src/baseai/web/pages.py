@@ -62,7 +62,18 @@ TEN_HOURS_US = 36_000_000_000  # from which on hundredths of an hour say enough
 SHORT = 20  # of an id that a list shows; the page behind it has all of it
 MONEY_KEPT_S = 5.0  # sums over everything are not asked for again within this time
 
-RUN_PARTS = ("state", "curve", "figures", "use", "result", "money", "leases", "checkpoints", "preemptions", "events")
+RUN_PARTS = (
+    "state",
+    "curve",
+    "figures",
+    "use",
+    "result",
+    "money",
+    "leases",
+    "checkpoints",
+    "preemptions",
+    "events",
+)
 NODE_PARTS = ("readings", "accelerators", "health", "collectors")
 ACCELERATOR_PARTS = ("readings", "health", "leases")
 Facts = dict[str, Any]
@@ -100,7 +111,9 @@ class Pages:
             percent=language.percent,
             money=language.money,
             micros=lambda micros, currency: language.money(Decimal(micros) / MICRO, currency),
-            lasting_us=lambda us: shown_s(us / 1e6) if us >= A_MINUTE_US else f"{language.number(us / 1e6, 3)} s",
+            lasting_us=lambda us: (
+                shown_s(us / 1e6) if us >= A_MINUTE_US else f"{language.number(us / 1e6, 3)} s"
+            ),
             time_us=lambda us: language.exact(hours(us), 2 if us >= TEN_HOURS_US else 4),
             short=lambda text: text if len(text) <= SHORT else f"{text[:SHORT]}…",
             when=language.when,

@@ -447,9 +447,7 @@ def _deadline(written: str | int | float) -> Deadline:
     except ValueError:
         at = None
     if at is None or at.tzinfo is None:
-        raise ValueError(
-            f"`{written}` is no duration and no instant; write 12h or 2026-12-01T18:00-03:00"
-        )
+        raise ValueError(f"`{written}` is no duration and no instant; write 12h or 2026-12-01T18:00-03:00")
     return Deadline(at=at.isoformat(), after_s=None)
 
 

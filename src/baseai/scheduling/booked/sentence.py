@@ -27,7 +27,7 @@ def oversold_sentence(asked: Reservation, found: Oversold) -> str:
         f"begin at {instant_text(at_s)}" for at_s in (found.earlier_s, found.later_s) if at_s is not None
     ]
     if not instead:
-        return f"{says}, nor would fewer nodes or another time do: ask for fewer accelerators on each, or at another site"
+        return f"{says}, nor would fewer nodes or another time do: ask for fewer accelerators on each, or elsewhere"
     return f"{says}: {', or '.join(instead)}"
 
 

@@ -72,12 +72,24 @@ class _Turn:
     booked: set[str] = field(default_factory=set)  # models for which somebody has claimed a start
     heads: int = 0
     reclaims: int = 0
+    shortest_s: dict[Shape, float] = field(default_factory=dict)  # of those that wait, by shape
     moves: int = 0
 
     def forget(self) -> None:
         """Room has become free: what was in vain may not be any more."""
         for known in (self.short, self.late, self.hopeless, self.vain, self.roomy):
             known.clear()
+
+    def late_for_all(self, gang: Gang, moment: Moment) -> bool:
+        """Whether even the shortest that waits of a shape is in the way of a claim. O(waiting) once a turn."""
+        if not self.shortest_s:
+            for one in moment.waiting.values():
+                terms = one.terms
+                plain = not (terms.spot or terms.reservation or one.others or terms.lasts_most_s is None)
+                lasts_s = terms.lasts_most_s if plain and terms.lasts_most_s is not None else 0.0
+                self.shortest_s[one.shape] = min(lasts_s, self.shortest_s.get(one.shape, math.inf))
+        known = self.late.get(_alike(gang, gang.shapes))
+        return known is not None and known[0] <= self.shortest_s[gang.shape]
 
     def may_hold(self, shape: Shape, hall: Hall) -> bool:
         """False where too few rows of its models have so many whole accelerators: a glance before a closer look.
@@ -126,7 +138,9 @@ class House:
         self._ever: dict[tuple[Shape, ...], bool] = {}  # whether they would find room on empty nodes
         self._moved: list[tuple[float, str]] = []  # when who was moved aside
         self._priorities = set[int]()  # of all who ever came
-        self._booked: dict[tuple[str, str], Claim] = {}  # by tenant and name, reservations that have not begun
+        self._booked: dict[
+            tuple[str, str], Claim
+        ] = {}  # by tenant and name, reservations that have not begun
         self._used: dict[tuple[str, str], int] = {}  # pods of each reservation that started in this turn
         self.verdicts: dict[str, Verdict] = {}  # of the last turn, in the order in which they were looked at
         self.starts: dict[str, StartKind] = {}
@@ -217,7 +231,9 @@ class House:
                 continue  # its queue holds all it may: that is said at the end
             seen.add(gang.run_id)
             booked = self._booked.get((gang.terms.owner, gang.terms.reservation))
-            if booked is not None:  # what it would take now it would take from others, beside what is kept for it
+            if (
+                booked is not None
+            ):  # what it would take now it would take from others, beside what is kept for it
                 self.verdicts[gang.run_id] = Verdict(WaitKind.BOOKED, booked, booked, len(self.claims))
                 self.shares.forgo(gang)
                 continue
@@ -258,8 +274,11 @@ class House:
                 for mover, relocation in zip(movers, moves.relocations, strict=True):
                     yield self._start(moment, mover, relocation.spots, mover.shape)
                 continue
-            if shapes in turn.short and not turn.everybody and self._nobody_will_go(turn):
-                turn.hopeless.update(shapes)
+            if not turn.everybody and self._nobody_will_go(turn):
+                if shapes in turn.short:
+                    turn.hopeless.update(shapes)
+                elif behind is not None and turn.late_for_all(gang, moment):
+                    turn.hopeless.add(gang.shape)
             if behind is not None:
                 stood = len(self.claims)
                 own = self._own_start(moment, gang, shapes, turn)
@@ -321,11 +340,7 @@ class House:
         self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...], turn: _Turn
     ) -> tuple[Spots, Shape] | Claim | None:
         """Where it goes and as which shape; else whom it would put off; None where it finds no room at all."""
-        alike = (
-            shapes,
-            gang.terms.spot,
-            gang.terms.reservation and (gang.terms.owner, gang.terms.reservation),
-        )
+        alike = _alike(gang, shapes)
         lasts_s = self._lasts_s(moment, gang, shapes[0])
         known = turn.late.get(alike)
         if known is not None and lasts_s >= known[0]:
@@ -398,9 +413,7 @@ class House:
         own = self._own_start(moment, gang, shapes, turn)
         self.verdicts[gang.run_id] = Verdict(WaitKind.SHORT, None, own, stood)
 
-    def _own_start(
-        self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...], turn: _Turn
-    ) -> Claim | None:
+    def _own_start(self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...], turn: _Turn) -> Claim | None:
         """What it claims; None for those who were promised nothing and are not the first for a model."""
         is_first = gang.run_id in self._first and turn.booked.isdisjoint(self._models(shapes))
         if turn.heads == CLAIMS_MOST or not (is_first or gang.run_id in self.promised):
@@ -681,6 +694,12 @@ class House:
 
 def _as(gang: Gang, shape: Shape) -> Gang:
     return gang if shape is gang.shape and not gang.others else replace(gang, shape=shape, others=())
+
+
+def _alike(gang: Gang, shapes: tuple[Shape, ...]) -> tuple[object, ...]:
+    """Gangs that the same claims concern, and that fit the same rows."""
+    terms = gang.terms
+    return shapes, terms.spot, terms.reservation and (terms.owner, terms.reservation)
 
 
 def _pods(spots: Spots) -> dict[int, int]:
