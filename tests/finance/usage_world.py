@@ -408,8 +408,8 @@ class UsageWorld(RuleBasedStateMachine):
 
     def expected(self) -> list[Invoice]:
         """What the pure rules make of the facts."""
-        tokens = [event.use() for event in self.events.values() if event.event_id not in self.corrected]
-        uses = [use for use in tokens if use.quantity]
+        stand = [event for event in self.events.values() if event.event_id not in self.corrected]
+        uses = [event.use() for event in stand if event.quantity]  # what is corrected to nothing is no use
         for one in self.leases:
             at = one.from_at
             while one.billable and at < one.seen_until:

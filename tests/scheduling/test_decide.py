@@ -220,9 +220,9 @@ def crowds(draw: st.DrawFn) -> tuple[list[NodeRow], list[LeaseRow], list[Waiting
 
 def waiting_on(queue: Sequence[WaitingRun], plan: Plan) -> list[WaitingRun]:
     """Who still waits after a plan, with what it has promised them."""
-    promised = {wait.run_id: wait.promised_at for wait in plan.waits}
+    promised = {wait.run_id: wait.promised_since for wait in plan.waits}
     return [
-        replace(run, promised_at=promised[run.demand.run_id])
+        replace(run, promised_since=promised[run.demand.run_id])
         for run in queue
         if run.demand.run_id in promised
     ]
@@ -312,7 +312,7 @@ def test_the_change_that_is_advised_starts_the_run(
                 if run.demand.run_id == wait.run_id
                 else run.demand,
                 enqueued_at=run.enqueued_at,
-                promised_at=run.promised_at,
+                promised_since=run.promised_since,
             )
             for run in queue
         ]

@@ -23,7 +23,7 @@ def queued(*runs: Demand, promised: dict[str, float] | None = None) -> list[Wait
     """Submitted in this order; some were told when they start at the latest, in hours after noon."""
     by = {run: at(hours) for run, hours in (promised or {}).items()}
     return [
-        WaitingRun(demand=run, enqueued_at=at(-1 + number / 3600), promised_at=by.get(run.run_id))
+        WaitingRun(demand=run, enqueued_at=at(-1 + number / 3600), promised_since=by.get(run.run_id))
         for number, run in enumerate(runs)
     ]
 

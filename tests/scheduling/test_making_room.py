@@ -173,14 +173,14 @@ class Fleet:
             WaitingRun(
                 demand=self.demand[run_id],
                 enqueued_at=at(-1) + timedelta(seconds=number),
-                promised_at=self.promised.get(run_id),
+                promised_since=self.promised.get(run_id),
             )
             for number, run_id in enumerate(self.demand)
             if run_id in self.waiting
         ]
         nodes = [node("a", 4), node("b", 4), node("c", accelerators=(("L4", 4),))]
         plan = decide(snapshot_of(nodes, self.leases, waiting, tree=self.tree), self.now)
-        self.promised = {wait.run_id: wait.promised_at for wait in plan.waits}
+        self.promised = {wait.run_id: wait.promised_since for wait in plan.waits}
         for eviction in plan.evictions:
             assert (eviction.for_run, eviction.run_id) not in self.gone, "two made each other go"
             self.gone.add((eviction.run_id, eviction.for_run))

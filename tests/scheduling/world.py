@@ -191,7 +191,7 @@ class World:
 
     def write(self, plan: Plan, *, refused: float = 0.0) -> None:
         """What a cycle decided becomes rows; some of its grants went stale."""
-        self.promised = {wait.run_id: wait.promised_at for wait in plan.waits}
+        self.promised = {wait.run_id: wait.promised_since for wait in plan.waits}
         for eviction in plan.evictions:
             rows = self.leases.get(eviction.run_id)
             if rows is not None:
@@ -243,7 +243,7 @@ class World:
             WaitingRun(
                 demand=self.demands[run_id],
                 enqueued_at=self.enqueued[run_id],
-                promised_at=self.promised.get(run_id),
+                promised_since=self.promised.get(run_id),
             )
             for run_id in self.waiting
         ]

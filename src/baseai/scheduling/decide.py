@@ -381,7 +381,9 @@ def _clearing(run_id: RunId, ahead: int, owners: tuple[tuple[TenantId, int], ...
         kind=WaitKind.CLEARING,
         behind=None,
         explanation=None,
-        promised_at=now,  # it comes first once they are gone: else they would take again what they left for it
+        promised_since=at(
+            0.0
+        ),  # it comes first once they are gone: else they would take again what they left for it
         owners_ahead=owners,
     )
 
@@ -404,6 +406,7 @@ def _wait(
             whose = blocking.demand.tenant_id
         elif verdict.behind.future is not None and verdict.behind.future.tenant_id:
             whose = TenantId(verdict.behind.future.tenant_id)
+    since_s = standing.house.promised.get(run_id)
     return Wait(
         run_id=run_id,
         position=ahead + 1,
@@ -414,5 +417,6 @@ def _wait(
         obstacle=obstacle,
         behind_tenant=whose,
         promised_at=None if verdict.own is None else at(verdict.own.from_s),
+        promised_since=None if since_s is None else at(since_s),
         owners_ahead=owners,
     )

@@ -135,6 +135,7 @@ class Wait:
     promised_at: datetime | None = (
         None  # by then it starts if no node is lost, whoever comes; kept from cycle to cycle
     )
+    promised_since: datetime | None = None  # when it was first told that; promises are kept in this order
     owners_ahead: tuple[tuple[TenantId, int], ...] = ()  # runs ahead of it by tenant, the most first
     estimate: StartEstimate | None = None
 

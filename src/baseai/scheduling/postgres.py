@@ -155,11 +155,11 @@ class PostgresQueue:
         except UnknownAccelerator as unknown:
             log.warning("%s waits unseen: %s", run_id, unknown)
             return None
-        promised_at = (row["wait"] or {}).get("promised_at")
+        since = (row["wait"] or {}).get("promised_since")
         return WaitingRun(
             demand=demand,
             enqueued_at=row["enqueued_at"],
-            promised_at=None if promised_at is None else datetime.fromisoformat(promised_at),
+            promised_since=None if since is None else datetime.fromisoformat(since),
         )
 
     def _forget(self, still: Container[RunId]) -> None:

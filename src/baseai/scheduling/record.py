@@ -66,6 +66,7 @@ def wait_record(wait: Wait) -> Record:
         "earliest_at": _text(None if why is None else why.earliest_at),
         "latest_at": _text(None if why is None else why.latest_at),
         "promised_at": _text(wait.promised_at),
+        "promised_since": _text(wait.promised_since),
         "owners_ahead": [{"tenant_id": tenant_id, "runs": runs} for tenant_id, runs in wait.owners_ahead],
         "estimate": None if estimate is None else _estimate_record(estimate),
         "sentence": sentence(wait),
@@ -88,6 +89,7 @@ def wait_of(run_id: str, record: Mapping[str, Any]) -> Wait:
         owners_ahead=tuple((TenantId(each["tenant_id"]), each["runs"]) for each in record["owners_ahead"]),
         estimate=None if record["estimate"] is None else _estimate_of(record["estimate"]),
         promised_at=_instant(record.get("promised_at")),
+        promised_since=_instant(record.get("promised_since")),
     )
 
 

@@ -71,7 +71,7 @@ class WaitingRun:
 
     demand: Demand
     enqueued_at: datetime
-    promised_at: datetime | None = None  # by when it was told to start at the latest, in an earlier cycle
+    promised_since: datetime | None = None  # when it was first told by when it starts at the latest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,9 +143,9 @@ class Standing:
         )
         self._line_up(snapshot)
         written = {
-            run_id: seconds(run.promised_at)
+            run_id: seconds(run.promised_since)
             for run_id, run in self.runs.items()
-            if run.promised_at is not None
+            if run.promised_since is not None
         }
         # What the last cycle promised may not be written yet.
         self.house.promised = written | {

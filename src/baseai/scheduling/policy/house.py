@@ -149,9 +149,7 @@ class House:
         ] = {}  # who started in the last turn: nobody is stopped in the turn he starts in
         self.claims: list[Claim] = []
         self._first: dict[str, Gang] = {}
-        self.promised: dict[
-            str, float
-        ] = {}  # by when who was told to start at the latest, in the turn before
+        self.promised: dict[str, float] = {}  # since when somebody is told when he starts
         self.beside: Hall | None = (
             None  # the hall with those on it who give way and are still there; None: nobody is
         )
@@ -287,12 +285,18 @@ class House:
                 self._wait(moment, gang, shapes, turn)
         if everybody:
             self._wait_at_limits(moment, seen)
-        self.promised = {claim.name: claim.from_s for claim in self.claims if claim.kind == "run"}
+        known, claims = self.promised, [claim for claim in self.claims if claim.kind == "run"]
+        self.promised = {
+            claim.name: known.get(claim.name, moment.now_s + number / 1e6)
+            for number, claim in enumerate(claims)
+        }
 
     def _promised_first(self, moment: Moment) -> Iterator[Gang]:
-        """Those who were told when they start, by that instant: their turn does not depend on who came since."""
+        """Those who were told when they start, in that order, so that each finds room beside those before him."""
         waiting = [
-            (at_s, gang) for run_id, at_s in self.promised.items() if (gang := moment.waiting.get(run_id))
+            (since_s, gang)
+            for run_id, since_s in self.promised.items()
+            if (gang := moment.waiting.get(run_id))
         ]
         for _, gang in sorted(waiting, key=lambda each: (each[0], each[1].number)):
             yield gang
