@@ -83,15 +83,6 @@ def statement_of(movements: Iterable[Row]) -> list[Entry]:
     ]
 
 
-def totals_of(entries: Iterable[Entry], nature: str) -> list[tuple[str, Decimal]]:
-    """What the entries of a nature come to in each currency."""
-    sums: dict[str, int] = defaultdict(int)
-    for entry in entries:
-        if entry.nature == nature:
-            sums[entry.currency] += entry.micros
-    return [(currency, Decimal(micros) / MICRO) for currency, micros in sorted(sums.items())]
-
-
 def ordered(rows: Sequence[EconomicsRow], sort: str, *, falling: bool) -> list[EconomicsRow]:
     """By one of SORTS; what is not known comes last either way, idle time and overhead after all subjects."""
     keyed = [(row, _key(row, sort)) for row in rows if row.part is Part.SUBJECT]

@@ -9,12 +9,12 @@ import pytest
 
 from baseai.catalog.bounds import Case
 from baseai.catalog.catalog import load_catalog
-from baseai.finance.costs.assumed import MARKS, Assumptions, bounds_of, quantities, shipped
+from baseai.finance.costs.assumed import MARKS, Assumptions, quantities, shipped
 from baseai.finance.costs.landed import scenario, scenarios
 from baseai.finance.costs.ownership import Ownership
 from baseai.finance.costs.tariff import tariff_calendars
 from baseai.finance.costs.terms import CostTerms, Terms
-from baseai.ground.fault import NotFound, Refused
+from baseai.ground.fault import NotFound
 from tests.finance.costs.assume import NOON, country_of, terms, version
 
 HOUR = timedelta(hours=1)
@@ -94,11 +94,6 @@ def test_what_cannot_be_assumed_is_refused_by_name(changes: dict[str, str], sent
     said = {"default": "1.3", "subject": "site:SP4"} | changes
     with pytest.raises(ValueError, match=sentence):
         version("pue_ratio", **said)  # type: ignore[arg-type]
-
-
-def test_three_amounts_go_up() -> None:
-    with pytest.raises(Refused, match="go up"):
-        bounds_of("3", "2", "1")
 
 
 def test_reais_become_dollars_at_the_rate_of_the_same_case() -> None:

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import cache
 from importlib.resources import files
 
@@ -19,7 +19,6 @@ from baseai.catalog.assumption import STALE_AFTER_DAYS
 from baseai.catalog.assumption import Assumption as Catalogued
 from baseai.catalog.assumption import Assumptions as CatalogAssumptions
 from baseai.catalog.bounds import Bounds, Case
-from baseai.ground.fault import Refused
 from baseai.ground.identity import derived
 
 ALL = "all"
@@ -222,16 +221,6 @@ def shipped(catalogue: CatalogAssumptions) -> tuple[Assumed, ...]:
             )
         )
     return tuple(found)
-
-
-def bounds_of(low: str, default: str, high: str) -> Bounds:
-    """Three amounts as text. Raises Refused."""
-    try:
-        return Bounds(low=Decimal(low), default=Decimal(default), high=Decimal(high))
-    except InvalidOperation as wrong:
-        raise Refused(f"{low}, {default}, {high} are not three amounts with a decimal point") from wrong
-    except ValueError as wrong:
-        raise Refused(f"low, default and high go up: {wrong}") from wrong
 
 
 def _first(
