@@ -1,6 +1,6 @@
 # make 3.81 and a POSIX shell are enough. `make` alone lists what there is to do.
 
-EXTRAS = train
+EXTRAS = train,serve
 VENV = .venv
 ARGS =
 
@@ -11,7 +11,7 @@ export VENV
 comma := ,
 place := $(shell pwd -P | cksum | cut -d' ' -f1)
 stamp := $(VENV)/ready-$(place)-$(subst $(comma),-,$(EXTRAS))
-dev_stamp := $(VENV)/ready-$(place)-train-dev
+dev_stamp := $(VENV)/ready-$(place)-train-serve-dev
 inputs := pyproject.toml constraints.txt tools/setup.sh src/baseai/__init__.py
 
 .PHONY: help setup demo test check format bench bench-scheduling lock clean
@@ -35,7 +35,7 @@ $(stamp): $(inputs)
 	@touch '$@'
 
 $(dev_stamp): $(inputs)
-	@sh tools/setup.sh train,dev
+	@sh tools/setup.sh train,serve,dev
 	@touch '$@'
 
 demo: $(stamp)

@@ -105,6 +105,6 @@ if [ $status -ne 0 ]; then
     refuse "pip could not install baseai${extras:+ with $extras}; its last words stand above, all of them in $log."
 fi
 if tail -n "+$before" "$log" | grep 'does not provide the extra' >&2; then
-    refuse "'$extras' names an extra that pyproject.toml does not have; it has train and dev."
+    refuse "'$extras' names an extra that pyproject.toml does not have; it has train, serve and dev, and a node's own."
 fi
 say "setup: ready after $(($(date +%s) - started)) s"

@@ -21,9 +21,9 @@ FLOORS: Sequence[frozenset[str]] = (
     frozenset({"catalog", "telemetry", "tenancy"}),
     frozenset({"fleet", "workloads"}),
     frozenset({"scheduling", "finance"}),
-    frozenset({"engine", "proving", "transparency", "planning"}),
+    frozenset({"engine", "proving", "serving", "transparency", "planning"}),
     frozenset({"twin", "views"}),
-    frozenset({"api", "web", "cli", "agent"}),
+    frozenset({"api", "web", "cli", "agent", "gateway"}),
     frozenset({"wiring", "settings"}),
     frozenset({"__main__"}),
 )
@@ -52,12 +52,14 @@ SHELLS = frozenset(
 OUTSIDE = (
     "truth",  # starts PostgreSQL, migrates it, opens sessions
     "workloads.burn_in",  # runs inside the worker of a test, not in the platform
+    "workloads.inference",  # runs inside a replica, not in the platform
     "workloads.progress",  # told from inside a run's own processes
     "workloads.training",  # runs inside the worker of a run, not in the platform
     "api",
     "web",
     "cli",
     "agent",
+    "gateway",
     "wiring",
     "settings",
     "__main__",

@@ -1,0 +1,1 @@
+"""The gateway: the door that customers' requests to their services come through."""
