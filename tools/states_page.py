@@ -16,6 +16,7 @@ from baseai.finance.costs import suggestion  # noqa: E402
 from baseai.fleet import lease, node  # noqa: E402
 from baseai.fleet.health import repair  # noqa: E402
 from baseai.scheduling import maintenance, reservation  # noqa: E402
+from baseai.serving import state as serving  # noqa: E402
 from baseai.workloads import run  # noqa: E402
 
 Transitions = Mapping[tuple[StrEnum, StrEnum], StrEnum]
@@ -33,6 +34,9 @@ TABLES: tuple[tuple[str, str, Transitions], ...] = (
     ("Period", "`finance/period.py`", period.TRANSITIONS),
     ("Suggestion", "`finance/costs/suggestion.py`", suggestion.TRANSITIONS),
     ("Maintenance", "`scheduling/maintenance.py`", maintenance.TRANSITIONS),
+    ("Service", "`serving/state.py`", serving.SERVICE_MOVES),
+    ("Version of a service", "`serving/state.py`", serving.VERSION_MOVES),
+    ("Replica of a service", "`serving/state.py`", serving.REPLICA_MOVES),
 )
 
 

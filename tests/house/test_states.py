@@ -11,12 +11,14 @@ from baseai.finance.costs import suggestion
 from baseai.fleet import lease, node
 from baseai.fleet.health import repair
 from baseai.scheduling import maintenance, reservation
+from baseai.serving import state as serving
 from baseai.truth.migrations.versions import (
     v0001_first,
     v0003_health,
     v0006_calendar,
     v0012_ledger,
     v0013_costs,
+    v0015_serving,
 )
 from baseai.workloads import run
 from tests.house.source import PACKAGE, ROOT
@@ -32,6 +34,9 @@ TABLES: Mapping[str, Transitions] = {
     "suggestion": suggestion.TRANSITIONS,
     "reservation": reservation.TRANSITIONS,
     "maintenance": maintenance.TRANSITIONS,
+    "service": serving.SERVICE_MOVES,
+    "service_version": serving.VERSION_MOVES,
+    "replica": serving.REPLICA_MOVES,
 }
 WRITERS = (
     v0001_first,
@@ -39,6 +44,7 @@ WRITERS = (
     v0006_calendar,
     v0012_ledger,
     v0013_costs,
+    v0015_serving,
 )  # every migration that writes moves
 
 

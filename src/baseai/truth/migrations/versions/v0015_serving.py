@@ -19,7 +19,7 @@ MOVES = {
     },
     "service_version": {
         ("candidate", "current"), ("candidate", "rolled_back"), ("current", "retired"),
-        ("candidate", "retired"), ("retired", "candidate"), ("rolled_back", "candidate"),
+        ("candidate", "retired"),
     },
     "replica": {
         ("starting", "ready"), ("starting", "gone"), ("starting", "draining"), ("ready", "draining"),
@@ -35,7 +35,7 @@ CREATE TABLE services (
   project_id text NOT NULL REFERENCES projects, name text NOT NULL, model_name text NOT NULL,
   state text NOT NULL DEFAULT 'idle' CHECK (state IN ('idle', 'starting', 'serving', 'failing', 'stopped')),
   version_no integer NOT NULL DEFAULT 1, candidate_no integer, candidate_share double precision NOT NULL DEFAULT 0,
-  step_at timestamptz, wanted integer NOT NULL DEFAULT 0, wanted_why text, sentence text, panic_until timestamptz,
+  step_at timestamptz, wanted integer NOT NULL DEFAULT 0, wanted_why text, sentence text,
   made_by text NOT NULL, made_at timestamptz NOT NULL DEFAULT now(), stopped_at timestamptz,
   CHECK ((state = 'stopped') = (stopped_at IS NOT NULL)), CHECK (candidate_share BETWEEN 0 AND 1));
 CREATE UNIQUE INDEX services_name ON services (project_id, name) WHERE state <> 'stopped';
