@@ -1,0 +1,1 @@
+"""The engines: each loads one form of model and computes with it."""
