@@ -8,6 +8,7 @@ import re
 
 _MEMORY = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT])(i?B?)?\s*$", re.IGNORECASE)
 _MEMORY_MIB = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024 * 1024}
+_SIZE_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(w|d|h|m|s)", re.IGNORECASE)
 _DURATION_S = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
@@ -20,6 +21,14 @@ def memory_mib(text: str | int | float) -> int:
     if not found:
         raise ValueError(f"{text!r} is not an amount of memory; write it like 16GB or 512MB")
     return max(1, round(float(found[1]) * _MEMORY_MIB[found[2].upper()]))
+
+
+def size_bytes(text: str | int | float) -> int:
+    """`64KB`, `8MB`, `1.5GiB` → bytes, by 1024; a bare number is bytes. Raises ValueError with the fix."""
+    found = re.match(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B?)?\s*$", str(text), re.IGNORECASE)
+    if not found:
+        raise ValueError(f"{text!r} is not a size; write it like 64KB or 8MB")
+    return round(float(found[1]) * _SIZE_BYTES[found[2].upper()])
 
 
 def duration_s(text: str | int | float) -> int:

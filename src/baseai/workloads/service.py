@@ -1,11 +1,12 @@
 """A service is a model or program that answers requests as long as its tenant wants, by replicas that come and go.
 
 Invariant: each replica is one run of this work on a lease of its own; how many there are is decided by the room
-`serving`, never by the replica. Read from a spec by `service_of`; nobody changes it: another spec is another version.
+`serving`, never by the replica. Read from a spec by `service_of` in `service_keys.py`; nobody changes it: another spec
+is another version.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 KIND = "service"
@@ -78,12 +79,10 @@ class Service:
     """The part of a spec that only a service has."""
 
     engine: Engine
-    model: (
-        str | None
-    )  # as written: run:NAME, a path, s3://…, hf:org/name, pkg:package:path, python:file.py:name
+    model: str | None  # as written; `model_source_of` reads it. None of a command that brings its own
     model_name: str  # what clients call it; by default the service's name
     protocol: Protocol
-    commands: tuple[str, ...] = ()  # of `command`, `vllm` and `ray`
+    commands: tuple[str, ...] = ()  # shell lines, of `command` and `ray`
     port: int | None = None  # where the command listens; None: at $PORT, which the replica is given
     ready_path: str = "/"  # of a command; any answer below 500 counts
     license: str | None = None
@@ -107,12 +106,19 @@ class Service:
     @staticmethod
     def from_json(stored: Mapping[str, Any]) -> "Service":
         """What `to_json` stored; keys of another version are left aside."""
-        known = {name: value for name, value in stored.items() if name in Service.__dataclass_fields__}
+        known = _known(Service, stored)
         known["commands"] = tuple(known.get("commands", ()))
-        known["scaling"] = Scaling(**known["scaling"])
-        known["rate_limits"] = tuple(RateLimit(**each) for each in known.get("rate_limits", ()))
-        known["rollout"] = Rollout(**{**known["rollout"], "shares": tuple(known["rollout"]["shares"])})
+        known["scaling"] = Scaling(**_known(Scaling, known["scaling"]))
+        limits = known.get("rate_limits", ())
+        known["rate_limits"] = tuple(RateLimit(**_known(RateLimit, limit)) for limit in limits)
+        rollout = _known(Rollout, known["rollout"])
+        known["rollout"] = Rollout(**{**rollout, "shares": tuple(rollout["shares"])})
         for name, kind in (("cache", CacheTerms), ("batching", Batching)):
             if known.get(name) is not None:
-                known[name] = kind(**known[name])
+                known[name] = kind(**_known(kind, known[name]))
         return Service(**known)
+
+
+def _known(kind: type, stored: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in stored.items() if name in names}

@@ -5,7 +5,7 @@ Read by `spec_of`, which finds all errors before it raises; stored as JSON with 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -14,8 +14,10 @@ from typing import Any, Literal
 import yaml
 
 from baseai.ground.quantity import duration_s, memory_mib
-from baseai.workloads import burn, task, train
+from baseai.workloads import burn, service, service_keys, task, train
 from baseai.workloads.burn import BurnIn
+from baseai.workloads.service import Service
+from baseai.workloads.service_keys import service_of
 from baseai.workloads.sheet import BadSpec, Entries, Sheet, SpecError, Value
 from baseai.workloads.task import Task, task_of
 from baseai.workloads.train import CheckRecipe, Train, train_of
@@ -29,10 +31,11 @@ DURATION_MOST_S = 366 * 86_400
 DEFAULT_PRIORITY = 50
 DEFAULT_QUEUE = "default"  # every tenant has one of its own
 DEFAULT_DURATION_S = 24 * 3_600
+SERVICE_DURATION_S = 30 * 86_400  # of one replica; another takes over when it ends
 ATTEMPTS_MOST = 100
 
-KINDS_OFFERED = ("task", "train")
-KINDS_LATER = ("service", "batch", "workspace", "edge", "quantum")
+KINDS_OFFERED = ("task", "train", "service")
+KINDS_LATER = ("batch", "workspace", "edge", "quantum")
 
 COMMON_KEYS = (
     "type",
@@ -57,19 +60,19 @@ COMMON_KEYS = (
 )
 TASK_KEYS = (*COMMON_KEYS, *task.KEYS, "working_dir", "image")
 TRAIN_KEYS = (*COMMON_KEYS, *train.KEYS)
+SERVICE_KEYS = (
+    *(key for key in COMMON_KEYS if key not in ("deadline", "topology")),
+    *service_keys.KEYS,
+    "working_dir",
+)
 
-_SERVICE = "belongs to `type: service`, which this version does not offer yet; leave it out"
 _LATER = "is not offered by this version; leave it out, it would have no effect"
 REFUSED = {
     "schedule": "is not offered by this version; leave it out and submit the run when it shall start",
     "volumes": "is not offered by this version; leave it out and bring data with `files`",
-    "replicas": _SERVICE,
-    "scaling": _SERVICE,
-    "model": _SERVICE,
-    "port": _SERVICE,
-    "gateway": _SERVICE,
-    "probes": _SERVICE,
-    "rate_limits": _SERVICE,
+    "gateway": "is not taken; every service stands behind the platform's own gateway",
+    "https": "is not taken; put it before the platform's gateway",
+    "strip_prefix": "is not taken; the gateway always takes `/s/ID` off a path",
     "ports": _LATER,
     "ide": "belongs to `type: workspace`, which this version does not offer yet; leave it out",
     "user": "is set by the node's operator; leave it out",
@@ -206,7 +209,7 @@ class RunSpec:
     """The whole of a spec, with every default in its place."""
 
     name: str
-    work: Task | Train | BurnIn
+    work: Task | Train | Service | BurnIn
     nodes: int
     resources: Resources
     env: tuple[tuple[str, str], ...]
@@ -228,9 +231,11 @@ class RunSpec:
     topology: Topology | None = None
 
     @property
-    def type(self) -> Literal["task", "train", "burn_in"]:
+    def type(self) -> Literal["task", "train", "service", "burn_in"]:
         if isinstance(self.work, BurnIn):
             return "burn_in"
+        if isinstance(self.work, Service):
+            return "service"
         return "task" if isinstance(self.work, Task) else "train"
 
     @property
@@ -253,7 +258,12 @@ class RunSpec:
         """The spec that `to_json` stored. Raises KeyError or TypeError where it is no such thing."""
         fields = {key: value for key, value in stored.items() if key != "type"}
         resources, retry, work = fields["resources"], fields["retry"], fields["work"]
-        kinds = {"task": Task.from_json, "train": Train.from_json, burn.KIND: BurnIn.from_json}
+        kinds: Mapping[str, Callable[[Mapping[str, Any]], Task | Train | Service | BurnIn]] = {
+            "task": Task.from_json,
+            "train": Train.from_json,
+            service.KIND: Service.from_json,
+            burn.KIND: BurnIn.from_json,
+        }
         fields["work"] = kinds[stored["type"]](work)
         fields["resources"] = Resources(
             gpu=tuple(AcceleratorAsk(**ask) for ask in resources["gpu"]),
@@ -310,7 +320,8 @@ def spec_of(text: str, file: str, check_recipe: CheckRecipe) -> RunSpec:
     top.only(_keys_of(kind), _refused(kind))
     env = _env(top)
     resources = _resources(top)
-    work: Task | Train | None = None
+    name = _name(top, file)
+    work: Task | Train | Service | None = None
     if kind == "task":
         work = task_of(top)
     elif kind == "train":
@@ -322,7 +333,11 @@ def spec_of(text: str, file: str, check_recipe: CheckRecipe) -> RunSpec:
                 f"{work.workers} workers need an accelerator each, and a node may have {least}",
                 f"write `workers: {least}`, leave it out, or ask for more accelerators",
             )
-    max_duration_s = top.parsed("max_duration", _duration) or DEFAULT_DURATION_S
+    elif kind == "service":
+        on_accelerators = any(ask.name != "cpu-slot" for ask in resources.gpu)
+        work = service_of(top, name=name, on_accelerators=on_accelerators)
+    usual_s = SERVICE_DURATION_S if kind == "service" else DEFAULT_DURATION_S
+    max_duration_s = top.parsed("max_duration", _duration) or usual_s
     min_runtime_s = top.parsed("min_runtime", _duration) or 0
     if min_runtime_s > max_duration_s:
         top.wrong("min_runtime", "is longer than `max_duration`", "make it shorter")
@@ -332,8 +347,10 @@ def spec_of(text: str, file: str, check_recipe: CheckRecipe) -> RunSpec:
     reservation = top.parsed("reservation", _label)
     topology = _topology(top)
     priority = top.whole("priority", 0, 100)
-    name = _name(top, file)
     nodes = top.whole("nodes", 1, NODES_MOST)
+    if kind == "service" and nodes is not None and nodes > 1:
+        fix = "write `nodes: 1`, and `replicas` for more of them"
+        top.wrong("nodes", "a replica stands on one node in this version", fix)
     files = _files(top)
     secrets = _secrets(top, dict(env))
     working_dir = top.parsed("working_dir", _inside)
@@ -388,18 +405,30 @@ def _keys_of(kind: str | None) -> tuple[str, ...]:
         return TASK_KEYS
     if kind == "train":
         return TRAIN_KEYS
-    return tuple(dict.fromkeys((*TASK_KEYS, *TRAIN_KEYS)))
+    if kind == "service":
+        return SERVICE_KEYS
+    return tuple(dict.fromkeys((*TASK_KEYS, *TRAIN_KEYS, *SERVICE_KEYS)))
 
 
 def _refused(kind: str | None) -> dict[str, str]:
     refused = dict(REFUSED)
-    if kind == "task":
+    if kind in ("task", "train"):
+        for key in service_keys.KEYS:
+            refused[key] = "belongs to `type: service`; leave it out, or write `type: service`"
+    if kind in ("task", "service"):
         for key in train.KEYS:
             refused[key] = "belongs to `type: train`; leave it out, or write `type: train`"
-    elif kind == "train":
+    if kind == "service":
+        refused["deadline"] = "has no meaning for a service, which goes on; leave it out"
+        refused["topology"] = (
+            "has no meaning for a service, whose replicas stand on one node each; leave it out"
+        )
+        refused["image"] = _LATER
+    if kind == "train":
         for key in (*task.KEYS, "working_dir", "image"):
             refused[key] = "belongs to `type: task`; leave it out: a recipe brings its own program"
-    return refused
+    known = _keys_of(kind)
+    return {key: sentence for key, sentence in refused.items() if key not in known}
 
 
 def _name(top: Entries, file: str) -> str:
@@ -581,7 +610,7 @@ def _residency(top: Entries) -> tuple[str, ...]:
 
 def _retry(top: Entries, kind: str | None) -> Retry:
     usual = Retry(on_events=("interruption",), max_attempts=1, duration_s=None)
-    if kind == "train":
+    if kind in ("train", "service"):
         usual = Retry(on_events=("error", "interruption"), max_attempts=3, duration_s=None)
     if "retry" not in top:
         return usual
