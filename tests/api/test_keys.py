@@ -194,6 +194,26 @@ async def test_a_key_is_shown_once_and_stored_only_as_its_hash(platform: Platfor
         assert made["secret"] not in str(await platform.rows(f"SELECT * FROM {table}")), table
 
 
+async def test_a_key_for_calling_models_opens_no_route_at_all(platform: Platform) -> None:
+    said = {"name": "bot", "role": "operator", "scopes": ["call", "service:chat"], "expires_in_s": 3600}
+    made = (await platform.ask("POST", "/keys", json=said)).json()
+    assert made["scopes"] == ["call", "service:chat"]
+    shown = {"Authorization": f"Bearer {made['secret']}"}
+    wrong = []
+    for route, path, body, *_ in ROUTES:
+        answer = await platform.client.request(route.split()[0], "/api/v1" + path, headers=shown, **body)
+        if answer.status_code != 403 or (answer.content and "may only call models" not in answer.text):
+            wrong.append(f"{route} gave {answer.status_code}: {answer.text[:200]}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("said", [{"expires_in_s": 0}, {"scopes": ["service:"]}, {"requests_per_minute": 0}])
+async def test_a_key_that_would_open_nothing_is_not_made(platform: Platform, said: dict[str, object]) -> None:
+    assert (
+        await platform.ask("POST", "/keys", json={"name": "x", "role": "operator"} | said)
+    ).status_code == 422
+
+
 @pytest.mark.parametrize(
     ("role", "tenant", "sentence"),
     [

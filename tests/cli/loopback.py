@@ -487,7 +487,15 @@ def application(state: State) -> FastAPI:
     @app.post("/api/v1/keys")
     async def add_key(asked: NewKey) -> Response:
         made = KeyView(
-            key_id="key_1", name=asked.name, role=asked.role, tenant=asked.tenant, created_at=LONG_AGO
+            key_id="key_1",
+            name=asked.name,
+            role=asked.role,
+            tenant=asked.tenant,
+            created_at=LONG_AGO,
+            expires_at=LONG_AGO + timedelta(seconds=asked.expires_in_s) if asked.expires_in_s else None,
+            scopes=asked.scopes or None,
+            requests_per_minute=asked.requests_per_minute,
+            tokens_per_minute=asked.tokens_per_minute,
         )
         state.keys.append(made)
         return shaped(made.model_copy(update={"secret": "bk_once"}), 201)

@@ -142,6 +142,22 @@ def test_what_changes_something_reaches_the_platform(platform: Loopback, baseai:
     assert platform.state.keys == []
 
 
+def test_a_key_is_made_for_less(baseai: Baseai, platform: Loopback) -> None:
+    words = "key add bot --role customer --tenant ufmg --expires 30d --scope call --scope service:chat"
+    made = baseai(*words.split(), "--requests-per-minute", "600", "--tokens-per-minute", "100000")
+    assert "it opens nothing after" in made.err
+    [key] = platform.state.keys
+    assert key.expires_at is not None
+    assert (key.expires_at - key.created_at).days == 30
+    assert (key.scopes, key.requests_per_minute, key.tokens_per_minute) == (
+        ["call", "service:chat"],
+        600,
+        100_000,
+    )
+    assert "call,service:chat" in baseai("key", "list").out
+    assert "is not a duration" in baseai("key", "add", "x", "--role", "viewer", "--expires", "soon").err
+
+
 def test_a_secret_comes_from_standard_input_without_its_last_line_break(
     platform: Loopback, baseai: Baseai
 ) -> None:

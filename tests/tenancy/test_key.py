@@ -30,4 +30,7 @@ def test_the_hash_needs_the_pepper() -> None:
 
 
 def test_not_admitted_has_nothing_to_tell() -> None:
-    assert (NotAdmitted().args, str(NotAdmitted())) == ((), "the key is not accepted")
+    assert (NotAdmitted().args, str(NotAdmitted())) == (
+        (),
+        "the key is not accepted; keys can be revoked, and they can expire",
+    )

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from baseai.ground.fault import Conflict, NotFound
+from baseai.ground.fault import Conflict, NotFound, Refused
 from baseai.tenancy import postgres as shell
 from baseai.tenancy.key import NotAdmitted
 from baseai.tenancy.postgres import Tenancy
@@ -47,6 +47,45 @@ async def test_revoking_a_key_ends_its_sessions_and_links(tenancy: Tenancy) -> N
         await tenancy.session_holder(session)
     with pytest.raises(NotAdmitted):
         await tenancy.use_link(link)
+
+
+async def test_an_expired_key_opens_nothing_any_more(tenancy: Tenancy, truth: Truth) -> None:
+    made = await tenancy.make_key("op", Role.OPERATOR, actor="test", expires_in=timedelta(hours=1))
+    assert (await tenancy.holder(made["secret"])).expires_at == made["expires_at"]
+    session = await tenancy.use_link(await tenancy.make_link(made["key_id"]))
+    link = await tenancy.make_link(made["key_id"])
+    async with truth.transaction(ALL) as open_session:
+        await open_session.execute("UPDATE api_keys SET expires_at = now()")
+    for asked in (
+        tenancy.holder(made["secret"]),
+        tenancy.session_holder(session),
+        tenancy.use_link(link),
+    ):
+        with pytest.raises(NotAdmitted):
+            await asked
+
+
+async def test_a_key_is_made_for_less_and_says_so(tenancy: Tenancy) -> None:
+    await tenancy.make_tenant("a", actor="test")
+    made = await tenancy.make_key(
+        "ci",
+        Role.CUSTOMER,
+        actor="test",
+        tenant="a",
+        scopes=("service:chat", "call", "call"),
+        requests_per_minute=600,
+        tokens_per_minute=100_000,
+    )
+    holder = await tenancy.holder(made["secret"])
+    assert (holder.scopes, holder.requests_per_minute, holder.tokens_per_minute) == (
+        ("call", "service:chat"),
+        600,
+        100_000,
+    )
+    [listed] = [row for row in await tenancy.keys(ALL) if row["key_id"] == made["key_id"]]
+    assert (listed["scopes"], listed["expires_at"]) == (["call", "service:chat"], None)
+    with pytest.raises(Refused, match="'all' is not a scope"):
+        await tenancy.make_key("x", Role.OPERATOR, actor="test", scopes=("all",))
 
 
 async def test_a_link_and_a_session_end_in_time(tenancy: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:

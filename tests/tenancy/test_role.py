@@ -18,6 +18,7 @@ from baseai.tenancy.role import MAY, Deed, Role, may
         (Deed.SEE_BOOKS, {Role.OPERATOR, Role.FINANCE, Role.INVESTOR}),
         (Deed.CLOSE_BOOKS, {Role.OPERATOR, Role.FINANCE}),
         (Deed.AGREE, {Role.OPERATOR, Role.FINANCE}),
+        (Deed.CALL_MODELS, {Role.OPERATOR, Role.CUSTOMER}),
         (Deed.REPORT_AS_NODE, {Role.NODE}),
     ],
 )

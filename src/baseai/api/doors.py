@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,7 +42,18 @@ class TenancyDoor(Protocol):
     async def tenants(self, scope: Scope) -> Sequence[Row]: ...
     async def project(self, scope: Scope, tenant: str | None, name: str | None) -> Project: ...
     async def project_names(self, scope: Scope, project: Project) -> tuple[str, str]: ...
-    async def make_key(self, name: str, role: Role, *, actor: str, tenant: str | None = None) -> Row: ...
+    async def make_key(
+        self,
+        name: str,
+        role: Role,
+        *,
+        actor: str,
+        tenant: str | None = None,
+        expires_in: timedelta | None = None,
+        scopes: Sequence[str] = (),
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+    ) -> Row: ...
     async def keys(self, scope: Scope) -> Sequence[Row]: ...
     async def revoke_key(self, key_id: str, *, actor: str) -> None: ...
     async def make_join_token(self, site: str, *, actor: str) -> tuple[str, datetime]: ...
@@ -415,6 +426,51 @@ class ExtensionsDoor(Protocol):
         """The new end of its leases. Raises NotFound, Conflict, Refused with what is booked behind it."""
 
 
+class ServicesDoor(Protocol):
+    """Makes services and steers them. Each raises NotFound, Conflict, Refused."""
+
+    async def apply(
+        self, scope: Scope, project: Project, spec: RunSpec, uploads: Sequence[Upload], *, by: str
+    ) -> Row:
+        """A new service, or a new version of the one of that name, which is a rollout.
+
+        Gives service_id, version_no, made, rolling. The same spec and files again change nothing.
+        """
+
+    async def stop(self, scope: Scope, name: str, *, by: str) -> None:
+        """It finishes what it has, then its replicas go. It does not come back: another apply makes another."""
+
+    async def scale(self, scope: Scope, name: str, *, least: int | None, most: int | None, by: str) -> None:
+        """Other bounds for the current version, without a rollout."""
+
+    async def promote(self, scope: Scope, name: str, *, by: str) -> None:
+        """The candidate takes all requests at once. Conflict where nothing is being rolled out."""
+
+    async def roll_back(self, scope: Scope, name: str, *, by: str) -> None:
+        """The candidate goes. Conflict where nothing is being rolled out."""
+
+
+class ServiceViewsDoor(Protocol):
+    """Services as they are seen, by id or name: rows with the fields of their views. Each raises NotFound, Refused."""
+
+    async def services(
+        self, scope: Scope, *, everything: bool = False, limit: int = 100, cursor: str | None = None
+    ) -> tuple[Sequence[Row], str | None]: ...
+    async def find(self, scope: Scope, name: str) -> Row: ...
+    async def service(self, scope: Scope, name: str) -> Row: ...
+    async def traffic(self, scope: Scope, name: str, window: str = "15m") -> Row: ...
+    async def models(
+        self, scope: Scope, *, limit: int = 100, cursor: str | None = None
+    ) -> tuple[Sequence[Row], str | None]: ...
+
+
+class ServiceMoneyDoor(Protocol):
+    """What services cost."""
+
+    async def service_cost(self, scope: Scope, name: str, window: str = "24h") -> Row:
+        """The fields of ServiceCostView. Raises NotFound, Refused."""
+
+
 class AdmissionDoor(Protocol):
     """Whether a spec can be run here at all, before anything is created."""
 
@@ -465,5 +521,11 @@ class Doors:
     extensions: ExtensionsDoor
     cabling: CablingDoor
     rated_watts: Mapping[str, int]  # of one accelerator of each model at work, with its share of the server
+    service_views: ServiceViewsDoor
+    service_money: ServiceMoneyDoor
+    services: ServicesDoor | None = (
+        None  # None: nobody carries services out here, and a spec of one is refused
+    )
+    gateway_url: str = "http://127.0.0.1:7801"  # where services are called
     fleet_health: HealthDoor | None = None  # without it events about devices stay where they are
     demo: bool = False

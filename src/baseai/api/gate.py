@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from baseai.api.doors import Doors
 from baseai.ground.fault import Refused
 from baseai.ground.identity import NodeId
-from baseai.tenancy.key import Holder, NotAdmitted, NotAllowed
+from baseai.tenancy.key import Holder, NotAdmitted, NotAllowed, OutOfScope
 from baseai.tenancy.role import Deed, may
 from baseai.truth.session import Scope
 
@@ -28,11 +28,14 @@ class Gate:
         self._answering: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def anybody(self, authorization: Annotated[str | None, Header()] = None) -> Holder:
-        """The holder of any key, a person's or a node's. Raises NotAdmitted."""
+        """The holder of any key, a person's or a node's. Raises NotAdmitted, OutOfScope for a key with scopes."""
         kind, _, text = (authorization or "").partition(" ")
         if kind.lower() != "bearer" or not text:
             raise NotAdmitted
-        return await self._doors.tenancy.holder(text.strip())
+        holder = await self._doors.tenancy.holder(text.strip())
+        if holder.scopes is not None:  # every scope there is narrows a key to calling models, at the gateway
+            raise OutOfScope(holder.scopes)
+        return holder
 
     async def admitted(self, authorization: Annotated[str | None, Header()] = None) -> Holder:
         """The holder of a person's key. Raises NotAdmitted, NotAllowed for a node's."""

@@ -19,7 +19,7 @@ from baseai.finance.ptax import BankAway, RateUnknown
 from baseai.fleet.fabric.rehang import BadFile
 from baseai.ground.fault import Conflict, Fault, NotFound, Refused
 from baseai.telemetry.store import StoreAway
-from baseai.tenancy.key import NotAdmitted, NotAllowed
+from baseai.tenancy.key import NotAdmitted, NotAllowed, OutOfScope
 from baseai.truth.session import TruthUnavailable
 from baseai.workloads.demand import UnknownAccelerator
 from baseai.workloads.sheet import BadSpec
@@ -31,6 +31,7 @@ REPORT_BYTES_MAX = 16 * 1024**2  # of an agent's: it may have spooled for hours
 STATUSES: tuple[tuple[type[Fault], int, str], ...] = (
     (NotAdmitted, 401, "Not admitted"),
     (NotAllowed, 403, "Not allowed"),
+    (OutOfScope, 403, "Not allowed"),
     (NotFound, 404, "Not found"),
     (Conflict, 409, "Conflict"),
     (BadPriceSheet, 422, "The price sheet is wrong"),

@@ -429,6 +429,9 @@ class RunView(Wire):
     wait: WaitView | None = None
     why: WhyView | None = None  # of its latest attempt
     simulated: bool = False
+    service_id: str | None = None  # of a replica: whose, and of which version
+    service: str | None = None
+    version_no: int | None = None
 
 
 class AccuracyView(Wire):
@@ -514,6 +517,221 @@ class RunDetail(Wire):
     preemptions: list[PreemptionView] = Field(default_factory=list)
     money: CostView
     spec: dict[str, Any] = Field(default_factory=dict)
+
+
+# ---- services -------------------------------------------------------------------------------------------------
+
+
+class ServiceView(Wire):
+    """One service, with what it was asked in the last minute."""
+
+    service_id: str
+    name: str
+    tenant: str
+    project: str
+    model_name: str  # what clients call it
+    model: str | None = None  # as the spec has it
+    engine: str
+    protocol: str
+    license: str | None = None
+    state: str  # idle, starting, serving, failing, stopped
+    sentence: str | None = None
+    version_no: int  # the current one
+    candidate_no: int | None = None  # the version that is being rolled out
+    candidate_share: float = 0.0  # of requests, that it gets
+    step_at: datetime | None = None  # since when
+    wanted: int  # replicas
+    wanted_why: str | None = None
+    replicas: int  # that are there, ready or not
+    ready: int
+    least: int
+    most: int
+    concurrency: int  # requests that one replica is given at once
+    p99_ms: float | None = None  # the SLO
+    auth: bool = True
+    cached: bool = False
+    panic_until: datetime | None = None
+    requests_per_s: float = 0.0
+    error_ratio: float | None = None  # of requests; None while nothing was asked
+    made_by: str
+    made_at: datetime
+    stopped_at: datetime | None = None
+    url: str = ""  # at the gateway, outright
+
+
+class ServiceApplied(Wire):
+    """What a spec of a service came to."""
+
+    service: ServiceView
+    version_no: int
+    made: bool  # False: this very version was there already, and nothing changed
+    rolling: bool  # True: it takes over from another version, step by step
+    example: str = ""  # a request to it, as a command
+
+
+class ServiceVersionView(Wire):
+    version_no: int
+    state: str  # candidate, current, retired, rolled_back
+    share: float  # of requests
+    digest: str
+    engine: str
+    model: str | None = None
+    sentence: str | None = None  # why it came or went
+    step_at: datetime | None = None  # of a candidate: since when it has its share
+    made_by: str
+    made_at: datetime
+    settled_at: datetime | None = None
+
+
+class ReplicaView(Wire):
+    """One replica: a run of its own, on a lease of its own."""
+
+    run_id: str
+    run: str
+    run_state: str
+    version_no: int
+    state: str  # starting, ready, draining, gone
+    attempt_no: int = 0
+    node: str | None = None
+    address: str | None = None
+    port: int | None = None
+    model_digest: str | None = None
+    waits: str | None = None  # why its run is still in the queue
+    run_sentence: str | None = None
+    why: str | None = None  # it was made, drained or is gone
+    warm_up_s: float | None = None  # from being made to being ready, the queue included
+    age_s: float
+    made_at: datetime
+    ready_at: datetime | None = None
+    draining_at: datetime | None = None
+    gone_at: datetime | None = None
+
+
+class ScalingView(Wire):
+    """One decision about how many replicas there shall be."""
+
+    at: datetime
+    wanted: int
+    had: int
+    ready: int
+    demand: float  # in the spec's metric: requests under way, or a second
+    panic: bool
+    why: str
+
+
+class SloView(Wire):
+    """How a service stands against the latency it promises for 99 of 100 requests."""
+
+    p99_ms: float
+    state: Literal["kept", "burning", "missed", "unmeasured"]
+    burn: float | None = None  # times the slow requests that are allowed, over the last hour
+    burn_now: float | None = None  # over the last five minutes
+    seen_p99_ms: float | None = None
+    requests: int
+
+
+class ServiceDetail(Wire):
+    service: ServiceView
+    versions: list[ServiceVersionView]
+    replicas: list[ReplicaView]
+    scalings: list[ScalingView]
+    slo: SloView | None = None
+    examples: list[str]  # requests to it, as commands
+    spec: dict[str, Any]
+
+
+class TrafficSum(Wire):
+    """What was asked and answered in one stretch. Where nothing was asked shares and percentiles are None."""
+
+    requests: int
+    errors: int  # answered by 500 or above, or broken off
+    lost: int  # no replica gave a first byte
+    refused: int  # by limits or a full queue, before a replica was asked
+    slow: int  # slower than the SLO
+    cache_hits: int
+    collapsed: int  # that shared the answer to an equal request under way
+    retried: int
+    tokens_in: int
+    tokens_out: int
+    bytes_in: int
+    bytes_out: int
+    requests_per_s: float
+    tokens_per_s: float
+    error_ratio: float | None = None
+    cache_hit_ratio: float | None = None
+    slow_ratio: float | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    first_byte_p50_ms: float | None = None
+    first_byte_p99_ms: float | None = None
+
+
+class TrafficPoint(TrafficSum):
+    at: datetime  # when the step began
+    concurrency: float | None = None  # requests under way; known for the last minutes alone
+    wanted: int | None = None
+    ready: int
+
+
+class TrafficView(Wire):
+    window: str
+    from_at: datetime
+    until_at: datetime
+    step_s: int
+    total: TrafficSum
+    points: list[TrafficPoint]
+
+
+class ServiceCost(Wire):
+    """What the replicas of a window came to, in one currency, and by what they answered."""
+
+    currency: str
+    replicas: int
+    accelerator_hours: Decimal
+    revenue: Decimal
+    cost: Decimal | None  # what it costs us is not a customer's to see
+    revenue_per_1000_requests: Decimal | None = None
+    cost_per_1000_requests: Decimal | None = None
+    revenue_per_million_tokens: Decimal | None = None
+    cost_per_million_tokens: Decimal | None = None
+    requests: int
+    tokens: int
+    accruing: bool = False  # part of it is not posted yet
+    estimated: bool = False  # a replica was there outside the window as well, and gives a part by its time
+
+
+class ServiceCostView(Wire):
+    window: str
+    from_at: datetime
+    until_at: datetime
+    items: list[ServiceCost]
+
+
+class Bounds(Wire):
+    """How many replicas there may be; what is left out stays."""
+
+    least: int | None = Field(default=None, ge=0, le=10_000)
+    most: int | None = Field(default=None, ge=1, le=10_000)
+
+
+class ModelView(Wire):
+    """One model that was served here."""
+
+    model_id: str
+    name: str
+    digest: str
+    tenant: str
+    project: str
+    source: str
+    origin_run_id: str | None = None  # the training run that made it
+    origin_run: str | None = None
+    evaluation: dict[str, Any] = Field(default_factory=dict)
+    bytes: int
+    license: str | None = None
+    engine: str
+    served_by: list[str] = Field(default_factory=list)  # services that serve it now
+    made_at: datetime
 
 
 # ---- fleet ----------------------------------------------------------------------------------------------------
@@ -787,6 +1005,10 @@ class NewKey(Wire):
     role: Literal["operator", "customer", "finance", "investor", "viewer"]
     tenant: str | None = None
     project: str | None = None
+    expires_in_s: int | None = Field(default=None, ge=1, le=100 * 366 * 86_400)  # None: never
+    scopes: list[str] = Field(default=[], max_length=100)  # `call`, `service:NAME`; none: all its role may do
+    requests_per_minute: int | None = Field(default=None, ge=1, le=10**9)  # at the gateway
+    tokens_per_minute: int | None = Field(default=None, ge=1, le=10**9)
 
 
 class KeyView(Wire):
@@ -797,6 +1019,10 @@ class KeyView(Wire):
     created_at: datetime
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
+    expires_at: datetime | None = None
+    scopes: list[str] | None = None  # None: whatever its role may do
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
     secret: str | None = None  # only in the answer that made it
 
 

@@ -1,6 +1,7 @@
 """Routes of tenancy: tenants, projects, keys, secrets."""
 
 import re
+from datetime import timedelta
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -52,7 +53,14 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
         async def make() -> BaseModel:
             return wire.KeyView(
                 **await doors.tenancy.make_key(
-                    body.name, Role(body.role), actor=holder.name, tenant=body.tenant
+                    body.name,
+                    Role(body.role),
+                    actor=holder.name,
+                    tenant=body.tenant,
+                    expires_in=None if body.expires_in_s is None else timedelta(seconds=body.expires_in_s),
+                    scopes=body.scopes,
+                    requests_per_minute=body.requests_per_minute,
+                    tokens_per_minute=body.tokens_per_minute,
                 )
             )
 

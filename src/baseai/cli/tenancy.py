@@ -13,6 +13,7 @@ from baseai.cli.call import Call, command, listed, segment
 from baseai.cli.column import Column, instant_text, plain
 from baseai.cli.runs import Cursor, Limit
 from baseai.ground.fault import Refused
+from baseai.ground.quantity import duration_s
 
 ROLES = ("operator", "customer", "finance", "investor", "viewer")
 SECRET_BYTES_MAX = 64 * 1024
@@ -85,7 +86,17 @@ def _add_keys(app: typer.Typer, environ: Mapping[str, str]) -> None:
             call.screen.table(
                 [
                     Column(head=head)
-                    for head in ("ID", "NAME", "ROLE", "TENANT", "CREATED", "LAST USED", "REVOKED")
+                    for head in (
+                        "ID",
+                        "NAME",
+                        "ROLE",
+                        "TENANT",
+                        "ONLY FOR",
+                        "CREATED",
+                        "LAST USED",
+                        "EXPIRES",
+                        "REVOKED",
+                    )
                 ],
                 [
                     (
@@ -93,8 +104,10 @@ def _add_keys(app: typer.Typer, environ: Mapping[str, str]) -> None:
                         one.name,
                         one.role,
                         one.tenant or "",
+                        ",".join(one.scopes or ()),
                         instant_text(one.created_at),
                         instant_text(one.last_used_at),
+                        instant_text(one.expires_at),
                         instant_text(one.revoked_at),
                     )
                     for one in keys
@@ -108,20 +121,48 @@ def _add_keys(app: typer.Typer, environ: Mapping[str, str]) -> None:
         role: Annotated[str, typer.Option("--role", help=", ".join(ROLES))],
         tenant: Annotated[str | None, typer.Option("--tenant", help="The tenant it is for.")] = None,
         project: Annotated[str | None, typer.Option("--project", help="The project it is for.")] = None,
+        expires: Annotated[
+            str | None,
+            typer.Option("--expires", help="How long it opens anything, as 30d; for ever without it."),
+        ] = None,
+        scope: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--scope", help="call: only to call models; service:NAME: only that one. Repeatable."
+            ),
+        ] = None,
+        requests_per_minute: Annotated[
+            int | None, typer.Option("--requests-per-minute", min=1, help="Calls of models, at most.")
+        ] = None,
+        tokens_per_minute: Annotated[
+            int | None,
+            typer.Option("--tokens-per-minute", min=1, help="Tokens in and out together, at most."),
+        ] = None,
     ) -> None:
         """Make a key. Its secret is shown here and never again."""
         from baseai.api.schemas import KeyView
 
         if role not in ROLES:
             raise Refused(f"{role!r} is not a role; it is one of {', '.join(ROLES)}")
+        document: dict[str, object] = {
+            "name": name,
+            "role": role,
+            "tenant": tenant,
+            "project": project,
+            "scopes": scope,
+        }
+        document |= {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
+        document |= {"expires_in_s": None if expires is None else _lasting_s(expires)}
         answer = call.platform.post(
-            "/keys", {"name": name, "role": role, "tenant": tenant, "project": project}
+            "/keys", {name: value for name, value in document.items() if value is not None}
         )
         if call.screen.as_json:
             call.screen.document(answer.text)
             return
         made = answer.read(KeyView)
         call.screen.note(f"{made.key_id} ({made.role}) was made; keep this secret, it is not shown again:")
+        if made.expires_at is not None:
+            call.screen.note(f"it opens nothing after {instant_text(made.expires_at)}")
         call.screen.say(plain(made.secret or ""))
 
     @command(key, "revoke", example="baseai key revoke key_0d1f9k3m2n4p5q6r7s8t", environ=environ)
@@ -190,6 +231,16 @@ def _add_secrets(app: typer.Typer, environ: Mapping[str, str]) -> None:
             call.screen.document(answer.text)
         else:
             call.screen.say(f"{plain(name)} is removed")
+
+
+def _lasting_s(said: str) -> int:
+    try:
+        seconds = duration_s(said)
+    except ValueError as wrong:
+        raise Refused(f"--expires {said}: {wrong}") from wrong
+    if seconds < 1:
+        raise Refused(f"--expires {said}: a key lasts a second at least")
+    return seconds
 
 
 def _from_standard_input(name: str) -> str:

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import hmac
 from dataclasses import dataclass
+from datetime import datetime
 
 from baseai.ground.fault import Fault
 from baseai.ground.identity import KeyId, NodeId, ProjectId, TenantId
@@ -15,13 +16,13 @@ from baseai.tenancy.role import Role
 
 
 class NotAdmitted(Fault):
-    """The key is wrong, revoked or absent; which of these is not said."""
+    """The key is wrong, revoked, expired or absent; which of these is not said."""
 
     def __init__(self) -> None:
         super().__init__()
 
     def __str__(self) -> str:
-        return "the key is not accepted"
+        return "the key is not accepted; keys can be revoked, and they can expire"
 
 
 class NotAllowed(Fault):
@@ -36,6 +37,20 @@ class NotAllowed(Fault):
         return f"a key of the role {self.role} may not {self.deed}"
 
 
+class OutOfScope(Fault):
+    """The key is good and was made for calling models alone."""
+
+    def __init__(self, scopes: tuple[str, ...]) -> None:
+        super().__init__(scopes)
+        self.scopes = scopes
+
+    def __str__(self) -> str:
+        return (
+            f"a key with the scopes {', '.join(self.scopes)} may only call models, at the gateway;"
+            " for this use a key without scopes"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
     """Who a request comes from, as its key says."""
@@ -46,6 +61,10 @@ class Holder:
     tenant_id: TenantId | None  # only a customer's key has one
     project_id: ProjectId | None
     node_id: NodeId | None  # only a node's key has one
+    scopes: tuple[str, ...] | None = None  # None: whatever the role may do
+    expires_at: datetime | None = None
+    requests_per_minute: int | None = None  # at the gateway, of this key alone; None: as services limit
+    tokens_per_minute: int | None = None
 
 
 def key_text(prefix: str, chance: bytes) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from baseai.ground.fault import Conflict, NotFound, Refused
 from baseai.ground.identity import KeyId, NodeId, ProjectId, TenantId, mint
 from baseai.tenancy.key import Holder, NotAdmitted, key_text, keyed_hash
+from baseai.tenancy.key_scope import scopes_of
 from baseai.tenancy.role import Role
 from baseai.tenancy.secret import NONCE_BYTES, opened, refuse_unfit, sealed
 from baseai.truth.history import record
@@ -20,6 +21,22 @@ LINK_LIVES = timedelta(minutes=10)
 SESSION_LIVES = timedelta(hours=12)
 TOKEN_LIVES = timedelta(hours=24)
 HOUSE = "house"  # the platform's own tenant, whose runs test nodes
+GOOD = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"  # a key that opens something
+SHOWN = """k.key_id, k.name, k.role, k.created_at, k.revoked_at, k.last_used_at, k.expires_at, k.scopes,
+  k.requests_per_minute, k.tokens_per_minute"""
+USE_KEY = f"""
+UPDATE api_keys SET last_used_at = now() WHERE hash = %s AND {GOOD}
+  AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute') RETURNING *
+"""  # noqa: S608 - pieces are constants of this file
+KEY = f"SELECT * FROM api_keys WHERE hash = %s AND {GOOD}"  # noqa: S608 - likewise
+INSERT_KEY = f"""
+INSERT INTO api_keys AS k (key_id, tenant_id, node_id, name, role, hash, expires_at, scopes, requests_per_minute,
+  tokens_per_minute) VALUES (%s, %s, %s, %s, %s, %s, now() + %s, %s, %s, %s) RETURNING {SHOWN}
+"""  # noqa: S608 - likewise
+KEYS = f"""
+SELECT {SHOWN}, t.name AS tenant FROM api_keys k LEFT JOIN tenants t USING (tenant_id) WHERE k.role <> 'node'
+ORDER BY k.created_at
+"""  # noqa: S608 - likewise
 Row = dict[str, Any]
 
 
@@ -36,14 +53,8 @@ class Tenancy:
     async def holder(self, text: str) -> Holder:
         """Whose key this is. Raises NotAdmitted without a hint."""
         async with self._truth.transaction() as session:
-            row = await fetch_one(
-                session,
-                "UPDATE api_keys SET last_used_at = now() WHERE hash = %s AND revoked_at IS NULL AND"
-                " (last_used_at IS NULL OR last_used_at < now() - interval '1 minute') RETURNING *",
-                (self._hash(text),),
-            ) or await fetch_one(
-                session, "SELECT * FROM api_keys WHERE hash = %s AND revoked_at IS NULL", (self._hash(text),)
-            )
+            asked = (self._hash(text),)
+            row = await fetch_one(session, USE_KEY, asked) or await fetch_one(session, KEY, asked)
         return _holder(row)
 
     async def session_holder(self, text: str) -> Holder:
@@ -52,7 +63,8 @@ class Tenancy:
             row = await fetch_one(
                 session,
                 "SELECT k.* FROM sign_ins s JOIN api_keys k USING (key_id)"
-                " WHERE s.hash = %s AND s.kind = 'session' AND s.expires_at > now() AND k.revoked_at IS NULL",
+                " WHERE s.hash = %s AND s.kind = 'session' AND s.expires_at > now() AND k.revoked_at IS NULL"
+                " AND (k.expires_at IS NULL OR k.expires_at > now())",
                 (self._hash(text),),
             )
         return _holder(row)
@@ -68,7 +80,7 @@ class Tenancy:
                 session,
                 "UPDATE sign_ins s SET used_at = now() FROM api_keys k WHERE s.hash = %s AND s.kind = 'link'"
                 " AND s.used_at IS NULL AND s.expires_at > now() AND k.key_id = s.key_id AND k.revoked_at IS NULL"
-                " RETURNING s.key_id",
+                " AND (k.expires_at IS NULL OR k.expires_at > now()) RETURNING s.key_id",
                 (self._hash(text),),
             )
         if row is None:
@@ -207,11 +219,18 @@ class Tenancy:
         tenant: str | None = None,
         node_id: NodeId | None = None,
         text: str | None = None,
+        expires_in: timedelta | None = None,
+        scopes: Sequence[str] = (),
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
     ) -> Row:
         """A new key; its text stands in `secret` of the answer and nowhere else.
 
-        Raises Refused where role and tenant do not go together.
+        expires_in: from now, by the database's clock; None: never. scopes, as `key_scope` has them: none for all that
+        the role may do. The two limits hold at the gateway, beside those of services.
+        Raises Refused where role and tenant do not go together, or for a scope there is not.
         """
+        kept_scopes = scopes_of(scopes)
         if (role is Role.CUSTOMER) != (tenant is not None):
             raise Refused(
                 "a customer's key belongs to a tenant: name it with --tenant"
@@ -223,10 +242,10 @@ class Tenancy:
             tenant_id = await self._tenant_id(session, tenant) if tenant is not None else None
             made = await fetch_one(
                 session,
-                "INSERT INTO api_keys (key_id, tenant_id, node_id, name, role, hash) VALUES (%s, %s, %s, %s, %s, %s)"
-                " RETURNING key_id, name, role, created_at, revoked_at, last_used_at",
-                (mint("key"), tenant_id, node_id, name, role.value, self._hash(text)),
-            )
+                INSERT_KEY,
+                (mint("key"), tenant_id, node_id, name, role.value, self._hash(text), expires_in,
+                 list(kept_scopes) if kept_scopes else None, requests_per_minute, tokens_per_minute),
+            )  # fmt: skip
             assert made is not None
             await record(session, "key", made["key_id"], "made", actor=actor, tenant_id=tenant_id)
         return {**made, "tenant": tenant, "secret": text}
@@ -243,11 +262,7 @@ class Tenancy:
 
     async def keys(self, scope: Scope) -> Sequence[Row]:
         async with self._truth.transaction(scope) as session:
-            return await fetch_all(
-                session,
-                "SELECT k.key_id, k.name, k.role, t.name AS tenant, k.created_at, k.revoked_at, k.last_used_at"
-                " FROM api_keys k LEFT JOIN tenants t USING (tenant_id) WHERE k.role <> 'node' ORDER BY k.created_at",
-            )
+            return await fetch_all(session, KEYS)
 
     async def revoke_key(self, key_id: str, *, actor: str) -> None:
         """No request with this key is answered from now on; its browser sessions end with it. Raises NotFound."""
@@ -377,4 +392,8 @@ def _holder(row: Row | None) -> Holder:
         tenant_id=row["tenant_id"],
         project_id=row["project_id"],
         node_id=row["node_id"],
+        scopes=tuple(row["scopes"]) if row["scopes"] is not None else None,
+        expires_at=row["expires_at"],
+        requests_per_minute=row["requests_per_minute"],
+        tokens_per_minute=row["tokens_per_minute"],
     )

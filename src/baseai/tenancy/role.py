@@ -31,13 +31,16 @@ class Deed(StrEnum):
     SEE_CUSTOMERS = "see which customer a posting is of"
     CLOSE_BOOKS = "check and close the books"
     AGREE = "make contracts and prices"
+    CALL_MODELS = "call models"
     REPORT_AS_NODE = "report as a node"
 
 
 MAY: MappingProxyType[Role, frozenset[Deed]] = MappingProxyType(
     {
         Role.OPERATOR: frozenset(set(Deed) - {Deed.REPORT_AS_NODE}),
-        Role.CUSTOMER: frozenset({Deed.SUBMIT_RUNS, Deed.SEE_RUNS, Deed.MANAGE_SECRETS, Deed.SEE_MONEY}),
+        Role.CUSTOMER: frozenset(
+            {Deed.SUBMIT_RUNS, Deed.SEE_RUNS, Deed.MANAGE_SECRETS, Deed.SEE_MONEY, Deed.CALL_MODELS}
+        ),
         Role.FINANCE: frozenset(
             {
                 Deed.SEE_RUNS,
