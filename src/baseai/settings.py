@@ -15,6 +15,7 @@ from pathlib import Path
 from baseai.ground.fault import Refused
 
 DEFAULT_PORT = 7800
+GATEWAYS_MOST = 64
 ENVIRONMENT = frozenset(
     {
         "BASEAI_DATA", "BASEAI_URL", "BASEAI_KEY", "BASEAI_CA_FILE", "BASEAI_DEBUG", "BASEAI_DATABASE",
@@ -43,6 +44,8 @@ class PlatformSettings:
     leaf: str | None = None  # the leaf switch it hangs on, likewise
     pod: str | None = None  # the pod of the network that leaf is in, likewise
     run_user: str | None = None  # the user runs are started as; needs root
+    gateway_port: int | None = None  # of the gateway to services; by default the server's next, or a free one
+    gateways: int = 1  # gateway processes that share that port; 0 serves no models
     sample_every_s: float = 10.0  # how often this machine's accelerators are measured
     scrape: tuple[str, ...] = ()  # exporters its agent reads as well, http://127.0.0.1:9400/metrics
     redfish: tuple[str, ...] = ()  # management controllers of this machine, https://10.0.0.7
@@ -66,9 +69,19 @@ class PlatformSettings:
     @property
     def url(self) -> str:
         """The address at which this machine's own processes reach the server."""
+        return f"{self.scheme}://{self._host}:{self.port}"
+
+    @property
+    def gateway_url(self) -> str | None:
+        """Where this machine reaches its gateway, once it is known on which port; None where there is none."""
+        if not self.gateways or not self.gateway_port:
+            return None
+        return f"{self.scheme}://{self._host}:{self.gateway_port}"
+
+    @property
+    def _host(self) -> str:
         reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.listen, self.listen)  # noqa: S104 - only compared
-        host = f"[{reached}]" if ":" in reached else reached
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"[{reached}]" if ":" in reached else reached
 
 
 def is_loopback(listen: str) -> bool:
@@ -94,8 +107,13 @@ def checked(settings: PlatformSettings) -> PlatformSettings:
         raise Refused(
             f"--public-url {settings.public_url} is not an address: write it like https://cloud.example"
         )
-    if not 0 <= settings.port <= 65_535:
-        raise Refused(f"{settings.port} is not a port")
+    for port in (settings.port, settings.gateway_port or 0):
+        if not 0 <= port <= 65_535:
+            raise Refused(f"{port} is not a port")
+    if settings.port and settings.port == settings.gateway_port:
+        raise Refused(f"--port and --gateway-port are both {settings.port}: give the gateway a port of its own")
+    if not 0 <= settings.gateways <= GATEWAYS_MOST:
+        raise Refused(f"--gateways {settings.gateways} is not between 0 and {GATEWAYS_MOST}")
     return settings
 
 

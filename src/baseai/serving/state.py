@@ -77,7 +77,10 @@ VERSION_MOVES: Mapping[tuple[VersionState, VersionEvent], VersionState] = Mappin
     {
         (VersionState.CANDIDATE, VersionEvent.PROMOTE): VersionState.CURRENT,
         (VersionState.CANDIDATE, VersionEvent.ROLL_BACK): VersionState.ROLLED_BACK,
-        (VersionState.CANDIDATE, VersionEvent.RETIRE): VersionState.RETIRED,  # another came before it was done
+        (
+            VersionState.CANDIDATE,
+            VersionEvent.RETIRE,
+        ): VersionState.RETIRED,  # another came before it was done
         (VersionState.CURRENT, VersionEvent.RETIRE): VersionState.RETIRED,
     }
 )

@@ -353,6 +353,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "finished": N_("it finished"),
         "stopped_by_user": N_("its owner stopped it"),
         "stopped_by_operator": N_("an operator stopped it"),
+        "scaled_in": N_("its service wanted fewer replicas"),
         "lease_ended": N_("its lease came to its end"),
         "command_failed": N_("its command failed"),
         "spec_wrong": N_("its specification cannot be carried out"),

@@ -1,4 +1,4 @@
-"""A child is one of the platform's processes, started by the supervisor: server, controller, agent or metrics.
+"""A child is one of the platform's processes, started by the supervisor: server, controller, agent, metrics, gateways.
 
 Invariant: what a child must know comes in one environment variable, taken out of the environment before anything
 else runs, so that no run ever inherits it. A child ends with its supervisor.
@@ -28,11 +28,13 @@ VARIABLE = "BASEAI_CHILD"
 class Errand:
     """What one child is started for."""
 
-    role: str  # server, controller, agent or metrics
+    role: str  # server, controller, agent, metrics, or gateway-1 and so on
     settings: PlatformSettings
     dsn: str
     metrics: Path  # the socket of the metric store
-    listening_fd: int | None = None  # of the server: bound by the supervisor, so that it outlives a restart
+    listening_fd: int | None = (
+        None  # of the server or the gateways: bound by the supervisor, so that it outlives a restart
+    )
     url: str = ""
     token: str | None = None
 
@@ -72,10 +74,14 @@ def main() -> int:
             from baseai.wiring.metrics import keep_metrics
 
             return _run(keep_metrics(household, errand.metrics))
-        from baseai.wiring.server import serve
-
         assert errand.listening_fd is not None
         listening = socket.socket(fileno=errand.listening_fd)
+        if errand.role.startswith("gateway"):
+            from baseai.wiring.gateway import keep_gate
+
+            return _run(keep_gate(errand.settings, errand.dsn, household, listening, errand.role))
+        from baseai.wiring.server import serve
+
         return _run(serve(errand.settings, errand.dsn, household, errand.metrics, listening))
     except Fault as fault:
         print(f"baseai {errand.role}: {fault}", file=sys.stderr, flush=True)

@@ -100,6 +100,14 @@ def up(
     pod: PodName = None,
     run_user: Annotated[str | None, typer.Option(help="User that runs are started as; needs root.")] = None,
     allow_repairs: AllowRepairs = False,
+    gateway_port: Annotated[
+        int | None,
+        typer.Option(help="Port of the gateway to services; the one after --port by default, 0 a free one."),
+    ] = None,
+    gateways: Annotated[
+        int,
+        typer.Option(help="Gateway processes on that port, about one a core that they may fill; 0 for none."),
+    ] = 1,
     sample_every: SampleEvery = 10.0,
     scrape: Scrape = None,
     redfish: Redfish = None,
@@ -110,7 +118,7 @@ def up(
         bool, typer.Option("--detach", help="Go on in the background; `baseai down` ends it.")
     ] = False,
 ) -> int:
-    """Run the platform on this machine: database, server, controller and agent.
+    """Run the platform on this machine: database, server, controller, gateway and agent.
 
     It stays in the foreground until Ctrl-C and prints a link that signs your browser in.
     """
@@ -132,6 +140,8 @@ def up(
             pod=pod,
             run_user=run_user,
             allow_repairs=allow_repairs,
+            gateway_port=gateway_port,
+            gateways=gateways,
             sample_every_s=sample_every,
             scrape=tuple(scrape or ()),
             redfish=tuple(redfish or ()),

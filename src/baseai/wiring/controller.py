@@ -36,6 +36,7 @@ ATTRIBUTE_EVERY_S = 30.0  # hours of use: closed as their samples come in
 JUDGE_EVERY_S = 10.0  # a tick of health, as often as things are measured
 PROVE_EVERY_S = 10.0  # tests of nodes: what is due, what has ended
 KEEP_EVERY_S = 3.0  # the calendar: what begins or ends, and who has to make way
+SERVE_EVERY_S = 1.0  # services: as often as demand is told
 PROVE_SOON_S = 1.0  # between two looks at them, when something was told
 
 
@@ -70,6 +71,7 @@ async def _lead(dsn: str, household: Household, metrics: Path, leading: AsyncCon
             asyncio.create_task(_judge(rooms)),
             asyncio.create_task(_audit(rooms)),
             asyncio.create_task(_keep(rooms)),
+            asyncio.create_task(_serve(rooms)),
         ]
         scheduled = booked = 0.0
         told = True
@@ -158,6 +160,21 @@ async def _keep(rooms: Rooms) -> None:
         except Exception:  # one oddity ends this step and no other loop
             log.exception("the calendar could not be kept")
         await asyncio.sleep(KEEP_EVERY_S)
+
+
+async def _serve(rooms: Rooms) -> None:
+    """Beside the loop, for demand comes every second: replicas that are wanted, versions that take over."""
+    while True:
+        began = time.monotonic()
+        try:
+            kept = await rooms.keeper.step()
+            if kept.made or kept.drained:
+                log.info("replicas made %d, drained %d", kept.made, kept.drained)
+        except TruthUnavailable as wrong:
+            log.warning("services are not kept: %s", wrong)
+        except Exception:  # one service's oddity ends this step and no other loop
+            log.exception("services could not be kept")
+        await asyncio.sleep(max(0.1, SERVE_EVERY_S - (time.monotonic() - began)))
 
 
 async def _attribute(rooms: Rooms) -> None:

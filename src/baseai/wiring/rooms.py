@@ -47,6 +47,8 @@ from baseai.scheduling.queues.postgres import PostgresQueues
 from baseai.scheduling.standing import Standing
 from baseai.scheduling.starts.postgres import PostgresStarts
 from baseai.scheduling.tick import Scheduler
+from baseai.serving.postgres.keeper import Keeper
+from baseai.serving.postgres.services import Services
 from baseai.telemetry.field import ACCELERATOR
 from baseai.telemetry.postgres import Intake, Uses
 from baseai.telemetry.remote import RemoteStore
@@ -55,12 +57,14 @@ from baseai.tenancy.key import Holder
 from baseai.tenancy.postgres import Tenancy
 from baseai.truth.session import Scope, Session, Truth, fetch_all
 from baseai.views.postgres import Views
+from baseai.views.services.postgres import ServiceViews
 from baseai.wiring.agreements import Desk
 from baseai.wiring.costing import Costing
 from baseai.wiring.documents import Documents
 from baseai.wiring.household import Household
 from baseai.wiring.ledger import Ledger
 from baseai.wiring.month_end import MonthEnd
+from baseai.wiring.service_money import ServiceMoney
 from baseai.workloads.burn_in.figure import Test
 from baseai.workloads.demand import demand_of
 from baseai.workloads.postgres import Runs
@@ -379,6 +383,8 @@ class Rooms:
         self.health = HealthDesk(truth, policy)
         self.judge = PostgresJudge(truth, policy)
         self.runs = Runs(truth)
+        self.services = Services(truth, self.runs)
+        self.keeper = Keeper(truth, self.runs)
         self.queue = PostgresQueue(
             truth,
             self.catalog.models_matching,
@@ -402,6 +408,8 @@ class Rooms:
             truth, self.tenancy, Places(checkpoints=household.checkpoints, outputs=household.outputs)
         )
         self.views = Views(truth)
+        self.service_views = ServiceViews(truth)
+        self.service_money = ServiceMoney(truth, self.rates, self.service_views)
         self.proving = Proving(
             truth,
             runs=self.runs,

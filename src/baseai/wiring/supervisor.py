@@ -33,7 +33,14 @@ LONGEST_PAUSE_S = 5.0
 STEADY_AFTER_S = 30.0  # a child that has run so long starts at the shortest pause again
 READY_WITHIN_S = 60.0
 LOG_BYTES_MAX = 8 * 1024 * 1024
-END_WITHIN_S = {"agent": 40.0, "controller": 5.0, "server": 5.0, "metrics": 15.0, "postgres": 20.0}
+END_WITHIN_S = {
+    "agent": 40.0,
+    "gateway": 15.0,
+    "controller": 5.0,
+    "server": 5.0,
+    "metrics": 15.0,
+    "postgres": 20.0,
+}
 METRICS_SOCKET = "metrics.sock"
 
 
@@ -105,6 +112,7 @@ class Supervisor:
     _told: bool = False
     _wake: tuple[int, int] | None = None
     _listening: socket.socket | None = None
+    _gateway: socket.socket | None = None  # one queue of connections for all gateway processes
 
     def start(self) -> None:
         """Start everything and wait until the API answers. Raises a Fault with one sentence."""
@@ -112,6 +120,9 @@ class Supervisor:
             look_at(self.settings.database)
         self._listening = listen(self.settings.listen, self.settings.port)
         self.settings = replace(self.settings, port=self._listening.getsockname()[1])
+        if self.settings.gateways:
+            self._gateway = self._listen_beside()
+            self.settings = replace(self.settings, gateway_port=self._gateway.getsockname()[1])
         self._watch_signals()
         if self.settings.database:
             own_folder(self.sockets)
@@ -119,6 +130,8 @@ class Supervisor:
         self._keep("metrics", self._errand("metrics", dsn), signal.SIGTERM)
         self._keep("server", self._errand("server", dsn), signal.SIGTERM)
         self._keep("controller", self._errand("controller", dsn), signal.SIGTERM)
+        for name in self._gateways():
+            self._keep(name, self._errand(name, dsn), signal.SIGTERM)
         if self.settings.agent:
             self._keep("agent", self._errand("agent", dsn), signal.SIGHUP)
         self._wait_until_ready()
@@ -133,13 +146,14 @@ class Supervisor:
     def end(self) -> None:
         """End the children in order: the runs first, PostgreSQL last; samples are taken in until nobody sends any."""
         self._told = True
-        for name in ("agent", "controller", "server", "metrics", "postgres"):
+        # Agents take their replicas along, so gateways first: what they were given they answer.
+        for name in (*self._gateways(), "agent", "controller", "server", "metrics", "postgres"):
             child = self.children.get(name)
             if child is None or child.process is None or not child.alive():
                 continue
             child.process.send_signal(signal.SIGINT if name == "postgres" else signal.SIGTERM)
             try:
-                child.process.wait(END_WITHIN_S[name])
+                child.process.wait(END_WITHIN_S[name.partition("-")[0]])
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait(5)
@@ -154,6 +168,18 @@ class Supervisor:
         self._mend()
 
     # ---- starting
+
+    def _gateways(self) -> list[str]:
+        return [f"gateway-{number}" for number in range(1, self.settings.gateways + 1)]
+
+    def _listen_beside(self) -> socket.socket:
+        """The gateways' socket: on the port that was asked for, else on the server's next, else on a free one."""
+        if self.settings.gateway_port is not None:
+            return listen(self.settings.listen, self.settings.gateway_port)
+        try:
+            return listen(self.settings.listen, min(65_535, self.settings.port + 1))
+        except PortTaken:
+            return listen(self.settings.listen, 0)
 
     def _start_postgres(self) -> str:
         embedded = prepare(self.household.postgres, self.sockets, durable=self.settings.durable)
@@ -193,7 +219,7 @@ class Supervisor:
                 settings=self.settings,
                 dsn=dsn,
                 metrics=self.sockets / METRICS_SOCKET,
-                listening_fd=self._listening.fileno() if role == "server" and self._listening else None,
+                listening_fd=self._listening_fd(role),
                 url=self.settings.url,
                 token=None
                 if (self.household.node / "node.json").exists()
@@ -201,6 +227,10 @@ class Supervisor:
             )
 
         return errand
+
+    def _listening_fd(self, role: str) -> int | None:
+        listening = self._listening if role == "server" else self._gateway if "gateway" in role else None
+        return None if listening is None else listening.fileno()
 
     def _start_child(self, child: Child) -> Child:
         child.process = child.start()
@@ -277,7 +307,14 @@ class Supervisor:
         pids = {name: child.process.pid for name, child in self.children.items() if child.process}
         write_private(
             self.household.running,
-            json.dumps({"pid": os.getpid(), "url": self.settings.url, "children": pids}).encode(),
+            json.dumps(
+                {
+                    "pid": os.getpid(),
+                    "url": self.settings.url,
+                    "gateway_url": self.settings.gateway_url,
+                    "children": pids,
+                }
+            ).encode(),
         )
         write_private(
             self.household.connect,

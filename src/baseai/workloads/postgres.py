@@ -34,18 +34,23 @@ class Runs:
         uploads: Sequence[Upload],
         *,
         submitted_by: str,
+        service: tuple[str, int] | None = None,
     ) -> Row:
-        """Put a run into the queue. Raises Refused where a file or a secret it names is not there."""
+        """Put a run into the queue. Raises Refused where a file or a secret it names is not there.
+
+        service: whose replica it is, and of which version.
+        """
         tenant_id, project_id = project
         async with self._truth.transaction(scope) as session:
             await self._all_there(session, project, spec, uploads)
             row = await fetch_one(
                 session,
                 "INSERT INTO runs (run_id, tenant_id, project_id, name, kind, spec, files, priority, state, reason,"
-                " submitted_by) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 'queued', 'submitted', %s) RETURNING *",
+                " submitted_by, service_id, version_no) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 'queued', 'submitted',"
+                " %s, %s, %s) RETURNING *",
                 (run_id, tenant_id, project_id, spec.name, spec.type, Jsonb(spec.to_json()),
                  Jsonb([{"path": u.path, "digest": u.digest, "bytes": u.bytes, "mode": u.mode} for u in uploads]),
-                 spec.priority, submitted_by),
+                 spec.priority, submitted_by, *(service or (None, None))),
             )  # fmt: skip
             await record(
                 session, "run", run_id, "submit", actor=scope.actor, tenant_id=tenant_id, project_id=project_id,

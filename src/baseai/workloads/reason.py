@@ -36,6 +36,7 @@ class Reason(StrEnum):
     )
     GRANT_STALE = "grant_stale"
     RECOVERED = "recovered"
+    SCALED_IN = "scaled_in"  # its service wants fewer replicas, or another version of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,5 +77,6 @@ VERDICTS: MappingProxyType[Reason, Verdict] = MappingProxyType(
         Reason.DRAINED: Verdict(retry="interruption", billable=True, fault="platform"),
         Reason.GRANT_STALE: _PLATFORM,
         Reason.RECOVERED: _NOBODY,
+        Reason.SCALED_IN: _NOBODY,
     }
 )
