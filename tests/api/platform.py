@@ -60,6 +60,8 @@ class Platform:
                 health=self._health,
                 uploads=self.household.uploads,
                 base_url="http://127.0.0.1:7800",
+                service_views=self.rooms.service_views,
+                service_money=self.rooms.service_money,
                 fleet_health=self.rooms.health,
                 proving=self.rooms.proving,
                 queues=self.rooms.queues,

@@ -25,6 +25,7 @@ from baseai.api import (
     queues,
     racks,
     runs,
+    services,
     telemetry,
     tenants,
 )
@@ -45,7 +46,7 @@ def create_api(doors: Doors) -> FastAPI:
     say_problems(app)
     app.add_middleware(Bounded)
     gate = Gate(doors)
-    fleet = (about, runs, queues, calendar, files, racks, nodes, health, tenants, telemetry)
+    fleet = (about, runs, services, queues, calendar, files, racks, nodes, health, tenants, telemetry)
     for room in (*fleet, money, books, agreements, costs, documents, hours):
         app.include_router(room.routes(doors, gate), prefix="/api/v1")
     app.include_router(agents.routes(doors, gate), prefix="/api/v1/agent")

@@ -18,6 +18,7 @@ from baseai.tenancy.role import Deed
 from baseai.truth.session import Scope
 from baseai.workloads.reason import Reason
 from baseai.workloads.run import RunState
+from baseai.workloads.service import KIND as SERVICE
 from baseai.workloads.upload import Upload
 
 LOG_PART_BYTES = 256 * 1024
@@ -40,6 +41,8 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
         async def make() -> BaseModel:
             project = await doors.tenancy.project(scope, holder.tenant_id, body.project)
             spec = await run_in_threadpool(doors.admission.read, body.spec, body.file)
+            if spec.type == SERVICE:
+                raise Refused(f"{body.file} is a service, not a run: apply it at /api/v1/services")
             try:
                 uploads = [Upload(**file.model_dump()) for file in body.files]
             except ValueError as wrong:

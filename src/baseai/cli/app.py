@@ -24,6 +24,7 @@ from baseai.cli.nodes import add_nodes
 from baseai.cli.queues import add_queues
 from baseai.cli.runs import add_runs
 from baseai.cli.screen import this_screen
+from baseai.cli.services import add_services
 from baseai.cli.status import add_status
 from baseai.cli.telemetry import add_telemetry
 from baseai.cli.tenancy import add_tenancy
@@ -96,6 +97,7 @@ def build_app(
     for name, started in platform_commands.items():
         app.command(name)(_ending(started, environ, before))
     add_runs(app, environ)
+    add_services(app, environ)
     add_waiting(app, environ)
     add_calendar(app, environ)
     add_queues(app, environ)

@@ -6,7 +6,6 @@ walked by a cursor over (submitted or happened, id), so that a row is neither lo
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from baseai.fleet.node import SILENT_AFTER_S
@@ -14,10 +13,10 @@ from baseai.ground.fault import NotFound, Refused
 from baseai.scheduling.record import for_tenant, named, why_named
 from baseai.scheduling.starts.said import OUTCOMES_KEPT
 from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
+from baseai.views.page import cursor_of, limit_of, page_of
 from baseai.workloads.spec import RunSpec
 
 Row = dict[str, Any]
-PAGE_MAX = 500
 QUEUE_SHOWN = 100  # of the queue on one page
 UNSEEN = 999_999_999  # the place of those that no cycle has looked at yet
 LEASES_SHOWN = 30  # of one accelerator
@@ -29,8 +28,9 @@ SELECT r.*, t.name AS tenant, p.name AS project,
     WHERE l.run_id = r.run_id AND l.attempt_no = r.attempt_no) AS node_names,
   (SELECT coalesce(bool_or(n.simulated), false) FROM leases l JOIN nodes n USING (node_id)
     WHERE l.run_id = r.run_id) AS simulated,
-  a.why, b.name AS next_best
+  a.why, b.name AS next_best, s.name AS service
 FROM runs r JOIN tenants t USING (tenant_id) JOIN projects p USING (project_id)
+  LEFT JOIN services s ON s.service_id = r.service_id
   LEFT JOIN attempts a ON a.run_id = r.run_id AND a.attempt_no = r.attempt_no
   LEFT JOIN nodes b ON b.node_id = a.why->>'next_best'
 """
@@ -75,7 +75,7 @@ class Views:
         cursor: str | None = None,
     ) -> tuple[list[Row], str | None]:  # fmt: skip
         """Newest first; without `states` those that have not ended and the last few that have."""
-        at, after_id = _cursor(cursor)
+        at, after_id = cursor_of(cursor)
         async with self._truth.transaction(scope) as session:
             rows = await fetch_all(
                 session,
@@ -89,11 +89,11 @@ class Views:
                     "everything": everything,
                     "at": at,
                     "id": after_id,
-                    "limit": _limit(limit) + 1,
+                    "limit": limit_of(limit) + 1,
                 },
             )
             tenants = await _tenant_names(session, scope, rows)
-        return _page([_run(row, scope, tenants) for row in rows], limit, "submitted_at", "run_id")
+        return page_of([_run(row, scope, tenants) for row in rows], limit, "submitted_at", "run_id")
 
     async def run(self, scope: Scope, run_id: str) -> Row:
         """One run with its leases, events, checkpoints and spec. Raises NotFound."""
@@ -282,10 +282,10 @@ class Views:
                 f"SELECT * FROM (SELECT q.*, coalesce((wait->>'position')::int, {UNSEEN}) AS place FROM ({_RUN}"  # noqa: S608
                 " WHERE r.state = 'queued') q) placed WHERE (place, run_id) > (%s, %s)"
                 " ORDER BY place, run_id LIMIT %s",
-                (place, after_id, _limit(limit) + 1),
+                (place, after_id, limit_of(limit) + 1),
             )
             tenants = await _tenant_names(session, scope, rows)
-        shown = rows[: _limit(limit)]
+        shown = rows[: limit_of(limit)]
         more = f"{shown[-1]['place']}|{shown[-1]['run_id']}" if len(rows) > len(shown) else None
         return [_run(row, scope, tenants) for row in shown], more
 
@@ -311,9 +311,9 @@ class Views:
                 session,
                 "SELECT * FROM events WHERE (%(subject)s::text IS NULL OR subject_id = %(subject)s)"
                 " AND (%(before)s::bigint IS NULL OR event_no < %(before)s) ORDER BY event_no DESC LIMIT %(limit)s",
-                {"subject": subject, "before": before, "limit": _limit(limit) + 1},
+                {"subject": subject, "before": before, "limit": limit_of(limit) + 1},
             )
-        shown = rows[: _limit(limit)]
+        shown = rows[: limit_of(limit)]
         more = str(shown[-1]["event_no"]) if len(rows) > len(shown) else None
         return [_event(row) for row in shown], more
 
@@ -357,17 +357,6 @@ def _event(row: Mapping[str, Any]) -> Row:
     return {**row, "subject": row["subject_id"]}
 
 
-def _limit(limit: int) -> int:
-    return min(max(1, limit), PAGE_MAX)
-
-
-def _page(rows: list[Row], limit: int, at: str, key: str) -> tuple[list[Row], str | None]:
-    shown = rows[: _limit(limit)]
-    if len(rows) == len(shown):
-        return shown, None
-    return shown, f"{shown[-1][at].isoformat()}|{shown[-1][key]}"
-
-
 def _place(text: str | None) -> tuple[int, str]:
     if text is None:
         return 0, ""
@@ -375,13 +364,3 @@ def _place(text: str | None) -> tuple[int, str]:
     if not re.fullmatch("[0-9]{1,9}", place):
         raise Refused(f"{text[:80]!r} is not a cursor: take it from `next` of the page before")
     return int(place), key
-
-
-def _cursor(text: str | None) -> tuple[datetime | None, str | None]:
-    if text is None:
-        return None, None
-    at, _, key = text.partition("|")
-    try:
-        return datetime.fromisoformat(at), key
-    except ValueError as wrong:
-        raise Refused(f"{text!r} is not a cursor: take it from `next` of the page before") from wrong

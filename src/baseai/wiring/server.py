@@ -84,6 +84,8 @@ async def serve(
             extensions=rooms.extensions,
             cabling=rooms.cabling,
             rated_watts=rooms.catalog.rated_watts(),
+            service_views=rooms.service_views,
+            service_money=rooms.service_money,
             fleet_health=rooms.health,
             demo=settings.demo,
         )

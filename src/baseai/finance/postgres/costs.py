@@ -25,6 +25,7 @@ NAMED = {
     By.TENANT: "{0}.tenant_id = %(subject)s",
     By.ACCELERATOR: "{0}.accelerator_no = (SELECT accelerator_no FROM accelerators WHERE accelerator_id = %(subject)s)",
 }
+OF_SERVICE = "{0}.run_id IN (SELECT run_id FROM runs WHERE service_id = %(service_id)s)"
 SUMS = """
 WITH posted AS (
   SELECT DISTINCT t.run_id, t.accelerator_no, t.hour FROM transfers t
@@ -67,19 +68,27 @@ FROM used GROUP BY grouped, model, site_id, CASE WHEN open THEN hour ELSE date_t
 
 
 async def costs_in(
-    truth: Truth, rates: Rates, scope: Scope = PLATFORM, *, by: By, subject: str | None = None
-) -> tuple[CostRow, ...]:
+    truth: Truth, rates: Rates, scope: Scope = PLATFORM, *, by: By, subject: str | None = None,
+    service_id: str | None = None,
+) -> tuple[CostRow, ...]:  # fmt: skip
     """Hours, revenue, cost and contribution by run, node, accelerator or tenant; of one `subject`, or of all.
 
-    An accelerator is named by its accelerator_id. What the scope may not see counts as if it were not there.
+    service_id: only of the runs that are replicas of that service. An accelerator is named by its accelerator_id.
+    What the scope may not see counts as if it were not there.
     """
     shown, grouped = SUBJECT[by]
     pieces = {"seen": SEEN}
     for alias in "tul":  # transfers, usage lines, leases
-        pieces[f"where_{alias}"] = "true" if subject is None else NAMED[by].format(alias)
+        named = "true" if subject is None else NAMED[by].format(alias)
+        pieces[f"where_{alias}"] = named if service_id is None else f"{named} AND {OF_SERVICE.format(alias)}"
         pieces[f"shown_{alias}"] = shown.format(alias)
         pieces[f"grouped_{alias}"] = grouped.format(alias)
-    params = {"subject": subject, "unbillable": UNBILLABLE, "unbilled_kinds": UNBILLED_KINDS}
+    params = {
+        "subject": subject,
+        "service_id": service_id,
+        "unbillable": UNBILLABLE,
+        "unbilled_kinds": UNBILLED_KINDS,
+    }
     async with truth.transaction(scope) as session:
         rows = await fetch_all(session, SUMS.format(**pieces), params)
     booked = [
