@@ -23,7 +23,7 @@ class Caller:
     """Whoever shows a good key, as the path needs to know it."""
 
     key_id: str
-    tenant_id: str
+    tenant_id: str | None  # None: a key of the platform itself, which may call every service by its id, `/s/…`
     project_id: str | None  # None: every project of the tenant
     services: frozenset[str] | None = None  # names; None: every service
     requests_per_minute: int | None = None  # of this key, beside what services limit
