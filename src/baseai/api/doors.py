@@ -426,27 +426,43 @@ class ExtensionsDoor(Protocol):
         """The new end of its leases. Raises NotFound, Conflict, Refused with what is booked behind it."""
 
 
+class AppliedService(Protocol):
+    """What became of a spec of a service."""
+
+    @property
+    def service_id(self) -> str: ...
+    @property
+    def version_no(self) -> int: ...
+    @property
+    def made(self) -> bool:
+        """The service, just now."""
+
+    @property
+    def rolling(self) -> bool:
+        """This version is on its way to take over."""
+
+
 class ServicesDoor(Protocol):
-    """Makes services and steers them. Each raises NotFound, Conflict, Refused."""
+    """Makes services and steers them, by id or name. Each raises NotFound, Conflict, Refused."""
 
     async def apply(
         self, scope: Scope, project: Project, spec: RunSpec, uploads: Sequence[Upload], *, by: str
-    ) -> Row:
+    ) -> AppliedService:
         """A new service, or a new version of the one of that name, which is a rollout.
 
-        Gives service_id, version_no, made, rolling. The same spec and files again change nothing.
+        The same spec and files again change nothing.
         """
 
-    async def stop(self, scope: Scope, name: str, *, by: str) -> None:
+    async def stop(self, scope: Scope, name: str, *, by: str) -> Row:
         """It finishes what it has, then its replicas go. It does not come back: another apply makes another."""
 
-    async def scale(self, scope: Scope, name: str, *, least: int | None, most: int | None, by: str) -> None:
-        """Other bounds for the current version, without a rollout."""
+    async def scale(self, scope: Scope, name: str, *, least: int | None, most: int | None, by: str) -> Row:
+        """Other bounds, without a rollout."""
 
-    async def promote(self, scope: Scope, name: str, *, by: str) -> None:
+    async def promote(self, scope: Scope, name: str, *, by: str) -> Row:
         """The candidate takes all requests at once. Conflict where nothing is being rolled out."""
 
-    async def roll_back(self, scope: Scope, name: str, *, by: str) -> None:
+    async def roll_back(self, scope: Scope, name: str, *, by: str) -> Row:
         """The candidate goes. Conflict where nothing is being rolled out."""
 
 
@@ -521,11 +537,9 @@ class Doors:
     extensions: ExtensionsDoor
     cabling: CablingDoor
     rated_watts: Mapping[str, int]  # of one accelerator of each model at work, with its share of the server
+    services: ServicesDoor
     service_views: ServiceViewsDoor
     service_money: ServiceMoneyDoor
-    services: ServicesDoor | None = (
-        None  # None: nobody carries services out here, and a spec of one is refused
-    )
-    gateway_url: str = "http://127.0.0.1:7801"  # where services are called
+    gateway_url: str | None = None  # where services are called; None where no gateway runs
     fleet_health: HealthDoor | None = None  # without it events about devices stay where they are
     demo: bool = False

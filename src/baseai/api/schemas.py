@@ -556,7 +556,7 @@ class ServiceView(Wire):
     made_by: str
     made_at: datetime
     stopped_at: datetime | None = None
-    url: str = ""  # at the gateway, outright
+    url: str | None = None  # at the gateway, outright; None where no gateway runs
 
 
 class ServiceApplied(Wire):
@@ -564,9 +564,9 @@ class ServiceApplied(Wire):
 
     service: ServiceView
     version_no: int
-    made: bool  # False: this very version was there already, and nothing changed
-    rolling: bool  # True: it takes over from another version, step by step
-    example: str = ""  # a request to it, as a command
+    made: bool  # the service, just now
+    rolling: bool  # this version takes over from another, step by step; neither: nothing changed
+    example: str | None = None  # a request to it, as a command
 
 
 class ServiceVersionView(Wire):

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from baseai.api import schemas as wire
-from baseai.api.doors import Doors, ServicesDoor
+from baseai.api.doors import Doors
 from baseai.api.gate import Gate, scope_of
 from baseai.ground.clock import now_utc
 from baseai.ground.fault import Refused
@@ -55,31 +55,28 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
                 return wire.ServiceApplied(
                     service=_unmade(spec, names, holder.name), version_no=0, made=False, rolling=False
                 )
-            told = await _writing(doors).apply(scope, project, spec, uploads, by=holder.name)
-            row = await doors.service_views.find(scope, told["service_id"])
+            told = await doors.services.apply(scope, project, spec, uploads, by=holder.name)
+            detail = await _detail(scope, told.service_id)
             return wire.ServiceApplied(
-                service=_view(row),
-                version_no=told["version_no"],
-                made=told["made"],
-                rolling=told["rolling"],
-                example=_examples(row, await _terms(scope, row))[0],
+                service=detail.service,
+                version_no=told.version_no,
+                made=told.made,
+                rolling=told.rolling,
+                example=next(iter(detail.examples), None),
             )
 
         if dry_run:
             return Response((await make()).model_dump_json(), 200, media_type="application/json")
         return await gate.once(request, holder, 201, make)
 
-    async def _terms(scope: Scope, row: Row) -> Service:
-        return _terms_of(await doors.service_views.service(scope, row["service_id"]))
-
     def _view(row: Row) -> wire.ServiceView:
-        return wire.ServiceView(**row, url=address_of(doors.gateway_url, row["service_id"]))
+        url = doors.gateway_url and address_of(doors.gateway_url, row["service_id"])
+        return wire.ServiceView(**row, url=url)
 
-    def _examples(row: Row, terms: Service) -> list[str]:
-        return [
-            each.curl(doors.gateway_url, with_key=terms.auth)
-            for each in examples_of(row["service_id"], terms)
-        ]
+    def _examples(service_id: str, terms: Service) -> list[str]:
+        if doors.gateway_url is None:
+            return []
+        return [each.curl(doors.gateway_url, with_key=terms.auth) for each in examples_of(service_id, terms)]
 
     @router.get("/services")
     async def services(
@@ -102,7 +99,7 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
         found = await doors.service_views.service(scope, name)
         row = found["service"]
         return wire.ServiceDetail(
-            **{**found, "service": _view(row)}, examples=_examples(row, _terms_of(found))
+            **{**found, "service": _view(row)}, examples=_examples(row["service_id"], _terms_of(found))
         )
 
     @router.get("/services/{name}/traffic")
@@ -126,11 +123,9 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
             raise Refused("say `least`, `most` or both")
         scope = scope_of(holder)
         found = await doors.service_views.find(scope, name)
-        least = found["least"] if body.least is None else body.least
-        most = found["most"] if body.most is None else body.most
-        if least > most:
-            raise Refused(f"between {least} and {most} replicas is no range: give both bounds")
-        await _writing(doors).scale(scope, found["service_id"], least=least, most=most, by=holder.name)
+        await doors.services.scale(
+            scope, found["service_id"], least=body.least, most=body.most, by=holder.name
+        )
         return await _detail(scope, found["service_id"])
 
     @router.post("/services/{name}/promote")
@@ -138,7 +133,7 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
         """Give the version that is being rolled out all requests at once."""
         scope = scope_of(holder)
         service_id = (await doors.service_views.find(scope, name))["service_id"]
-        await _writing(doors).promote(scope, service_id, by=holder.name)
+        await doors.services.promote(scope, service_id, by=holder.name)
         return await _detail(scope, service_id)
 
     @router.post("/services/{name}/rollback")
@@ -146,7 +141,7 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
         """Take the version that is being rolled out back."""
         scope = scope_of(holder)
         service_id = (await doors.service_views.find(scope, name))["service_id"]
-        await _writing(doors).roll_back(scope, service_id, by=holder.name)
+        await doors.services.roll_back(scope, service_id, by=holder.name)
         return await _detail(scope, service_id)
 
     @router.post("/services/{name}/stop")
@@ -154,7 +149,7 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
         """End a service: requests under way are answered first."""
         scope = scope_of(holder)
         service_id = (await doors.service_views.find(scope, name))["service_id"]
-        await _writing(doors).stop(scope, service_id, by=holder.name)
+        await doors.services.stop(scope, service_id, by=holder.name)
         return await _detail(scope, service_id)
 
     @router.get("/models")
@@ -170,12 +165,6 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
     return router
 
 
-def _writing(doors: Doors) -> ServicesDoor:
-    if doors.services is None:
-        raise Refused("this platform carries no services out")
-    return doors.services
-
-
 def _terms_of(detail: Row) -> Service:
     return Service.from_json(detail["spec"]["work"])
 
@@ -186,7 +175,8 @@ def _unmade(spec: RunSpec, names: Sequence[str], by: str) -> wire.ServiceView:
     assert isinstance(terms, Service)
     return wire.ServiceView(
         service_id="", name=spec.name, tenant=names[0], project=names[1], model_name=terms.model_name,
-        model=terms.model, engine=terms.engine, protocol=terms.protocol, license=terms.license, state="idle",
-        version_no=0, wanted=0, replicas=0, ready=0, least=terms.scaling.least, most=terms.scaling.most, concurrency=terms.concurrency,
-        p99_ms=terms.p99_ms, auth=terms.auth, cached=terms.cache is not None, made_by=by, made_at=now_utc(),
+        model=terms.model, engine=terms.engine, protocol=terms.protocol, license=terms.license,
+        state="idle", version_no=0, wanted=0, replicas=0, ready=0, least=terms.scaling.least,
+        most=terms.scaling.most, concurrency=terms.concurrency, p99_ms=terms.p99_ms, auth=terms.auth,
+        cached=terms.cache is not None, made_by=by, made_at=now_utc(),
     )  # fmt: skip

@@ -84,8 +84,10 @@ async def serve(
             extensions=rooms.extensions,
             cabling=rooms.cabling,
             rated_watts=rooms.catalog.rated_watts(),
+            services=rooms.services,
             service_views=rooms.service_views,
             service_money=rooms.service_money,
+            gateway_url=settings.gateway_url,
             fleet_health=rooms.health,
             demo=settings.demo,
         )
