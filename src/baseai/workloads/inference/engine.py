@@ -5,7 +5,7 @@ engine can do is what it has methods for (`Infers`, `Embeds`, `Generates`, `Call
 The engines stand under `engines/`, callables in `callable.py`; the host makes, loads and closes one.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -23,7 +23,8 @@ Together = Callable[[Any], Awaitable[Any]]
 Gather = Callable[[Callable[[Sequence[Any]], Awaitable[Sequence[Any]]], Callable[[Any], int]], Together]
 """Of what computes a batch (answers in the order of the items) and an item's size in rows, what answers one item.
 
-`batching.py` makes one of a spec's `batching`; an item larger than a whole batch is a batch of its own.
+`batching.py` makes one of a spec's `batching`; an item larger than a whole batch is a batch of its own. An answer that
+is an exception is raised to who asked for that item alone.
 """
 
 
@@ -148,7 +149,7 @@ class Generates(Protocol):
     def text_prompt(self, text: str) -> Sequence[int]:
         """The tokens of a text that is to be continued."""
 
-    def generate(self, prompt: Sequence[int], sampling: Sampling, call: Call) -> AsyncIterator[Piece]:
+    def generate(self, prompt: Sequence[int], sampling: Sampling, call: Call) -> AsyncGenerator[Piece, None]:
         """The answer, piece by piece as it is made. Closing the iterator ends the work within one token.
 
         Raises TooLong or BadInput before the first piece.
@@ -190,6 +191,26 @@ class BadInput(Fault):
 
     def __str__(self) -> str:
         return self.sentence
+
+
+class WrongValue(BadInput):
+    """A well-formed request with a value that cannot be used; the protocol tells it apart from a bad one."""
+
+
+class CallableFailed(Fault):
+    """The tenant's own code raised; what it raised is said, for it is the tenant's to mend."""
+
+    def __init__(self, raised: str, message: str) -> None:
+        super().__init__(raised, message)
+        self.raised = raised  # the name of the exception's class
+        self.message = message
+
+    def __str__(self) -> str:
+        return (
+            f"the callable failed with {self.raised}: {self.message}"
+            if self.message
+            else (f"the callable failed with {self.raised}")
+        )
 
 
 class TooLong(Fault):

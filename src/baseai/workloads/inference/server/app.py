@@ -1,54 +1,198 @@
 """The application of a replica: one loaded engine behind HTTP, as a raw ASGI callable.
 
-Invariant: a route exists only where the engine has what it needs; nothing but the engine's own answer is said of it.
-`host.py` makes one per replica and lets uvicorn serve it.
+Invariant: a route exists only where the engine has what it needs; nothing but the engine's own answer is said of it;
+and whatever goes wrong is told in the protocol of the route. `host.py` makes one per replica and lets uvicorn serve it.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from baseai.workloads.inference.engine import Engine
+from baseai.workloads.inference.engine import (
+    Busy,
+    Calls,
+    DeadlineOver,
+    Embeds,
+    Engine,
+    Generates,
+    Infers,
+    TooLong,
+)
+from baseai.workloads.inference.server import completion, embedding, generation, oip, openai, plain
+from baseai.workloads.inference.server.exchange import (
+    JSON,
+    ClientGone,
+    Exchange,
+    Receive,
+    Scope,
+    Send,
+)
+from baseai.workloads.inference.server.refusal import (
+    Headers,
+    NotOffered,
+    Refusal,
+    Spelling,
+    WrongMethod,
+    oip_error,
+    openai_error,
+    problem,
+    refusal_of,
+)
+from baseai.workloads.inference.server.terms import Terms
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+__all__ = ["App", "Terms", "asgi_app"]
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What a replica's server is told by its service."""
+Free = Callable[[], tuple[int, Any]]
+"""Answers a GET without the model: a status and a JSON-ready body."""
 
-    model_name: str
-    version: str = "1"  # of the service, as clients of the Open Inference Protocol see it
-    aliases: tuple[str, ...] = ()  # further names that are answered, for example the service's own
-    concurrency: int = 16  # requests computed at once; beyond twice that many under way, 503
-    most_body_bytes: int = 8 << 20
-    created_at_s: int = 0  # seconds since 1970; what `/v1/models` says
-    owned_by: str = "baseai"
+Work = Callable[[Exchange, bytes], Awaitable[None]]
+"""Answers a POST by the model, given its body."""
+
+RETRY_AFTER_S = 1.0
+PROBLEM: Headers = ((b"content-type", b"application/problem+json"),)
 
 
 class App:
     """The ASGI callable. `under_way` and `draining` are for the host, which ends the process when nothing is left."""
 
-    under_way: int  # requests to the model that are not answered yet
-    served: int  # requests to the model that were answered, well or badly
-    draining: (
-        bool  # set by the host: `/baseai/ready` and `/v2/health/ready` say 503, requests are still taken
-    )
-
-    def __init__(self, engine: Engine, terms: Terms) -> None:
+    def __init__(self, engine: Engine, terms: Terms, facts: Mapping[str, Any]) -> None:
         self.engine = engine
         self.terms = terms
-        self.under_way = 0
-        self.served = 0
-        self.draining = False
+        self.facts = facts
+        self.under_way = 0  # requests to the model that are not answered yet
+        self.served = 0  # requests to the model that are answered, well or badly
+        self.draining = False  # set by the host: readiness says no, requests are still taken
+        self._most_under_way = 2 * terms.concurrency  # gateways do not know of each other
+        self._free: dict[str, Free] = {"/baseai/ready": self._ready}
+        self._free |= openai.routes(terms) | oip.routes(engine.describe(), terms, lambda: not self.draining)
+        self._work: dict[str, Work] = {}
+        if isinstance(engine, Generates):
+            self._work |= completion.routes(engine, terms) | generation.routes(engine, terms)
+        if isinstance(engine, Embeds):
+            self._work |= embedding.routes(engine, terms)
+        if isinstance(engine, Infers):
+            self._work |= oip.infer_routes(engine, engine.describe(), terms)
+        if isinstance(engine, Calls):
+            self._work |= plain.routes(engine)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        raise NotImplementedError
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        exchange = Exchange(scope, receive, send)
+        try:
+            await self._answered(exchange)
+        except ClientGone:
+            pass
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if exchange.ended is None or task is None:
+                raise  # the server itself is ending
+            task.uncancel()
+            if exchange.ended == "deadline":
+                await _refuse(exchange, DeadlineOver(exchange.call.request_id))
+        except Exception as wrong:  # noqa: BLE001  whatever an engine or a user's callable raises is told
+            await _refuse(exchange, wrong)
+
+    async def _answered(self, exchange: Exchange) -> None:
+        work = self._work.get(exchange.path)
+        if work is None or exchange.method != "POST":
+            await self._answered_freely(exchange)
+            return
+        if self.under_way >= self._most_under_way:
+            raise Busy(self.terms.concurrency, RETRY_AFTER_S)
+        self.under_way += 1
+        try:
+            body = await exchange.body(self.terms.most_body_bytes)
+            if exchange.is_over:
+                raise DeadlineOver(exchange.call.request_id)
+            exchange.watch()
+            await work(exchange, body)
+        finally:
+            exchange.unwatch()
+            self.under_way -= 1
+            self.served += 1
+
+    async def _answered_freely(self, exchange: Exchange) -> None:
+        free = self._free.get(exchange.path)
+        if free is not None and exchange.method in ("GET", "HEAD"):
+            status, told = free()
+            await exchange.answer(status, json.dumps(told).encode())
+        elif free is not None:
+            raise WrongMethod(exchange.method, exchange.path, "GET")
+        elif exchange.path in self._work:
+            raise WrongMethod(exchange.method, exchange.path, "POST")
+        else:
+            openai.refuse_other_models(exchange.path, self.terms)
+            oip.refuse_other_models(exchange.path, self.terms)
+            raise NotOffered(exchange.method, exchange.path, tuple(sorted({*self._free, *self._work})))
+
+    def _ready(self) -> tuple[int, Any]:
+        described = self.engine.describe()
+        told = {
+            "ready": not self.draining,
+            "model": self.terms.model_name,
+            "version": self.terms.version,
+            "platform": described.platform,
+            "digest": described.digest,
+            "under_way": self.under_way,
+            "served": self.served,
+        }
+        return 503 if self.draining else 200, told | {"facts": {**described.facts, **self.facts}}
 
 
 def asgi_app(engine: Engine, terms: Terms, *, facts: Mapping[str, Any] | None = None) -> App:
-    """The application over a loaded engine. `facts` is what `GET /baseai/ready` says beside model and state."""
-    return App(engine, terms)
+    """The application over a loaded engine. `facts` is what `GET /baseai/ready` says beside what the engine says."""
+    return App(engine, terms, facts or {})
+
+
+async def _refuse(exchange: Exchange, wrong: Exception) -> None:
+    """Tell what went wrong; within a stream as its last event."""
+    refusal = refusal_of(wrong)
+    if isinstance(wrong, TooLong):
+        refusal = replace(refusal, param=openai.TEXTS_IN.get(exchange.path))
+    request_id = exchange.call.request_id or "without id"
+    if refusal.is_ours:
+        log.error("request %s to %s failed", request_id, exchange.path, exc_info=wrong)
+    else:
+        log.info(
+            "request %s to %s refused with %d: %s",
+            request_id,
+            exchange.path,
+            refusal.status,
+            refusal.sentence,
+        )
+    spelling, headers = _spelled(exchange.path)
+    if exchange.began:
+        await _refuse_in_stream(exchange, refusal, spelling)
+        return
+    await exchange.answer(refusal.status, spelling(refusal), (*headers, *refusal.headers))
+
+
+async def _refuse_in_stream(exchange: Exchange, refusal: Refusal, spelling: Spelling) -> None:
+    end = "data: [DONE]\n\n" if spelling is openai_error else ""
+    await exchange.events(f"data: {spelling(refusal).decode()}\n\n{end}")
+    await exchange.end_events()
+
+
+def _spelled(path: str) -> tuple[Spelling, Headers]:
+    if path.startswith("/v1/"):
+        return openai_error, JSON
+    if path == "/v2" or path.startswith("/v2/"):
+        return oip_error, JSON
+    return problem, PROBLEM
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
