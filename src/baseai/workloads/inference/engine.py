@@ -23,8 +23,8 @@ Together = Callable[[Any], Awaitable[Any]]
 Gather = Callable[[Callable[[Sequence[Any]], Awaitable[Sequence[Any]]], Callable[[Any], int]], Together]
 """Of what computes a batch (answers in the order of the items) and an item's size in rows, what answers one item.
 
-`batching.py` makes one of a spec's `batching`; an item larger than a whole batch is a batch of its own. An answer that
-is an exception is raised to who asked for that item alone.
+`batching.py` makes one of a spec's `batching`; an item larger than a whole batch is a batch of its own. When a batch
+fails, each of its items is computed by itself, and gets its own answer or error.
 """
 
 

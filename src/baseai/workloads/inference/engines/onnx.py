@@ -44,7 +44,7 @@ DATATYPES: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # arrays have no equality that is true or false
 class Item:
     """One request's part of a batch."""
 
@@ -135,7 +135,7 @@ class OnnxEngine:
         return await self._compute.run(self._computed, item)
 
     async def _batch(self, items: Sequence[Item]) -> Sequence[Any]:
-        """The answers of the items, each or its exception, as if each were alone."""
+        """The answers of the items. Where one is not to be computed, none is, and each is asked for again alone."""
         return await self._compute.run(self._computed_together, items)
 
     def _computed(self, item: Item) -> dict[str, NDArray[Any]]:
@@ -151,44 +151,24 @@ class OnnxEngine:
             raise BadInput(f"the model cannot take these inputs: {str(wrong).splitlines()[0]}") from wrong
         return dict(zip(item.outputs, made, strict=True))
 
-    def _computed_together(self, items: Sequence[Item]) -> list[dict[str, NDArray[Any]] | Exception]:
-        answers: list[dict[str, NDArray[Any]] | Exception] = [{} for _ in items]
+    def _computed_together(self, items: Sequence[Item]) -> list[dict[str, NDArray[Any]]]:
         alike: dict[tuple[object, ...], list[int]] = {}
         for index, item in enumerate(items):
             alike.setdefault(item.likeness, []).append(index)
+        answers: list[dict[str, NDArray[Any]]] = [{} for _ in items]
         for indexes in alike.values():
             parts = [items[index] for index in indexes]
-            rows = [part.rows for part in parts]
-            try:
-                if len(parts) > 1:
-                    joined = {
-                        name: np.concatenate([part.inputs[name] for part in parts])
-                        for name in parts[0].inputs
-                    }
-                    made = self._computed(Item(joined, parts[0].outputs))
-                    if any(len(tensor) != sum(rows) for tensor in made.values()):
-                        raise BadInput("the model's outputs have not the rows of its inputs")
-                else:
-                    made = self._computed(parts[0])
-            except BadInput:
-                # One of them may be what the model cannot take; the others are not to suffer for it.
-                for index in indexes:
-                    answers[index] = self._alone(items[index])
-                continue
-            if len(parts) == 1:
-                answers[indexes[0]] = made
-                continue
+            joined = {name: np.concatenate([part.inputs[name] for part in parts]) for name in parts[0].inputs}
+            rows = sum(part.rows for part in parts)
+            made = self._computed(Item(joined, parts[0].outputs))
+            if any(len(tensor) != rows for tensor in made.values()):
+                raise BadInput("the model's outputs have not the rows of its inputs")
             begin = 0
-            for index, count in zip(indexes, rows, strict=True):
-                answers[index] = {name: tensor[begin : begin + count] for name, tensor in made.items()}
-                begin += count
+            for index, part in zip(indexes, parts, strict=True):
+                end = begin + part.rows
+                answers[index] = {name: tensor[begin:end] for name, tensor in made.items()}
+                begin = end
         return answers
-
-    def _alone(self, item: Item) -> dict[str, NDArray[Any]] | Exception:
-        try:
-            return self._computed(item)
-        except BadInput as wrong:
-            return wrong
 
     def _warm_up(self) -> None:
         """Compute once on zeros, where the model's free lengths allow it, so that the first request is not slow."""
