@@ -104,7 +104,7 @@ def asked_of(
         value = body.get(name)
         if value is not None and value not in harmless:
             raise BadInput(
-                f"{name} is not supported by this model; leave it out", name, "unsupported_parameter"
+                f"{name}: this server does not do that; leave the field out", name, "unsupported_parameter"
             )
     most_tokens = whole(body, "max_completion_tokens", 1)
     if most_tokens is None:
