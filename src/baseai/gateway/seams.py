@@ -10,7 +10,7 @@ Two clocks, always given: `now_s` is steady (monotonic, its zero means nothing),
 
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from baseai.serving.demand import DemandSecond
 from baseai.serving.route import Route, RoutedVersion
@@ -23,7 +23,9 @@ class Caller:
     """Whoever shows a good key, as the path needs to know it."""
 
     key_id: str
-    tenant_id: str | None  # None: a key of the platform itself, which may call every service by its id, `/s/…`
+    tenant_id: (
+        str | None
+    )  # None: a key of the platform itself, which may call every service by its id, `/s/…`
     project_id: str | None  # None: every project of the tenant
     services: frozenset[str] | None = None  # names; None: every service
     requests_per_minute: int | None = None  # of this key, beside what services limit
@@ -125,6 +127,7 @@ class Kept:
     headers: Headers = ()  # more for this answer: age, etag
 
 
+@runtime_checkable
 class Lead(Protocol):
     """The right and the duty to ask the replica, for oneself and for everybody who asks the same meanwhile.
 
@@ -138,6 +141,7 @@ class Lead(Protocol):
         """There is no answer to share: those who wait look again. Gives the value of Cache-Status."""
 
 
+@runtime_checkable
 class Follow(Protocol):
     """Somebody else is asking the same just now."""
 
@@ -206,6 +210,7 @@ class Told:
     bytes_out: int
     cache: Literal["hit", "collapsed"] | None
     retries: int  # other replicas that were asked after the first
+    slow: bool = False  # longer than the version's terms promise (`p99_ms`)
 
 
 class Journal(Protocol):

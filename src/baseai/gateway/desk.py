@@ -1,0 +1,108 @@
+"""A desk is one replica as this gateway process knows it: what is under way, how fast it is, whether it is spared.
+
+Invariant: each request that takes a place gives it back exactly once, saying how it went; no more are under way than
+the service's `concurrency`. Its hall takes and gives back; what it has learnt ends with the replica.
+"""
+
+import math
+from typing import Literal
+
+from baseai.gateway.breaker import Breaker, Failing
+from baseai.gateway.upstream import Pool
+from baseai.serving.route import Backend
+
+MEMORY_S = 0.5  # how far back latency is remembered: a replica that turns slow loses traffic within a second
+TRIAL_S = 5.0  # a slow replica that nobody sends to is tried once in so long, to see whether it still is
+FULL_S = 0.1  # a replica that said it is full is left alone for so long
+
+End = Literal["answered", "full", "gone"] | Failing
+
+
+class Desk:
+    """One replica, live."""
+
+    __slots__ = (
+        "_answered_at_s",
+        "_full_until_s",
+        "_latency_ms",
+        "_taken_at_s",
+        "_waiting",
+        "backend",
+        "breaker",
+        "most",
+        "pool",
+        "run_id",
+        "slowness",
+        "under_way",
+    )
+
+    def __init__(self, backend: Backend, pool: Pool, most: int) -> None:
+        self.backend = backend
+        self.run_id = backend.run_id
+        self.pool = pool
+        self.most = most
+        self.breaker = Breaker()
+        self.under_way = 0
+        self.slowness = 1.0  # beside its peers; its hall keeps it fresh
+        self._latency_ms: float | None = None
+        self._answered_at_s = 0.0
+        self._taken_at_s = 0.0
+        self._full_until_s = 0.0
+        self._waiting: dict[
+            int, float
+        ] = {}  # request -> since when its first byte is waited for, oldest first
+
+    def open(self, now_s: float) -> bool:
+        """One more request may be sent there."""
+        return (
+            self.under_way < self.most
+            and not self.backend.draining
+            and self.breaker.admits(now_s)
+            and now_s >= self._full_until_s
+        )
+
+    def due_for_trial(self, now_s: float) -> bool:
+        """It is slow as far as we know, idle, and was not asked for a while."""
+        return self.slowness > 1.0 and self.under_way == 0 and now_s - self._taken_at_s >= TRIAL_S
+
+    def take(self, ticket: int, now_s: float) -> None:
+        """A place for the request called `ticket`."""
+        self.under_way += 1
+        self._taken_at_s = now_s
+        self._waiting[ticket] = now_s
+        self.breaker.sent()
+
+    def first_byte(self, ticket: int, now_s: float) -> None:
+        """Its answer has begun: that is what a replica's speed is measured by, however long its answers are."""
+        since_s = self._waiting.pop(ticket, None)
+        if since_s is None:
+            return
+        latency_ms = (now_s - since_s) * 1000
+        if self._latency_ms is None:
+            self._latency_ms = latency_ms
+        else:
+            part = 1 - math.exp(-(now_s - self._answered_at_s) / MEMORY_S)
+            self._latency_ms += max(part, 0.05) * (latency_ms - self._latency_ms)
+        self._answered_at_s = now_s
+
+    def give_back(self, ticket: int, end: End, *, may_eject: bool, now_s: float) -> None:
+        """The request called `ticket` is over."""
+        self.under_way -= 1
+        self._waiting.pop(ticket, None)
+        if end == "answered":
+            self.breaker.answered(now_s)
+        elif end == "full":
+            self.breaker.answered(now_s)  # it lives
+            self._full_until_s = now_s + FULL_S
+        elif end == "gone":
+            self.breaker.abandoned()
+        elif self.breaker.failed(end, may_eject=may_eject, now_s=now_s):
+            self.pool.close()
+
+    def latency_ms(self, now_s: float) -> float | None:
+        """Of the first byte, lately; a request that has waited for longer than that counts as it stands."""
+        oldest = next(iter(self._waiting.values()), None)
+        waited_ms = 0.0 if oldest is None else (now_s - oldest) * 1000
+        if self._latency_ms is None:
+            return waited_ms or None
+        return max(self._latency_ms, waited_ms)
