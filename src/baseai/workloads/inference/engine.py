@@ -34,6 +34,7 @@ class Assignment:
 
     model: str  # a file or folder on this node, or `file.py:name` of a callable
     model_name: str  # what clients call it
+    digest: str | None = None  # of the model's bytes, where whoever brought it has reckoned it
     concurrency: int  # requests that come at once, at most
     threads: int = 1  # leased slots: threads for one computation
     device: Literal["cpu", "cuda"] = "cpu"
@@ -55,7 +56,7 @@ class Described:
     """What a loaded engine says of its model."""
 
     platform: str  # as the Open Inference Protocol writes it: onnxruntime_onnx, pytorch_bert, …
-    digest: str  # sha256 of the weights, hexadecimal
+    digest: str  # sha256 of the model's file or folder, hexadecimal
     inputs: tuple[TensorForm, ...] = ()
     outputs: tuple[TensorForm, ...] = ()
     context: int | None = None  # tokens that one request may have

@@ -21,8 +21,8 @@ from baseai.workloads.inference.engine import (
     TooLong,
 )
 from baseai.workloads.inference.engines.compute import Compute
-from baseai.workloads.inference.engines.digest import digest_of
 from baseai.workloads.inference.engines.transcript import Transcript
+from baseai.workloads.inference.model_source import digest_of
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ class ChatEngine:
         weights = sorted({*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")})
         self._described = Described(
             platform=f"pytorch_{config.model_type}",
-            digest=digest_of([*weights, folder / "tokenizer.json"]),
+            digest=self._assignment.digest or digest_of(folder),
             context=self._context,
             facts={
                 "parameters": sum(parameter.numel() for parameter in self._model.parameters()),
@@ -199,7 +199,7 @@ class Continuation:
 
 
 def drawn(logits: "torch.Tensor", sampling: Sampling, chance: "torch.Generator") -> int:
-    """One token; at temperature 0 the likeliest, the first of equals. logits: shape (vocabulary,), float32, on the CPU."""
+    """One token; at temperature 0 the likeliest, the first of equals. logits: (vocabulary,), float32, on the CPU."""
     import torch
 
     if sampling.temperature == 0 or sampling.top_p == 0:

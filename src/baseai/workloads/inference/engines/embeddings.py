@@ -25,7 +25,7 @@ from baseai.workloads.inference.engine import (
     TooLong,
 )
 from baseai.workloads.inference.engines.compute import Compute
-from baseai.workloads.inference.engines.digest import digest_of
+from baseai.workloads.inference.model_source import digest_of
 
 Tokens = Sequence[int]
 Vectors = NDArray[np.float32]
@@ -74,7 +74,7 @@ class EmbeddingsEngine:
         weights = sorted({*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")})
         self._described = Described(
             platform=f"pytorch_{config.get('model_type', 'encoder')}",
-            digest=digest_of([*weights, folder / "tokenizer.json"]),
+            digest=self._assignment.digest or digest_of(folder),
             inputs=(TensorForm(name=TEXT, datatype="BYTES", shape=(None,)),),
             outputs=(TensorForm(name=VECTOR, datatype="FP32", shape=(None, dimensions)),),
             context=self._context,

@@ -24,7 +24,7 @@ from baseai.workloads.inference.engine import (
     Together,
 )
 from baseai.workloads.inference.engines.compute import Compute
-from baseai.workloads.inference.engines.digest import digest_of
+from baseai.workloads.inference.model_source import digest_of
 
 # ONNX Runtime's names of element types, and the protocol's.
 DATATYPES: Mapping[str, str] = {
@@ -100,7 +100,7 @@ class OnnxEngine:
         self._texts = frozenset(form.name for form in (*inputs, *outputs) if form.datatype == "BYTES")
         self._described = Described(
             platform="onnxruntime_onnx",
-            digest=digest_of([path]),
+            digest=self._assignment.digest or digest_of(path),
             inputs=inputs,
             outputs=outputs,
             facts={
