@@ -76,6 +76,11 @@ CREATE TABLE service_traffic (
   PRIMARY KEY (service_id, version_no, gateway, from_at));
 CREATE INDEX service_traffic_at ON service_traffic (service_id, from_at);
 
+-- How far the segments of each gateway process have been taken in, so that none counts twice.
+CREATE TABLE gateway_marks (
+  gateway text PRIMARY KEY, traffic_no bigint NOT NULL DEFAULT 0, usage_no bigint NOT NULL DEFAULT 0,
+  at timestamptz NOT NULL DEFAULT now(), CHECK (usage_no <= traffic_no));
+
 CREATE TABLE service_scalings (
   service_id text NOT NULL REFERENCES services, tenant_id text NOT NULL, project_id text NOT NULL,
   at timestamptz NOT NULL, wanted integer NOT NULL, had integer NOT NULL, ready integer NOT NULL,
@@ -107,7 +112,7 @@ CREATE TRIGGER replica_moves BEFORE UPDATE OF state ON replicas
   FOR EACH ROW EXECUTE FUNCTION guard_move('replica');
 
 GRANT SELECT, INSERT, UPDATE ON services, service_versions, replicas, models TO baseai_service;
-GRANT SELECT, INSERT, UPDATE, DELETE ON service_demand, service_traffic, service_scalings TO baseai_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON service_demand, service_traffic, service_scalings, gateway_marks TO baseai_service;
 """
 
 
