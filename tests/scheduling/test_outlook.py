@@ -5,7 +5,7 @@ import pytest
 
 from baseai.scheduling.gang import WHOLE, Shape
 from baseai.scheduling.hall import Bay, Hall, Spot
-from baseai.scheduling.outlook import Free, Outlook, chosen, free_now, holds, room, take
+from baseai.scheduling.outlook import Free, Outlook, alone, chosen, free_now, holds, room, take
 from tests.scheduling.halls import bay
 
 Stays = tuple[str, int, float, str]  # node, accelerators, until, tenant
@@ -125,6 +125,20 @@ def test_a_breaker_is_shared_by_the_pods_of_a_gang_on_one_model_alone() -> None:
     assert chosen(shape, room(shape, free_now(one), one), free_now(one), one) == [0, 2]
     three = pods(3, 4, models=("A",), one_model=True, watts=4000)
     assert not holds(three, (free_now(one),), one)
+
+
+def test_watts_are_dealt_out_among_rows_that_nothing_rules_out() -> None:
+    """Under the breaker one of two nodes can run at a time; the first is closed later on, so it is the second."""
+    one = hall(bay("a", 4, rack="r", watts=4000), bay("b", 4, rack="r", watts=4000), bay("c", 4))
+    now, later = free_now(one), free_now(one)
+    later.open[0] = False
+    shape = pods(2, 4, watts=4000)
+    assert room(shape, now, one).tolist() == [1, 0, 1]
+    assert alone(shape, now, one).tolist() == [1, 1, 1]
+    assert room(shape, now, one, (later,)).tolist() == [0, 1, 1]
+    assert holds(shape, (now, later), one)
+    later.amounts[4][:2] = 3999
+    assert not holds(shape, (now, later), one), "nor do they draw more than the least of what is left"
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,8 @@ def joined(shape: Shape, free: Free, hall: Hall) -> Bools:
     return found
 
 
-def room(shape: Shape, free: Free, hall: Hall) -> Ints:
-    """How many pods of the shape each row holds by these sums; at most `shape.pods`, one where they stand apart."""
+def alone(shape: Shape, free: Free, hall: Hall) -> Ints:
+    """How many pods each row holds by these sums, if no other row takes any; at most `shape.pods`, one if apart."""
     fit: Bools = free.open.copy()
     mask = hall.permitted(shape)
     if mask is not None:
@@ -76,17 +76,25 @@ def room(shape: Shape, free: Free, hall: Hall) -> Ints:
     for amounts, need in zip(free.amounts, needs(shape), strict=True):
         if need:
             np.minimum(most, amounts // need, out=most)
-    return hall.under_breakers(shape, np.maximum(most, 0), free.amounts[4])
+    return np.maximum(most, 0, out=most)
+
+
+def room(shape: Shape, free: Free, hall: Hall, also: Sequence[Free] = ()) -> Ints:
+    """How many pods the rows hold together by these sums, row by row, and by those of each of `also` at once.
+
+    What a breaker lets through is dealt out after rows are ruled out by any of these: the least of it dealt out
+    for each of them would count watts for rows that another rules out.
+    """
+    most, watts = alone(shape, free, hall), free.amounts[4]
+    for other in also:
+        np.minimum(most, alone(shape, other, hall), out=most)
+        watts = np.minimum(watts, other.amounts[4])
+    return hall.under_breakers(shape, most, watts)
 
 
 def holds(shape: Shape, frees: Sequence[Free], hall: Hall) -> bool:
     """Whether the gang fits into each of these, on the same rows."""
-    each = room(shape, frees[0], hall)
-    for free in frees[1:]:
-        if not each.any():
-            return False
-        np.minimum(each, room(shape, free, hall), out=each)
-    return _enough(shape, each, hall)
+    return _enough(shape, room(shape, frees[0], hall, frees[1:]), hall)
 
 
 def _enough(shape: Shape, each: Ints, hall: Hall) -> bool:

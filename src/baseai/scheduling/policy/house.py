@@ -19,7 +19,18 @@ import numpy as np
 from baseai.scheduling.calendar import FutureClaim
 from baseai.scheduling.gang import WHOLE, Gang, Shape
 from baseai.scheduling.hall import NOBODY, Hall, Spots
-from baseai.scheduling.outlook import Free, Outlook, chosen, free_now, holds, installed, needs, room, take
+from baseai.scheduling.outlook import (
+    Free,
+    Outlook,
+    alone,
+    chosen,
+    free_now,
+    holds,
+    installed,
+    needs,
+    room,
+    take,
+)
 from baseai.scheduling.plan import StartKind, WaitKind
 from baseai.scheduling.policy.claim import Claim, beside, claimed
 from baseai.scheduling.policy.consolidate import WINDOW_S, Moves, budget_of, consolidate
@@ -373,9 +384,9 @@ class House:
 
     def _kept_clear(self, gang: Gang, shape: Shape, outlived: list[Claim], hall: Hall) -> Spots | None:
         """Where it goes beside these claims."""
-        open_rows = room(shape, outlived[0].left, hall) > 0
+        open_rows = alone(shape, outlived[0].left, hall) > 0
         for claim in outlived[1:]:
-            open_rows &= room(shape, claim.left, hall) > 0
+            open_rows &= alone(shape, claim.left, hall) > 0
         if not open_rows.any():
             return None
         spots = self.packing.place(gang, hall.narrowed(open_rows))
@@ -496,11 +507,8 @@ class House:
                 for claim in concerning:  # nodes come back through their tests: when, nobody can promise
                     if claim.kind == "maintenance" and claim.from_s <= at_s:
                         free.open[claim.rows] = False
-                each = room(shape, free, self._hall)
-                for claim in concerning:
-                    if at_s < claim.from_s < at_s + lasts_s:
-                        np.minimum(each, room(shape, claim.left, self._hall), out=each)
-                return chosen(shape, each, free, self._hall)
+                later = [claim.left for claim in concerning if at_s < claim.from_s < at_s + lasts_s]
+                return chosen(shape, room(shape, free, self._hall, later), free, self._hall)
 
             also = [claim.until_s for claim in self.claims if math.isfinite(claim.until_s)]
             start = self.outlook.first_start(shape, moment.now_s, rows_at, also)
