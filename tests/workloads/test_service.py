@@ -169,7 +169,7 @@ def test_only_answers_that_are_always_the_same_are_kept_unasked(text: str, cache
         pytest.param(ONNX + "engine: tgi", "9: engine: there is no engine `tgi`", id="an engine nobody has"),
         pytest.param(ONNX + "engine: chat", "", id="an ONNX file for chat"),
         pytest.param("engine: onnx\n" + COMMAND, "11: commands: are not run by `engine: onnx`", id="two things"),
-        pytest.param(ONNX + "batching: {most: 4}", "11: batching: belongs to a callable", id="batching"),
+        pytest.param(COMMAND + "batching: {most: 4}", "11: batching: is not for `command`", id="batching"),
         pytest.param(ONNX + "max_tokens: 5", "13: max_tokens: `onnx` counts no tokens", id="tokens of tensors"),
         pytest.param(ONNX + "balance: prefix", "10: balance: `prefix` follows prompts", id="prefixes of tensors"),
         pytest.param(ONNX + "cache: {semantic: 0.9}", "19: cache.semantic: compares texts", id="texts of tensors"),

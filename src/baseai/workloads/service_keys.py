@@ -62,6 +62,7 @@ SPOKEN: dict[Engine, tuple[Protocol, ...]] = {
     "vllm": ("openai",),
     "ray": ("json", "openai", "oip"),
 }
+BATCHED: frozenset[Engine] = frozenset({"callable", "onnx", "embeddings"})  # where the spec wants it
 STARTED: frozenset[Engine] = frozenset({"command", "ray"})  # of which the tenant says what is started
 CONCURRENCY_MOST = 10_000
 
@@ -194,9 +195,13 @@ def _fit(top: Entries, engine: Engine, source: ModelSource | None, commands: tup
         elif engine == "vllm" and source.kind in ("s3", "pkg"):
             fix = "write run:NAME, hf:org/name, or the path of a folder"
             top.wrong("model", "is not a folder that vLLM loads", fix)
-    if "batching" in top and engine != "callable":
-        owner = "batches by itself" if engine in ("vllm", "chat") else "has its requests one by one"
-        top.wrong("batching", f"belongs to a callable; `{engine}` {owner}", "leave it out")
+    if "batching" in top and engine not in BATCHED:
+        owner = (
+            "goes from request to request by itself"
+            if engine in ("vllm", "chat")
+            else "is a program of its own"
+        )
+        top.wrong("batching", f"is not for `{engine}`, which {owner}", "leave it out")
     if "max_tokens" in top and "openai" not in SPOKEN[engine]:
         top.wrong("max_tokens", f"`{engine}` counts no tokens", "leave it out")
 
