@@ -168,7 +168,7 @@ async def test_a_service_is_told_with_its_versions_replicas_and_decisions(platfo
     )  # fmt: skip
     assert {one["run_id"] for one in detail["replicas"][:2]} == {"run_0001", "run_0002"}
     assert [(one["wanted"], one["panic"]) for one in detail["scalings"]] == [(3, True)]
-    assert "curl http://127.0.0.1:7801/v2/models/magika" in detail["examples"][0]
+    assert "curl http://127.0.0.1:7801/v2/models/magika" in detail["examples"][0]["curl"]
     assert detail["slo"]["state"] == "unmeasured"
 
 

@@ -66,6 +66,7 @@ from baseai.api.schemas import (
     WithheldHour,
 )
 from baseai.ground.quantity import duration_s
+from tests.cli.serving import Serving, serve
 
 KEY = "bk_loopback"
 LONG_AGO = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -148,6 +149,7 @@ class State:
         self.asked: list[str] = []
         self.may_see_money = True
         self.findings: list[FindingView] = []  # of a check of the books
+        self.serving = Serving()
         self.outages = 0  # so many questions about a run are answered with 503: the database is away
         self.health = {"status": "ok", "version": "0.1.0", "database": "ok", "controller": "leading"}
 
@@ -201,6 +203,8 @@ def application(state: State) -> FastAPI:
         if request.url.path != "/api/v1/health" and request.headers.get("authorization") != f"Bearer {KEY}":
             return problem(401, "Unauthorized", "no")
         return await call_next(request)
+
+    serve(app, state)
 
     @app.post("/api/v1/runs")
     async def submit(request: Request, dry_run: bool = False) -> Response:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from baseai.api.schemas import ChangeView, NodeView, Offer, WaitView
-from baseai.cli.runs import price_text, run_columns
+from baseai.cli.price import price_text
+from baseai.cli.runs import run_columns
 from tests.cli.conftest import Baseai
 from tests.cli.loopback import LONG_AGO, Loopback, run_of
 

@@ -93,12 +93,13 @@ class Launch(Wire):
     run_name: str
     tenant_id: str
     attempt_no: int  # the fence: it rises with every attempt of a run
-    kind: Literal["task", "train", "burn_in"]
+    kind: Literal["task", "train", "service", "burn_in"]
     commands: list[str] = Field(default_factory=list)
     train: dict[str, Any] | None = (
         None  # recipe, config, parallel, checkpoint_every, max_restarts, seed, workers
     )
     burn_in: dict[str, Any] | None = None  # model, accelerators, profile of a test of this node
+    service: dict[str, Any] | None = None  # terms, service_id, version_no, model_path of a replica
     env: dict[str, str] = Field(default_factory=dict)
     secrets: dict[str, str] = Field(
         default_factory=dict
@@ -534,6 +535,8 @@ class ServiceView(Wire):
     engine: str
     protocol: str
     license: str | None = None
+    gpu: str  # what each replica asks for, in words
+    nodes: int = 1
     state: str  # idle, starting, serving, failing, stopped
     sentence: str | None = None
     version_no: int  # the current one
@@ -630,13 +633,25 @@ class SloView(Wire):
     requests: int
 
 
+class ExampleView(Wire):
+    """One request that a service answers."""
+
+    name: str
+    method: Literal["GET", "POST"]
+    url: str
+    body: dict[str, Any] | None = None
+    said: Literal["messages", "prompt", "input"] | None = None  # the key of the body that takes a person's text
+    streams: bool = False
+    curl: str  # the same as a command
+
+
 class ServiceDetail(Wire):
     service: ServiceView
     versions: list[ServiceVersionView]
     replicas: list[ReplicaView]
     scalings: list[ScalingView]
     slo: SloView | None = None
-    examples: list[str]  # requests to it, as commands
+    examples: list[ExampleView] = Field(default_factory=list)  # the most wanted first; none without a gateway
     spec: dict[str, Any]
 
 

@@ -62,7 +62,7 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
                 version_no=told.version_no,
                 made=told.made,
                 rolling=told.rolling,
-                example=next(iter(detail.examples), None),
+                example=next((each.curl for each in detail.examples), None),
             )
 
         if dry_run:
@@ -73,10 +73,17 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
         url = doors.gateway_url and address_of(doors.gateway_url, row["service_id"])
         return wire.ServiceView(**row, url=url)
 
-    def _examples(service_id: str, terms: Service) -> list[str]:
+    def _examples(service_id: str, terms: Service) -> list[wire.ExampleView]:
         if doors.gateway_url is None:
             return []
-        return [each.curl(doors.gateway_url, with_key=terms.auth) for each in examples_of(service_id, terms)]
+        return [
+            wire.ExampleView(
+                name=each.name, method=each.method, url=doors.gateway_url + each.path,
+                body=dict(each.body) if each.body is not None else None, said=each.said, streams=each.streams,
+                curl=each.curl(doors.gateway_url, with_key=terms.auth),
+            )
+            for each in examples_of(service_id, terms)
+        ]  # fmt: skip
 
     @router.get("/services")
     async def services(
@@ -176,7 +183,7 @@ def _unmade(spec: RunSpec, names: Sequence[str], by: str) -> wire.ServiceView:
     return wire.ServiceView(
         service_id="", name=spec.name, tenant=names[0], project=names[1], model_name=terms.model_name,
         model=terms.model, engine=terms.engine, protocol=terms.protocol, license=terms.license,
-        state="idle", version_no=0, wanted=0, replicas=0, ready=0, least=terms.scaling.least,
+        gpu=spec.asked_text, nodes=spec.nodes, state="idle", version_no=0, wanted=0, replicas=0, ready=0, least=terms.scaling.least,
         most=terms.scaling.most, concurrency=terms.concurrency, p99_ms=terms.p99_ms, auth=terms.auth,
         cached=terms.cache is not None, made_by=by, made_at=now_utc(),
     )  # fmt: skip

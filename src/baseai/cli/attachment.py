@@ -1,7 +1,7 @@
 """An attachment is one file of this machine that a spec asks to have in the run's folder.
 
 Invariant: nothing outside what the spec names is read: a symbolic link inside a folder must stay inside it.
-Only the keys `files` and `name` are read here, safely; the server alone judges the spec.
+Only the keys `files`, `name` and `type` are read here, safely; the server alone judges the spec.
 """
 
 import hashlib
@@ -80,6 +80,12 @@ def named(text: str, name: str) -> str:
         return f"{text.rstrip()}\nname: {quoted}\n"
     rest = text[value.end_mark.index :]
     return f"{text[: value.start_mark.index]}{'' if text[value.start_mark.index - 1] == ' ' else ' '}{quoted}{rest}"
+
+
+def kind_of(text: str) -> str | None:
+    """What `type` says, as far as anybody can read it: where the spec goes."""
+    value = _entry(_root_of(text), "type")
+    return value.value if value is not None and isinstance(value.value, str) else None
 
 
 def attachments(text: str, *, file: str, folder: Path) -> tuple[Attachment, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from baseai.cli.connection import Connection
+from baseai.cli.connection import Connection, is_loopback
 from baseai.ground.fault import Fault, Refused
 
 if TYPE_CHECKING:
@@ -238,6 +238,16 @@ class Platform:
                 trust_env=not self.connection.loopback,  # a proxy never serves this machine itself
             )
         return self._client
+
+    def client_of(self, url: str) -> "httpx.Client":
+        """A client for another address that this platform named, which trusts whom this connection does."""
+        import httpx
+
+        return httpx.Client(
+            verify=self._trust() if url.startswith("https:") else False,
+            trust_env=not is_loopback(url),
+            timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+        )
 
     def _trust(self) -> ssl.SSLContext:
         trust = ssl.create_default_context()

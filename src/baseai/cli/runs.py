@@ -4,12 +4,10 @@ Invariant: what cannot be undone is never asked about and never guessed: apply c
 """
 
 import json
-import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
@@ -25,11 +23,12 @@ from baseai.cli.column import (
     figure,
     instant_text,
     money_column,
-    money_text,
     plain,
     table_lines,
 )
 from baseai.cli.http import Declined
+from baseai.cli.price import listed_price
+from baseai.cli.serving import SERVICE, served, would_serve
 from baseai.cli.waiting import starts_text, wait_lines, why_lines
 from baseai.ground.clock import now_utc
 from baseai.ground.fault import Refused
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
         FileRef,
         LeaseView,
         NodeView,
-        Offer,
         PreemptionView,
         RunDetail,
         RunView,
@@ -51,9 +49,6 @@ if TYPE_CHECKING:
     from baseai.cli.follow import LogPiece
 
 WATCH_EVERY_S = 2.0
-
-# A number that belongs to no name and is no memory: how many accelerators are asked for.
-COUNT = re.compile(r"(?<![\w-])(?<!\d\.)(\d+(?:\.\d+)?)(?!\.?[\w-]|\s*[KMGT]i?B)")
 
 Table = tuple[Sequence[Column], Sequence[Sequence[str]]]
 
@@ -78,7 +73,11 @@ def add_runs(app: typer.Typer, environ: Mapping[str, str]) -> None:
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show; create nothing.")] = False,
         follow: Annotated[bool, typer.Option("-F", "--follow", help="Stay until the run has ended.")] = False,
     ) -> int:
-        """Create a run from a spec. Its files are uploaded once, by digest."""
+        """Create a run or a service from a spec. Its files are uploaded once, by digest.
+
+        A spec of a service that is there already rolls a new version of it out; the same spec again changes nothing.
+        With --follow a run is watched until it ends, a service until it serves.
+        """
         return _apply(call, file, name=name, project=project, dry_run=dry_run, follow=follow)
 
     @command(app, "ps", example="baseai ps --watch", environ=environ)
@@ -92,7 +91,7 @@ def add_runs(app: typer.Typer, environ: Mapping[str, str]) -> None:
         limit: Limit = 100,
         cursor: Cursor = None,
     ) -> None:
-        """List runs with state, place, progress and cost so far.
+        """List runs with state, place, progress and cost so far. A replica's KIND names its service and version.
 
         Of those that wait: their place in the queue and when they will probably start, in local time.
 
@@ -191,7 +190,7 @@ def _apply(
     call: Call, file: Path, *, name: str | None, project: str | None, dry_run: bool, follow: bool
 ) -> int:
     from baseai.api.schemas import RunView, Submit
-    from baseai.cli.attachment import attachments, named, reference
+    from baseai.cli.attachment import attachments, kind_of, named, reference
 
     text, shown_name, folder = _spec(file)
     if name is not None:
@@ -200,11 +199,14 @@ def _apply(
     references = [reference(one) for one in found]
     submit = Submit(spec=text, file=shown_name, files=references, project=project).model_dump(mode="json")
     screen, platform = call.screen, call.platform
+    path = "/services" if kind_of(text) == SERVICE else "/runs"
     if dry_run:
-        answer = platform.send("POST", "/runs", query={"dry_run": True}, document=submit)
+        answer = platform.send("POST", path, query={"dry_run": True}, document=submit)
         if screen.as_json:
             screen.document(answer.text)
             return 0
+        if path == "/services":
+            return would_serve(call, answer, _files_text(references))
         view = answer.read(RunView)
         screen.say(f"{plain(view.name)} would be created; nothing was")
         screen.facts(_created_facts(call, view, references))
@@ -212,10 +214,12 @@ def _apply(
     sources = dict(zip([one.digest for one in references], found, strict=True))
     missing = {digest: one for digest, one in sources.items() if not platform.has(f"/files/{digest}")}
     if missing:  # a wrong spec is refused before anything is sent for it
-        platform.send("POST", "/runs", query={"dry_run": True}, document=submit)
+        platform.send("POST", path, query={"dry_run": True}, document=submit)
         _upload(call, missing)
     # The key is made once and sent with every try: a repeated request cannot make a second run.
-    answer = platform.send("POST", "/runs", document=submit, idempotency_key=uuid4().hex)
+    answer = platform.send("POST", path, document=submit, idempotency_key=uuid4().hex)
+    if path == "/services":
+        return served(call, answer, _files_text(references), follow=follow)
     view = answer.read(RunView)
     if screen.as_json and not follow:
         screen.document(answer.text)
@@ -315,40 +319,12 @@ def _files_text(files: "Sequence[FileRef]") -> str:
 
 def _created_facts(call: Call, run: "RunView", files: "Sequence[FileRef]") -> list[tuple[str, str]]:
     """What was asked for and what an hour of it costs."""
-    from baseai.api.schemas import Offer
-
-    try:
-        offers, _ = call.platform.get("/offers").items(Offer)
-    except Declined:
-        offers = []  # a price that this key may not see is no reason to fail
     return [
         ("kind", run.kind),
         ("asks for", _asked_text(run)),
         ("files", _files_text(files)),
-        ("price", price_text(run, offers)),
+        ("price", listed_price(call, run)),
     ]
-
-
-def price_text(run: "RunView", offers: "Sequence[Offer]") -> str:
-    """What an hour of the run costs at list price, a range where the run leaves the model or the count open."""
-    amounts: list[tuple[Decimal, str]] = []
-    for ask in plain(run.gpu).split("|"):
-        words = {word.casefold() for word in re.findall(r"[A-Za-z][\w.-]*", ask)}
-        fitting = [
-            offer for offer in offers if any(offer.model.casefold().startswith(word) for word in words)
-        ]
-        exact = [offer for offer in fitting if offer.model.casefold() in words]
-        counts = [math.ceil(float(count)) for count in COUNT.findall(ask)] or [1]
-        amounts += [
-            (offer.price_per_hour * count * run.nodes, offer.currency)
-            for offer in exact or fitting
-            for count in counts
-        ]
-    if not amounts:
-        return ""
-    (least, currency), (most, _) = min(amounts), max(amounts)
-    shown = money_text(least, currency) + ("" if least == most else f" to {money_text(most, currency)}")
-    return f"{currency} {shown} an hour at list price"
 
 
 # ---- ps -------------------------------------------------------------------------------------------------------
@@ -412,7 +388,7 @@ def run_columns(
         rows.append(
             (
                 run.name,
-                run.kind,
+                f"{run.kind} {run.service} v{run.version_no}" if run.service else run.kind,
                 run.state,
                 run.gpu,
                 ",".join(where) if where else (f"({run.nodes})" if run.nodes > 1 else ""),
@@ -469,6 +445,7 @@ def detail_lines(detail: "RunDetail", now: datetime, *, page_url: str) -> list[s
         [
             ("run", f"{run.name} ({run.run_id})" + (" [simulated]" if run.simulated else "")),
             ("kind", run.kind),
+            ("replica of", f"{run.service}, version {run.version_no}" if run.service else ""),
             ("state", run.state + (f" ({run.reason})" if run.reason else "")),
             ("why", run.sentence or ""),
             ("project", f"{run.tenant}/{run.project}"),

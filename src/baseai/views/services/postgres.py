@@ -22,6 +22,7 @@ from baseai.views.services.traffic import (
     told_of,
 )
 from baseai.workloads.service import Service
+from baseai.workloads.spec import RunSpec
 
 Row = dict[str, Any]
 VERSIONS_SHOWN = 20
@@ -261,9 +262,13 @@ async def _sum(session: Session, service_id: str, from_at: datetime, until_at: d
 
 
 def _service(row: Mapping[str, Any]) -> Row:
-    terms = Service.from_json(row["spec"]["work"])
+    spec = RunSpec.from_json(row["spec"])
+    terms = spec.work
+    assert isinstance(terms, Service)
     return {
         **{name: value for name, value in row.items() if name not in ("spec", "requests", "wrong")},
+        "gpu": spec.asked_text,
+        "nodes": spec.nodes,
         "engine": terms.engine,
         "protocol": terms.protocol,
         "model": terms.model,
