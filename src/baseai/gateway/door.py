@@ -14,8 +14,9 @@ from baseai.gateway.seams import Cache, Journal, Keys, Limits
 from baseai.serving.demand import DemandSecond
 from baseai.serving.route import Route, Routes
 
-# Steady, and whole seconds of it are whole seconds of the wall clock: so seconds of several gateways add up.
-_SKEW_S = time.time() - time.monotonic()
+# Whole seconds of it are whole seconds of the wall clock, so that seconds of several gateways add up; and it is never
+# more than a second off the machine's steady clock, by which processes share their limits.
+_SKEW_S = (time.time() - time.monotonic()) % 1.0
 
 
 def steady_s() -> float:

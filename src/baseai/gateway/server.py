@@ -27,6 +27,8 @@ class ServerSettings:
     head_s: float = 20.0  # for the first request's head to arrive
     most_head_bytes: int = 64 << 10
     most_connections: int = 10_000  # more are answered 503 at once
+    tls_cert: str | None = None  # certificate chain, PEM
+    tls_key: str | None = None  # its private key, PEM
 
 
 def gateway_server(app: GatewayApp, settings: ServerSettings | None = None) -> uvicorn.Server:
@@ -48,6 +50,8 @@ def gateway_server(app: GatewayApp, settings: ServerSettings | None = None) -> u
             timeout_keep_alive=bounds.keep_alive_s,
             timeout_graceful_shutdown=bounds.drain_s,
             limit_concurrency=bounds.most_connections,
+            ssl_certfile=bounds.tls_cert,
+            ssl_keyfile=bounds.tls_key,
         )
     )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from baseai.gateway.door import steady_s
 from baseai.gateway.journal import Journal, close_left, closed_segments, gateways_in, set_aside, taken_over
 from baseai.gateway.seams import DemandCount
 from baseai.gateway.segment import Sums
@@ -67,7 +68,7 @@ class Shipper:
     async def run(self) -> None:
         """Ship for ever, a little after each second. Ends when it is cancelled; then call `close`."""
         while True:
-            await self.tick(now_s=time.monotonic(), wall_s=time.time())
+            await self.tick(now_s=steady_s(), wall_s=time.time())
             await asyncio.sleep(1.02 - time.time() % 1)
 
     async def tick(self, *, now_s: float, wall_s: float) -> None:

@@ -79,7 +79,7 @@ def main() -> int:
         if errand.role.startswith("gateway"):
             from baseai.wiring.gateway import keep_gate
 
-            return _run(keep_gate(errand.settings, errand.dsn, household, listening, errand.role))
+            return _run(keep_gate(errand.settings, errand.dsn, household, listening))
         from baseai.wiring.server import serve
 
         return _run(serve(errand.settings, errand.dsn, household, errand.metrics, listening))

@@ -79,6 +79,11 @@ class Household:
         return self.data / "files"
 
     @property
+    def gateway(self) -> Path:
+        """What gateways count and limit: their journals, and one file of limits that they share."""
+        return self.data / "gateway"
+
+    @property
     def uploads(self) -> Path:
         return self.files / "uploads"
 
@@ -107,6 +112,7 @@ class Household:
             os.chmod(self.data, 0o711 if os.geteuid() == 0 else 0o700)
             for folder in (
                 self.metrics,
+                self.gateway,
                 self.logs,
                 self.files,
                 self.uploads,
