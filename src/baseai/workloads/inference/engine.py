@@ -241,7 +241,7 @@ class Busy(Fault):
         self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
-        return f"this replica takes {self.concurrency} requests at once and has as many"
+        return f"this replica computes {self.concurrency} requests at once, and as many again wait"
 
 
 class DeadlineOver(Fault):

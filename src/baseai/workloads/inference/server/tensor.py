@@ -50,10 +50,9 @@ def tensor_of_json(
         raise BadInput(f"input {name}: data must be a list, not {kind_of(data)}", name)
     if datatype == "BYTES":
         return _bytes_tensor(name, shape, data, in_base64)
-    try:
-        given = np.asarray(data)
-    except (ValueError, OverflowError):
-        given = np.empty(0, dtype=object)  # ragged, or beyond 64 bits: told below
+    given = _numbers(data)
+    if dtype.kind in "iu" and given.dtype.kind == "f":
+        given = _whole(data)  # beyond 63 bits numpy takes whole numbers for floats
     if given.size == 0 and given.dtype != object:
         given = given.astype(dtype)
     if given.dtype.kind not in _KINDS[dtype.kind]:
@@ -66,6 +65,22 @@ def tensor_of_json(
             wrong = least if least < bounds.min else most
             raise BadInput(f"input {name}: {wrong} is outside {datatype}", name)
     return _shaped(name, given.astype(dtype, copy=False), shape, given.shape)
+
+
+def _numbers(data: list[Any]) -> Array:
+    """As numpy reads the lists; of kind `O` where it cannot."""
+    try:
+        return np.asarray(data)
+    except (ValueError, OverflowError):
+        return np.empty(0, dtype=object)
+
+
+def _whole(data: list[Any]) -> Array:
+    """The same as 64 bits without sign; of kind `O` where they are no whole numbers that fit in."""
+    given = np.array(data, dtype=object)
+    if not all(type(element) is int and 0 <= element < 1 << 64 for element in given.flat):
+        return np.empty(0, dtype=object)
+    return given.astype(np.uint64)
 
 
 # Kinds of number that JSON may bring for a kind of tensor: a whole number is also a float, nothing else is another.
@@ -135,9 +150,8 @@ def _shaped(name: str, given: Array, shape: Sequence[int], came: tuple[int, ...]
 
 
 def _bytes_tensor(name: str, shape: Sequence[int], data: list[Any], in_base64: bool) -> Array:
-    elements = list(_flat(data))
     parts = []
-    for element in elements:
+    for element in _flat(data):
         if not isinstance(element, str):
             raise BadInput(f"input {name}: data must hold strings, not {kind_of(element)}", name)
         try:
