@@ -7,6 +7,7 @@ import pytest
 from baseai.agent.outcome import Asked, out_of_memory, outcome_of
 from baseai.workloads.reason import Reason
 
+Kind = Literal["task", "train", "service", "burn_in"]
 STOP = Asked(reason=Reason.PREEMPTED, sentence="asked to stop: preempted")
 
 
@@ -29,13 +30,16 @@ STOP = Asked(reason=Reason.PREEMPTED, sentence="asked to stop: preempted")
         pytest.param(-6, "task", None, Reason.COMMAND_FAILED, id="it aborted"),
         pytest.param(64, "train", None, Reason.SPEC_WRONG, id="a wrong config of a train run"),
         pytest.param(64, "task", None, Reason.COMMAND_FAILED, id="64 of a task means nothing special"),
+        pytest.param(0, "service", STOP, Reason.PREEMPTED, id="a replica that stops well has stopped"),
+        pytest.param(0, "service", None, Reason.PROCESS_LOST, id="a replica never ends by itself"),
+        pytest.param(143, "service", None, Reason.PROCESS_LOST, id="a replica stopped by somebody else"),
+        pytest.param(64, "service", None, Reason.SPEC_WRONG, id="a replica whose model is not there"),
+        pytest.param(3, "service", None, Reason.COMMAND_FAILED, id="a replica's command that failed"),
         pytest.param(None, "task", None, Reason.PROCESS_LOST, id="nobody saw the end"),
         pytest.param(None, "task", STOP, Reason.PREEMPTED, id="nobody saw it, but we had asked"),
     ],
 )
-def test_outcome(
-    exit_code: int | None, kind: Literal["task", "train", "burn_in"], asked: Asked | None, reason: Reason
-) -> None:
+def test_outcome(exit_code: int | None, kind: Kind, asked: Asked | None, reason: Reason) -> None:
     assert outcome_of(exit_code, kind=kind, asked=asked, last_line="the last words").reason == reason
 
 

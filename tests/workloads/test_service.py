@@ -51,6 +51,7 @@ def test_a_service_with_nothing_but_a_model() -> None:
         pytest.param("model: nets/resnet.onnx", "onnx", "oip", id="an ONNX file"),
         pytest.param("model: s3://models/resnet.onnx", "onnx", "oip", id="an ONNX file of a bucket"),
         pytest.param("model: run:gpt", "chat", "openai", id="a training run"),
+        pytest.param("model: run:export:a.onnx", "onnx", "oip", id="an ONNX file that a run made"),
         pytest.param("model: hf:org/name", "chat", "openai", id="a repository, on the CPU"),
         pytest.param("model: hf:org/name\nresources: {gpu: H100}", "vllm", "openai", id="on an accelerator"),
         pytest.param(
@@ -238,6 +239,7 @@ def test_a_wrong_model_hides_no_other_error() -> None:
     ("written", "source"),
     [
         ("run:gpt", {"kind": "run", "place": "gpt"}),
+        ("run:export:nets/a.onnx", {"kind": "run", "place": "export", "inside": "nets/a.onnx"}),
         ("models/a.onnx", {"kind": "path", "place": "models/a.onnx"}),
         ("/srv/models/a", {"kind": "path", "place": "/srv/models/a"}),
         ("s3://bucket/a/b.onnx", {"kind": "s3", "place": "s3://bucket/a/b.onnx"}),
@@ -249,12 +251,14 @@ def test_a_wrong_model_hides_no_other_error() -> None:
 )
 def test_a_model_says_where_it_comes_from(written: str, source: dict[str, Any]) -> None:
     assert model_source_of(written) == ModelSource(**source)
+    assert model_source_of(written).written == written
 
 
 @pytest.mark.parametrize(
     "written",
-    ["", "run:", "run:a b", "hf:name", "hf:a/b/c", "pkg:magika", "pkg:magika:../x", "pkg:magika:/x", "python:app:f",
-     "python:app.py:", "python:../app.py:f", "s3://bucket", "../model.onnx", "~/model.onnx", "gs://b/k", "model:latest",
+    ["", "run:", "run:a b", "run:a:../b", "hf:name", "hf:a/b/c", "pkg:magika", "pkg:magika:../x", "pkg:magika:/x",
+     "python:app:f", "python:app.py:", "python:../app.py:f", "s3://bucket", "../model.onnx", "~/model.onnx",
+     "gs://b/k", "model:latest",
      "a.onnx#sha256=12"],
 )  # fmt: skip
 def test_what_names_no_model_is_refused_with_what_to_write(written: str) -> None:

@@ -4,6 +4,7 @@ Invariant: of the agent's own environment only the names in `KEPT` reach a run, 
 does; the run's own values win over the node's, and what the lease decides (devices, ranks) wins over both.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,14 +25,23 @@ KEPT = (
     "LD_LIBRARY_PATH",
 )
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-OURS = ("train", "burn_in")  # kinds whose program is ours, with one worker on each accelerator
+OURS = ("train", "service", "burn_in")  # kinds whose program is ours
 OURS_KEPT = ("PYTHONPATH",)
+ONE_WORKER_EACH = ("train", "burn_in")  # of these kinds, a worker on each accelerator
 
 
 def cores_of(launch: Launch, allowed: Sequence[int]) -> list[int]:
     """The cores of the leased slots; slots beyond the machine's cores share them round."""
     slots = [device.index for device in launch.devices if device.model == CPU_SLOT]
     return sorted({allowed[index % len(allowed)] for index in slots}) if allowed else []
+
+
+def threads_of(launch: Launch, cores: int) -> int:
+    """How many threads one process of the run computes with; beside accelerators, one for each core."""
+    if launch.kind in ONE_WORKER_EACH:
+        return 1
+    slots = sum(device.model == CPU_SLOT for device in launch.devices)
+    return slots or max(1, cores)
 
 
 def environment_of(
@@ -47,9 +57,8 @@ def environment_of(
 
     own: the agent's environment. cores: how many the run is bound to. home: of the user it runs as, when another.
     """
-    slots = [device for device in launch.devices if device.model == CPU_SLOT]
     accelerators = ",".join(str(device.index) for device in launch.devices if device.model != CPU_SLOT)
-    threads = 1 if launch.kind in OURS else max(1, len(slots)) if slots else max(1, cores)
+    threads = threads_of(launch, cores)
     path = own.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     kept = (*KEPT, *OURS_KEPT) if launch.kind in OURS else KEPT
     environment = {name: own[name] for name in kept if name in own}
@@ -60,6 +69,9 @@ def environment_of(
     environment["PYTHONUNBUFFERED"] = "1"
     environment.update(launch.env)
     environment.update(launch.secrets)
+    if launch.kind == "service" and "PYTHONPATH" in own and "PYTHONPATH" in launch.env:
+        # The host of a replica is found by the agent's, a callable by the tenant's; commands are given the latter.
+        environment["PYTHONPATH"] = os.pathsep.join((own["PYTHONPATH"], launch.env["PYTHONPATH"]))
     master = launch.addresses[0] if launch.addresses else "127.0.0.1"
     environment.update(
         {
@@ -113,6 +125,34 @@ def train_order(launch: Launch, attempt_folder: Path) -> dict[str, object]:
         "attempt_folder": str(attempt_folder),
         "device": "cpu" if on_cpu else "cuda",
         "run_started_at": launch.run_started_at.isoformat() if launch.run_started_at else None,
+    }
+
+
+def service_order(launch: Launch, cores: int, attempt_folder: Path, work_folder: Path) -> dict[str, object]:
+    """What the host of a replica reads (`service.json`): the terms, and what this lease gives them.
+
+    cores: how many the run is bound to.
+    """
+    asked = launch.service or {}
+    on_cpu = all(device.model == CPU_SLOT for device in launch.devices)
+    return {
+        "run_id": launch.run_id,
+        "run_name": launch.run_name,
+        "attempt_no": launch.attempt_no,
+        "service_id": asked.get("service_id"),
+        "version_no": asked.get("version_no"),
+        "service": asked["terms"],
+        "model_path": asked.get("model_path"),
+        "model_run_id": asked.get("model_run_id"),
+        "model_checkpoints": asked.get("model_checkpoints"),
+        "address": launch.addresses[0] if launch.addresses else "127.0.0.1",
+        "device": "cpu" if on_cpu else "cuda",
+        "accelerators": len(launch.devices),
+        "threads": threads_of(launch, cores),
+        "stop_grace_s": launch.stop_grace_s,
+        "attempt_folder": str(attempt_folder),
+        "work_folder": str(work_folder),
+        "python_path": launch.env.get("PYTHONPATH"),
     }
 
 

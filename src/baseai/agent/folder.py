@@ -57,7 +57,7 @@ class LaunchRecord:
     lease_id: LeaseId
     run_id: str
     attempt_no: int
-    kind: Literal["task", "train", "burn_in"]
+    kind: Literal["task", "train", "service", "burn_in"]
     devices: tuple[str, ...]
     memory_mib: int | None
     stop_grace_s: float

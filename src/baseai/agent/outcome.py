@@ -13,6 +13,7 @@ from baseai.workloads.reason import Reason
 SPEC_WRONG_CODE = 64
 STOPPED_CODE = 143
 LINE_CHARACTERS = 300
+FINISHING = ("train", "burn_in")  # kinds whose program is ours and comes to an end by itself
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
@@ -33,16 +34,16 @@ class Asked:
 def outcome_of(
     exit_code: int | None,
     *,
-    kind: Literal["task", "train", "burn_in"],
+    kind: Literal["task", "train", "service", "burn_in"],
     asked: Asked | None,
     last_line: str | None,
 ) -> Outcome:
     """exit_code: negative when a signal ended it, None when nobody saw the end (its shim was killed too).
 
     A run of a program of ours that ends with 0 has finished even when it was asked to stop a moment before; of a
-    task, 0 after a stop says only that it stopped well.
+    task or a service, 0 after a stop says only that it stopped well. A service never finishes by itself.
     """
-    if asked is not None and not (exit_code == 0 and kind != "task"):
+    if asked is not None and not (exit_code == 0 and kind in FINISHING):
         ending = (
             ""
             if exit_code in (0, STOPPED_CODE, -signal.SIGTERM, -signal.SIGKILL)
@@ -53,11 +54,13 @@ def outcome_of(
         )
     if exit_code is None:
         return Outcome(reason=Reason.PROCESS_LOST, sentence="its processes vanished without a recorded end")
+    if kind == "service" and exit_code in (0, STOPPED_CODE):
+        return Outcome(reason=Reason.PROCESS_LOST, sentence="was asked to stop from outside")
     if exit_code == 0:
         return Outcome(reason=Reason.FINISHED, sentence="finished")
     line = f"; last line: {last_line[:LINE_CHARACTERS]}" if last_line else ""
     if kind != "task" and exit_code == SPEC_WRONG_CODE:
-        sentence = last_line[:LINE_CHARACTERS] if last_line else "the training config is wrong"
+        sentence = last_line[:LINE_CHARACTERS] if last_line else f"the spec of this {kind} is wrong"
         return Outcome(reason=Reason.SPEC_WRONG, sentence=sentence)
     if -exit_code in _FROM_OUTSIDE:
         name = signal.Signals(-exit_code).name

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from baseai.agent.environment import burn_in_order, cores_of, environment_of, train_order
+from baseai.agent.environment import burn_in_order, cores_of, environment_of, service_order, train_order
 from baseai.agent.files import FileUnfit, is_disk_full, place_below
 from baseai.agent.folder import AttemptFolder, Born, write_whole
 from baseai.agent.shim import start_ticks
@@ -30,6 +30,7 @@ from baseai.workloads.reason import Reason
 SHIM = Path(__file__).with_name("shim.py")
 TRAIN_MODULE = "baseai.workloads.training.launch"
 BURN_IN_MODULE = "baseai.workloads.burn_in.launch"
+SERVICE_MODULE = "baseai.workloads.inference.host"
 SEGMENT_BYTES = 16 * 1024 * 1024
 SEGMENTS = 4
 START_WAIT_S = 30.0
@@ -141,7 +142,7 @@ class ShimLauncher:
                 launch,
                 self._environment,
                 interpreter=Path(sys.executable),
-                cores=len(cores) or len(self._cores) or 1,
+                cores=self._cores_bound(launch),
                 attempt_folder=folder.path,
                 home=self._run_user.home if self._run_user else None,
             ),
@@ -181,6 +182,11 @@ class ShimLauncher:
             order = burn_in_order(launch, cores_of(launch, self._cores), folder.train)
             write_whole(folder.train / "burn_in.json", json.dumps(order, indent=1))
             argv = [sys.executable, "-m", BURN_IN_MODULE, str(folder.train / "burn_in.json")]
+        elif launch.kind == "service":
+            folder.train.mkdir(parents=True, exist_ok=True)
+            order = service_order(launch, self._cores_bound(launch), folder.train, cwd)
+            write_whole(folder.train / "service.json", json.dumps(order, indent=1))
+            argv = [sys.executable, "-m", SERVICE_MODULE, str(folder.train / "service.json")]
         else:
             write_whole(folder.path / "script.sh", "\n".join(launch.commands) + "\n")
             argv = ["/bin/sh", "-e", str(folder.path / "script.sh")]
@@ -189,6 +195,9 @@ class ShimLauncher:
                 if path.exists():
                     self._give_away(path)
         return argv, cwd
+
+    def _cores_bound(self, launch: Launch) -> int:
+        return len(cores_of(launch, self._cores)) or len(self._cores) or 1
 
     def _make_shared(self, shared: Path) -> None:
         if not shared.exists():

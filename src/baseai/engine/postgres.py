@@ -21,8 +21,10 @@ from baseai.scheduling.preemption.postgres import note_loss
 from baseai.truth.history import record
 from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
 from baseai.workloads.burn import BurnIn
+from baseai.workloads.model import model_source_of
 from baseai.workloads.reason import Reason
 from baseai.workloads.run import RunEvent, RunState, moved
+from baseai.workloads.service import Service
 from baseai.workloads.spec import RunSpec
 from baseai.workloads.task import Task
 from baseai.workloads.train import Train
@@ -34,6 +36,7 @@ YIELD_GRACE_S = 2.0  # of what yields: it keeps nothing, and somebody waits for 
 WORKER_RESTARTS_MAX = 100  # by the launcher itself, within one attempt
 INTERRUPTIONS_MAX = 50  # attempts lost to the platform; a bound, not a budget
 CHECKPOINT_GRACE_MAX_S = 600.0  # what a run may take for its last checkpoint when it goes on elsewhere
+DRAIN_GRACE_MAX_S = 300.0  # what a replica may take beyond that for the requests under way
 LEAVING = (
     NodeState.DRAINING,
     NodeState.REPAIRING,
@@ -88,7 +91,8 @@ class Engine:
             rows = await fetch_all(
                 session,
                 "SELECT l.*, extract(epoch FROM l.ends_at - now())::float8 AS ends_in_s, a.nodes, a.rendezvous_port,"
-                " a.stop, a.reason AS attempt_reason, r.name, r.kind, r.spec, r.files, r.started_at AS run_started_at"
+                " a.stop, a.reason AS attempt_reason, r.name, r.kind, r.spec, r.files, r.service_id, r.version_no,"
+                " r.started_at AS run_started_at"
                 " FROM leases l JOIN attempts a USING (run_id, attempt_no) JOIN runs r USING (run_id)"
                 " WHERE l.node_id = %s AND l.state <> 'released' ORDER BY l.granted_at, l.lease_id",
                 (node_id,),
@@ -101,6 +105,9 @@ class Engine:
     async def _order(self, session: Session, row: Row) -> Order:
         spec = RunSpec.from_json(row["spec"])
         grace_s = YIELD_GRACE_S if isinstance(spec.work, BurnIn) else STOP_GRACE_S
+        if isinstance(spec.work, Service):
+            # The requests under way are answered first; of a short run that may not be all its time.
+            grace_s += min(spec.work.timeout_s, DRAIN_GRACE_MAX_S, spec.max_duration_s / 4)
         stop_grace_s = grace_s
         if row["stop"] and row["attempt_reason"] in SAVES_FIRST and not isinstance(spec.work, BurnIn):
             stop_grace_s = max(grace_s, await _checkpoint_grace_s(session, row["run_id"]))
@@ -140,6 +147,7 @@ class Engine:
             commands=spec.work.commands if isinstance(spec.work, Task) else (),
             train=train,
             burn_in=spec.work.to_json() if isinstance(spec.work, BurnIn) else None,
+            service=await self._replica(session, row, spec.work) if isinstance(spec.work, Service) else None,
             env=dict(spec.env),
             secrets=self._secrets.open_secrets(sealed),
             files=tuple(OrderedFile(**file) for file in row["files"]),
@@ -167,6 +175,37 @@ class Engine:
             stop_reason=row["attempt_reason"] if row["stop"] else None,
             stop_grace_s=stop_grace_s,
         )
+
+    async def _replica(self, session: Session, row: Row, work: Service) -> Row:
+        """A replica's part of its order, with where the run of `run:NAME` keeps what it made."""
+        asked: Row = {
+            "terms": work.to_json(),
+            "service_id": row["service_id"],
+            "version_no": row["version_no"],
+        }
+        source = None if work.model is None else model_source_of(work.model)
+        if source is None or source.kind != "run":
+            return asked
+        made = await fetch_one(
+            session,
+            "SELECT run_id, state, spec FROM runs WHERE project_id = %(project)s AND %(name)s IN (run_id, name)"
+            " AND kind IN ('train', 'task')"
+            " ORDER BY run_id = %(name)s DESC, state = 'succeeded' DESC, submitted_at DESC LIMIT 1",
+            {"project": row["project_id"], "name": source.place},
+        )
+        if made is None:
+            return asked
+        asked["model_run_id"] = made["run_id"]
+        trained = RunSpec.from_json(made["spec"]).work
+        if made["state"] == "succeeded":
+            asked["model_path"] = self._places.outputs(made["run_id"])
+        elif isinstance(trained, Train):
+            asked["model_checkpoints"] = {
+                "folder": self._places.checkpoints(made["run_id"]),
+                "recipe": trained.recipe,
+                "config": dict(trained.config),
+            }
+        return asked
 
     # ---- from the nodes
 

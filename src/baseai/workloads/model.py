@@ -26,13 +26,24 @@ class ModelSource:
 
     kind: Kind
     place: str  # a run's name, a path, a URI, `org/name`, a package, a Python file
-    inside: str | None = None  # of a package: the path in it; of a Python file: the callable's name
+    inside: str | None = (
+        None  # of a run's output or a package: the path in it; of a Python file: the callable's name
+    )
     revision: str | None = None  # of a repository of a hub
     sha256: str | None = None  # what its digest must be; None where the spec leaves it open
 
     @property
+    def written(self) -> str:
+        """As a spec has it: `model_source_of` gives the equal source back."""
+        scheme = "" if self.kind in ("path", "s3") else f"{self.kind}:"
+        inside = "" if self.inside is None else f":{self.inside}"
+        revision = "" if self.revision is None else f"@{self.revision}"
+        digest = "" if self.sha256 is None else f"#sha256={self.sha256}"
+        return f"{scheme}{self.place}{inside}{revision}{digest}"
+
+    @property
     def is_onnx(self) -> bool:
-        path = self.inside if self.kind == "pkg" else self.place
+        path = self.place if self.kind in ("path", "s3", "hf") else self.inside
         return path is not None and path.lower().endswith(".onnx")
 
 
@@ -49,9 +60,10 @@ def model_source_of(written: str) -> ModelSource:
     if not text:
         raise ValueError(f"names no model; write {FORMS}")
     if colon and scheme == "run":
-        if not _RUN.match(rest):
-            raise ValueError(f"`{rest}` is no run; write run: and the name or id of a training run")
-        return ModelSource(kind="run", place=rest, sha256=sha256)
+        place, further, inside = rest.partition(":")
+        if not _RUN.match(place) or (further and not _is_inside(inside)):
+            raise ValueError(f"`{rest}` is no run; write run:NAME, or run:NAME:path in what that run made")
+        return ModelSource(kind="run", place=place, inside=inside or None, sha256=sha256)
     if colon and scheme == "hf":
         if not _HUB.match(rest):
             raise ValueError(f"`{rest}` is no repository; write hf:org/name, with @revision for a fixed one")

@@ -480,7 +480,7 @@ async def _register(session: Session, seen: _Seen, replica: Row, told: Mapping[s
     work = seen.work(replica["version_no"]) if replica["version_no"] in seen.specs else None
     if work is None or work.model is None:
         return
-    origin = work.model.removeprefix("run:") if work.model.startswith("run:") else None
+    origin = told.get("origin_run_id")
     run = (
         None
         if origin is None

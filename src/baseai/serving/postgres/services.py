@@ -23,6 +23,7 @@ from baseai.serving.state import (
 )
 from baseai.truth.history import record
 from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
+from baseai.workloads.model import model_source_of
 from baseai.workloads.reason import Reason
 from baseai.workloads.service import Service
 from baseai.workloads.spec import RunSpec
@@ -347,10 +348,12 @@ async def _pinned(session: Session, project: tuple[TenantId, ProjectId], spec: R
     model = spec.work.model
     if model is None or not model.startswith(FROM_RUN):
         return spec
-    name = model.removeprefix(FROM_RUN)
+    source = model_source_of(model)
+    name = source.place
     run = await fetch_one(
         session,
-        "SELECT r.run_id, r.kind, r.state, EXISTS (SELECT FROM checkpoints c WHERE c.run_id = r.run_id) AS kept"
+        "SELECT r.run_id, r.kind, r.state = 'succeeded' OR EXISTS"
+        " (SELECT FROM checkpoints c WHERE c.run_id = r.run_id AND r.kind = 'train') AS kept"
         " FROM runs r WHERE r.project_id = %(project)s AND (r.run_id = %(name)s OR r.name = %(name)s)"
         " ORDER BY r.run_id = %(name)s DESC, (r.kind = 'train') DESC, (r.state = 'succeeded') DESC,"
         " r.submitted_at DESC LIMIT 1",
@@ -358,10 +361,11 @@ async def _pinned(session: Session, project: tuple[TenantId, ProjectId], spec: R
     )
     if run is None:
         raise Refused(f"model: {model}: there is no run {name}; `baseai ps --all` lists those there are")
-    if run["kind"] != "train" or not run["kept"]:
-        why = "is no training run" if run["kind"] != "train" else "has saved no checkpoint yet"
-        raise Refused(f"model: {model}: {name} {why}; name a training run that has saved one")
-    return replace(spec, work=replace(spec.work, model=f"{FROM_RUN}{run['run_id']}"))
+    if run["kind"] not in ("train", "task") or not run["kept"]:
+        why = "has saved no checkpoint yet" if run["kind"] == "train" else "has made nothing yet"
+        raise Refused(f"model: {model}: {name} {why}; name a run that has ended well, or a training run that saved")
+    pinned = replace(source, place=run["run_id"])
+    return replace(spec, work=replace(spec.work, model=pinned.written))
 
 
 async def _found(session: Session, name: str) -> Row:

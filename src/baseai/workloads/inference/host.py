@@ -102,6 +102,7 @@ class Replica:
             order.service.model,
             work_folder=order.work_folder,
             model_path=order.model_path,
+            checkpoints=order.model_checkpoints,
             downloads=order.attempt_folder / "model",
         )
 
@@ -123,6 +124,7 @@ class Replica:
             models=[order.service.model_name],
             digest=None if model is None else model.digest,
             bytes=None if model is None else model.size_bytes,
+            origin_run_id=order.model_run_id,
             warm_up_s=round(time.monotonic() - self._began_s, 3),
         )
 

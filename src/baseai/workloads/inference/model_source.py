@@ -7,10 +7,14 @@ nothing outside the run's folder, the node's packages and the place that was nam
 import contextlib
 import hashlib
 import importlib.util
+import json
 import shutil
+import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from baseai.ground.fault import Fault
 from baseai.workloads.inference.engine import ModelUnusable
@@ -44,14 +48,27 @@ class SourceAway(Fault):
         return f"model {self.model}: {self.why}"
 
 
-def resolve(written: str, *, work_folder: Path, model_path: str | None, downloads: Path) -> Resolved:
+def resolve(
+    written: str,
+    *,
+    work_folder: Path,
+    model_path: str | None,
+    downloads: Path,
+    checkpoints: Mapping[str, Any] | None = None,
+) -> Resolved:
     """Bring the model of a spec to this node.
 
-    model_path: what the platform found for `run:NAME`. downloads: a folder for what is fetched, made when needed.
+    model_path: what the run of `run:NAME` made; `checkpoints` where it has only these: folder, recipe and config.
+    downloads: a folder for what is fetched, made when needed.
     Raises ModelUnusable where the model cannot be had as it is written, SourceAway where it may be had later.
     """
     source = model_source_of(written)
-    path = _located(source, written, work_folder=work_folder, model_path=model_path, downloads=downloads)
+    if source.kind == "run":
+        if model_path is None and checkpoints is not None:
+            model_path = str(_exported(source, written, checkpoints, downloads))
+        path = _of_run(source, written, model_path)
+    else:
+        path = _located(source, written, work_folder=work_folder, downloads=downloads)
     digest = digest_of(path)
     if source.sha256 is not None and source.sha256 != digest:
         fix = "write the digest of the model that you mean, or bring that model"
@@ -79,12 +96,8 @@ def _size_bytes(path: Path) -> int:
     return path.stat().st_size if path.is_file() else sum(each.stat().st_size for each in _files(path))
 
 
-def _located(
-    source: ModelSource, written: str, *, work_folder: Path, model_path: str | None, downloads: Path
-) -> Path:
+def _located(source: ModelSource, written: str, *, work_folder: Path, downloads: Path) -> Path:
     match source.kind:
-        case "run":
-            return _of_run(source, written, model_path)
         case "pkg":
             return _of_package(source, written)
         case "s3":
@@ -112,7 +125,31 @@ def _of_run(source: ModelSource, written: str, model_path: str | None) -> Path:
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         fix = "files of runs must lie on storage that all nodes share, or the service must run on that node"
         raise ModelUnusable(written, f"{model_path} of the run {source.place} is not on this node", fix)
+    if source.inside is not None:
+        path /= source.inside
+        if not path.exists():
+            fix = f"it made {', '.join(_some_of(Path(model_path)))}"
+            raise ModelUnusable(written, f"the run {source.place} made no {source.inside}", fix)
     return path
+
+
+def _exported(source: ModelSource, written: str, checkpoints: Mapping[str, Any], downloads: Path) -> Path:
+    """The newest checkpoint of a run that goes on, in the form that others load. Training does that, by itself."""
+    target = downloads / "checkpoint"
+    if target.exists():
+        return target
+    downloads.mkdir(parents=True, exist_ok=True)
+    order = downloads / "export.json"
+    order.write_text(json.dumps({**checkpoints, "target": str(target)}))
+    command = [sys.executable, "-m", "baseai.workloads.training.export", str(order)]
+    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if ended.returncode != 0:
+        lines = ended.stderr.strip().splitlines()
+        problem = (
+            f"no model could be made of the run {source.place}: {lines[-1] if lines else ended.returncode}"
+        )
+        raise ModelUnusable(written, problem, "wait until it has saved a checkpoint, or name another run")
+    return target
 
 
 def _of_package(source: ModelSource, written: str) -> Path:

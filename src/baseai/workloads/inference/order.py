@@ -4,6 +4,7 @@ Invariant: an order that could be read can be served; what is wrong with it is s
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,10 @@ class Order:
     version_no: int
     service: Service
     model_path: str | None  # of `run:NAME`: where the platform found what that run made
+    model_run_id: str | None  # that run
+    model_checkpoints: (
+        Mapping[str, Any] | None
+    )  # folder, recipe and config of a run that has not made a model yet
     address: str  # of the node, where gateways reach it
     device: Literal["cpu", "cuda"]
     accelerators: int  # leased, CPU slots among them
@@ -47,6 +52,8 @@ def read(path: Path) -> Order:
             version_no=int(told.get("version_no") or 1),
             service=Service.from_json(told["service"]),
             model_path=told.get("model_path"),
+            model_run_id=told.get("model_run_id"),
+            model_checkpoints=told.get("model_checkpoints"),
             address=str(told.get("address") or "127.0.0.1"),
             device="cpu" if told["device"] == "cpu" else "cuda",
             accelerators=max(1, int(told["accelerators"])),

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from baseai.workloads.training.assignment import Assignment
@@ -19,8 +20,13 @@ FOLDER = "prepared"
 
 def prepared(assignment: Assignment) -> Path:
     """The folder of the assignment's data, made now if nobody has; others wait. Raises RecipeRefused."""
-    told = json.dumps([assignment.recipe, dict(assignment.config), sys.version_info[:3]], sort_keys=True)
-    place = assignment.checkpoint_folder / FOLDER
+    return prepared_of(assignment.recipe, assignment.config, assignment.checkpoint_folder)
+
+
+def prepared_of(recipe: str, config: Mapping[str, object], checkpoint_folder: Path) -> Path:
+    """The same of a run that is known by its recipe and its checkpoints alone."""
+    told = json.dumps([recipe, dict(config), sys.version_info[:3]], sort_keys=True)
+    place = checkpoint_folder / FOLDER
     folder = place / hashlib.sha256(told.encode()).hexdigest()[:16]
     if folder.exists():
         return folder
@@ -32,8 +38,7 @@ def prepared(assignment: Assignment) -> Path:
             shutil.rmtree(half, ignore_errors=True)
             half.mkdir()
             try:
-                config = configured(assignment.recipe, assignment.config)
-                recipe_named(assignment.recipe).prepare(config, half)
+                recipe_named(recipe).prepare(configured(recipe, config), half)
                 os.rename(half, folder)
             finally:
                 shutil.rmtree(half, ignore_errors=True)

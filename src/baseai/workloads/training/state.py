@@ -61,15 +61,27 @@ def restore(path: Path, step: int, model: nn.Module, optimizer: Optimizer, *, sh
     if sharded:
         _restore_sharded(weights, memories, step, model, optimizer)
         return
-    live = model.state_dict(keep_vars=True)
-    with torch.no_grad():
-        for name, tensor in weights.items():
-            live[name].copy_(tensor)
+    _put(weights, model)
     for name, parameter in model.named_parameters():
         if name in memories:
             moved = {each: tensor.to(parameter.device) for each, tensor in memories[name].items()}
             counted = torch.tensor(float(step), device=parameter.device)
             optimizer.state[parameter] = {"step": counted, **moved}
+
+
+def restore_weights(path: Path, model: nn.Module) -> None:
+    """Put the checkpointed weights alone into a whole model."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(path)
+    _put({name.removeprefix(MODEL): each for name, each in tensors.items() if name.startswith(MODEL)}, model)
+
+
+def _put(weights: dict[str, torch.Tensor], model: nn.Module) -> None:
+    live = model.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            live[name].copy_(tensor)
 
 
 def _restore_sharded(
