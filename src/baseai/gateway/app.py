@@ -6,8 +6,9 @@ models) are answered from what it knows; everything else is a passage.
 
 from baseai.gateway.delivery import AnswerCut
 from baseai.gateway.door import Door
+from baseai.gateway.inquiry import Message, Receive, Send
 from baseai.gateway.own import own_page, show
-from baseai.gateway.passage import Message, Passage, Receive, Send
+from baseai.gateway.passage import Passage
 from baseai.serving.route import Routes
 
 

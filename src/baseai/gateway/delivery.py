@@ -62,9 +62,8 @@ class Delivery:
         self.cache_status = BYPASS
         self.shared = False  # those who waited for this answer have it
 
-    @property
-    def served(self) -> Usage:
-        """Tokens of what went out."""
+    def served(self, *, whole: bool) -> Usage:
+        """Tokens of what went out. whole: to its end, without which only a stream has given anything."""
         if self._stream is not None:
             told = self._stream.served
             return (
@@ -72,7 +71,7 @@ class Delivery:
                 if told.tokens_in or not self._usage.tokens_in
                 else told._replace(tokens_in=self._usage.tokens_in)
             )
-        return self._usage
+        return self._usage if whole else Usage(0, 0)
 
     async def of_replica(
         self, wire: Wire, *, kind: Kind, asked: Asked, limits: Headers, lead: Lead | None
@@ -85,6 +84,9 @@ class Delivery:
         if lead is not None and not events and wire.status < 500:
             await self._shared_answer(wire, headers, kind, bool(told), limits, lead)
             return
+        if lead is not None:  # a stream, or a failure: others need not wait for its end
+            self.shared = True
+            self.cache_status = lead.drop()
         if events:
             self._stream = Stream(hides_usage=asked.hides_usage)
             headers = [pair for pair in headers if pair[0] != b"content-length"]

@@ -99,11 +99,11 @@ class Hall:
         """Wait for a desk, behind whoever came before."""
         if self._pulse is None:
             self._pulse = self._loop.call_later(PULSE_S, self._beat)
-        self.tally.held += 1
+        self.tally.hold(self._clock())
         try:
             desk, _ = await self.hold.place(wish, self._returned)
         finally:
-            self.tally.held -= 1
+            self.tally.let_go(self._clock())
         return desk
 
     def give_back(self, desk: Desk, ticket: int, end: End) -> None:

@@ -5,8 +5,6 @@ service and no tenant. Everything here is GET.
 """
 
 import json
-import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -14,13 +12,12 @@ from baseai.gateway.address import MODELS, Kind
 from baseai.gateway.door import Door, steady_s
 from baseai.gateway.figures import exposition
 from baseai.gateway.head import Incoming, request_id_of
-from baseai.gateway.passage import NO_SERVICE, may_see, no_of
+from baseai.gateway.inquiry import NO_SERVICE, Message, Send, known_caller, may_see, no_of
 from baseai.gateway.refusal import JSON, Refusal, body_of, headers_of
-from baseai.gateway.seams import Caller, Denied
+from baseai.gateway.seams import Denied
 from baseai.ground.identity import mint
 from baseai.serving.route import Route
 
-Message = MutableMapping[str, Any]
 LISTS = "/v1/models"
 
 
@@ -66,11 +63,8 @@ def health(door: Door) -> dict[str, Any]:
 async def _for_caller(door: Door, scope: Message, kind: Kind, name: str) -> Page:
     """What only a caller may see: OpenAI's models, or whether one of OIP's is ready."""
     incoming = Incoming(scope["headers"])
-    caller = door.keys.known(incoming.authorization, wall_s=time.time())
-    if caller is None and incoming.authorization is not None:
-        caller = await door.keys.fetch(incoming.authorization, wall_s=time.time())
-    if not isinstance(caller, Caller):
-        assert isinstance(caller, Denied)
+    caller = await known_caller(door, incoming)
+    if isinstance(caller, Denied):
         return _refused(no_of(caller), kind, incoming)
     if not name:
         seen = [route for route in door.routes.by_id.values() if may_see(caller, route)]
@@ -101,10 +95,8 @@ def _refused(refusal: Refusal, kind: Kind, incoming: Incoming) -> Page:
     return Page(refusal.status, [*headers, (b"x-request-id", request_id.encode())], body)
 
 
-SendMessage = Callable[[Message], Awaitable[None]]
-
-
-async def show(page: Page, send: SendMessage) -> None:
+async def show(page: Page, send: Send) -> None:
+    """Send it."""
     length = (b"content-length", b"%d" % len(page.body))
     await send({"type": "http.response.start", "status": page.status, "headers": [*page.headers, length]})
     await send({"type": "http.response.body", "body": page.body, "more_body": False})

@@ -9,10 +9,16 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from baseai.gateway.address import Kind
+from baseai.gateway.address import Address, Kind
 from baseai.gateway.refusal import Refusal
 
 TAIL = 16 << 10  # bytes at an answer's end in which usage is looked for
+TELLS_USAGE = (b"/v1/chat/completions", b"/v1/completions")  # streams that know `stream_options`
+FORMS = (
+    b"/v1/audio/",
+    b"/v1/images/",
+    b"/v1/files",
+)  # bodies that are forms, not JSON; only by /s/SERVICE_ID
 INFERENCE = ("openai", "oip", "json")  # asking these twice is asking once: nothing is kept of a question
 
 
@@ -36,9 +42,9 @@ NOTHING_ASKED = Asked()
 _DECODER = json.JSONDecoder()
 
 
-def asked_of(kind: Kind, method: str, body: bytes) -> Asked | Refusal:
-    """Understand a request; only OpenAI's bodies have to be read for it."""
-    if kind != "openai" or method != "POST":
+def asked_of(address: Address, method: str, body: bytes) -> Asked | Refusal:
+    """Understand a request; only OpenAI's JSON has to be read for it."""
+    if address.kind != "openai" or method != "POST" or address.path.startswith(FORMS):
         return NOTHING_ASKED
     try:
         parsed = json.loads(body)
@@ -54,7 +60,8 @@ def asked_of(kind: Kind, method: str, body: bytes) -> Asked | Refusal:
     stream = parsed.get("stream") is True
     options = parsed.get("stream_options")
     told = isinstance(options, dict) and options.get("include_usage") is True
-    return Asked(model=model, stream=stream, hides_usage=stream and not told, body=parsed)
+    hides = stream and not told and address.path in TELLS_USAGE
+    return Asked(model=model, stream=stream, hides_usage=hides, body=parsed)
 
 
 def body_for_replica(asked: Asked, body: bytes, model: str | None) -> bytes:
@@ -85,9 +92,9 @@ def may_repeat(kind: Kind, method: str) -> bool:
     return method in ("GET", "HEAD") or kind in INFERENCE
 
 
-def tokens_guessed(kind: Kind, asked: Asked, body: bytes) -> int:
+def tokens_guessed(asked: Asked, body: bytes) -> int:
     """About how many tokens a request will take, to count it against a limit before it is answered."""
-    if kind != "openai" or asked.body is None:
+    if asked.body is None:
         return 0
     most = asked.body.get("max_completion_tokens") or asked.body.get("max_tokens") or 0
     return len(body) // 4 + (most if isinstance(most, int) and most > 0 else 0)

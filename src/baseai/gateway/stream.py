@@ -5,9 +5,11 @@ client did not ask for is kept back. What was served is known at every moment: u
 """
 
 import json
+import re
 
 from baseai.gateway.protocol import Usage, usage_of
 
+NULL = re.compile(rb'"usage"\s*:\s*null')  # in each event but the last, with some servers
 EVENT_MOST = 4 << 20  # an event longer than this goes on in pieces, unread
 
 
@@ -57,7 +59,7 @@ class Stream:
         if data == b"[DONE]":
             self.ended = True
             return True
-        if b'"usage"' not in data:
+        if b'"usage"' not in data or (NULL.search(data) and data.count(b'"usage"') == 1):
             self.events += 1
             return True
         try:

@@ -42,6 +42,16 @@ class Tally:
         self._pass(now_s)
         self.present -= 1
 
+    def hold(self, now_s: float) -> None:
+        """One of those present has to wait."""
+        self._pass(now_s)
+        self.held += 1
+
+    def let_go(self, now_s: float) -> None:
+        """He has a place, or gave up."""
+        self._pass(now_s)
+        self.held -= 1
+
     def taken(self, now_s: float) -> list[Second]:
         """The seconds that are over and were not taken before, oldest first, without those in which nothing was."""
         self._pass(now_s)

@@ -6,7 +6,7 @@ is closed. Nothing of an answer is held back: a read gives what has arrived. Who
 
 import asyncio
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 import httptools
 
@@ -160,8 +160,7 @@ class Wire(asyncio.Protocol):
     # What asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
 
     def data_received(self, data: bytes) -> None:
         if self._parser is None or self.ended:  # nobody asked: whatever this is, the wire is out of step
@@ -200,6 +199,10 @@ class Wire(asyncio.Protocol):
         self._wake()
 
     # What the parser calls
+
+    def on_message_begin(self) -> None:
+        if self.ended:
+            raise ValueError("it answers what nobody asked")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._bytes_of_head += len(name) + len(value)
