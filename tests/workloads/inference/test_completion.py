@@ -14,6 +14,9 @@ from baseai.workloads.inference.engines.chat import ChatEngine
 from tests.workloads.inference.served import Served, serving, until
 from tests.workloads.inference.tiny_gpt import CONTEXT, write_tiny_gpt
 
+IMAGE = [{"role": "user", "content": [{"type": "image_url"}]}]
+USAGE = {"include_usage": True}
+TOOL = {"type": "function", "function": {"name": "f"}}
 HELLO: Any = [{"role": "user", "content": "line 7"}]
 
 
@@ -159,7 +162,7 @@ def test_many_at_once_are_told_what_each_is_told_alone(gpt: Served) -> None:
         pytest.param({"messages": []}, "messages", "at least one message", id="empty messages"),
         pytest.param({"messages": [{"role": "cat", "content": "a"}]}, "messages[0].role", "not 'cat'", id="a role"),
         pytest.param({"messages": [{"role": "user"}]}, "messages[0].content", "not null", id="no content"),
-        pytest.param({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content", "not 'image_url'", id="an image"),
+        pytest.param({"messages": IMAGE}, "messages[0].content", "not 'image_url'", id="an image"),
         pytest.param({"max_tokens": 0}, "max_tokens", "at least 1, not 0", id="no tokens"),
         pytest.param({"max_tokens": 1.5}, "max_tokens", "whole number, not 1.5", id="half a token"),
         pytest.param({"temperature": 2.5}, "temperature", "from 0 to 2, not 2.5", id="too hot"),
@@ -169,10 +172,10 @@ def test_many_at_once_are_told_what_each_is_told_alone(gpt: Served) -> None:
         pytest.param({"stop": ["a"] * 5}, "stop", "at most 4 strings", id="too many stops"),
         pytest.param({"stop": [1]}, "stop", "strings", id="a stop that is no text"),
         pytest.param({"stream": "yes"}, "stream", "true or false", id="stream"),
-        pytest.param({"stream_options": {"include_usage": True}}, "stream_options", "stream: true", id="options of no stream"),
-        pytest.param({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "leave the field out", id="tools"),
+        pytest.param({"stream_options": USAGE}, "stream_options", "stream: true", id="options of no stream"),
+        pytest.param({"tools": [TOOL]}, "tools", "leave the field out", id="tools"),
         pytest.param({"logprobs": True}, "logprobs", "leave the field out", id="logprobs"),
-        pytest.param({"response_format": {"type": "json_object"}}, "response_format", "leave the field out", id="a form"),
+        pytest.param({"response_format": {"type": "json_object"}}, "response_format", "leave the field", id="a form"),
         pytest.param({"frequency_penalty": 0.5}, "frequency_penalty", "leave the field out", id="a penalty"),
     ],
 )  # fmt: skip

@@ -73,28 +73,33 @@ def test_a_text_among_others_has_the_vector_that_it_has_alone(minilm: Served) ->
 
 
 @pytest.mark.parametrize(
-    ("asked", "param", "code", "words"),
+    ("asked", "param", "words"),
     [
-        pytest.param({"input": "word " * 400}, "input", "context_length_exceeded", "256 tokens, but the input has 402", id="too long"),
-        pytest.param({"input": ""}, "input", "invalid_value", "input[0] is empty", id="an empty text"),
-        pytest.param({"input": []}, "input", "invalid_value", "1 to 2048 texts, not 0", id="no text"),
-        pytest.param({"input": ["a"] * 2049}, "input", "invalid_value", "1 to 2048 texts, not 2049", id="too many"),
-        pytest.param({"input": [1, "a"]}, "input", "invalid_value", "input[0] must be a string", id="mixed"),
-        pytest.param({"input": [[40_000]]}, "input", "invalid_value", "token 40000 is not in", id="no such token"),
-        pytest.param({"input": {"a": 1}}, "input", "invalid_value", "not an object", id="an object"),
-        pytest.param({}, "input", "invalid_value", "input is missing", id="nothing"),
-        pytest.param({"input": "a", "dimensions": 64}, "dimensions", "invalid_value", "must be 384 or absent, not 64", id="other dimensions"),
-        pytest.param({"input": "a", "encoding_format": "hex"}, "encoding_format", "invalid_value", "float or base64", id="another format"),
+        pytest.param({"input": ""}, "input", "input[0] is empty", id="an empty text"),
+        pytest.param({"input": []}, "input", "1 to 2048 texts, not 0", id="no text"),
+        pytest.param({"input": ["a"] * 2049}, "input", "1 to 2048 texts, not 2049", id="too many"),
+        pytest.param({"input": [1, "a"]}, "input", "input[0] must be a string", id="mixed"),
+        pytest.param({"input": [[40_000]]}, "input", "token 40000 is not in", id="no such token"),
+        pytest.param({"input": {"a": 1}}, "input", "not an object", id="an object"),
+        pytest.param({}, "input", "input is missing", id="nothing"),
+        pytest.param({"input": "a", "dimensions": 64}, "dimensions", "must be 384 or absent, not 64", id="shorter"),
+        pytest.param({"input": "a", "encoding_format": "hex"}, "encoding_format", "float or base64", id="a format"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_embedded_is_refused_by_field(
-    minilm: Served, asked: dict[str, Any], param: str, code: str, words: str
+    minilm: Served, asked: dict[str, Any], param: str, words: str
 ) -> None:
     answer = minilm.post("/v1/embeddings", json={"model": "minilm"} | asked)
     error = answer.json()["error"]
     assert answer.status_code == 400
-    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", param, code)
+    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", param, "invalid_value")
     assert words in error["message"]
+
+
+def test_a_text_beyond_the_context_is_refused_with_both_numbers(minilm: Served) -> None:
+    with pytest.raises(openai.BadRequestError, match="256 tokens, but the input has 402") as refused:
+        minilm.client.embeddings.create(model="minilm", input=[CAT, "word " * 400])
+    assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "input")
 
 
 def test_the_clients_own_exceptions_come_up(minilm: Served) -> None:

@@ -74,7 +74,7 @@ def test_an_empty_tensor_is_one() -> None:
 @pytest.mark.parametrize(
     ("datatype", "shape", "data", "words"),
     [
-        pytest.param("FP32", [2, 2], [1, 2, 3], "shape [2, 2] has 4 elements, but data has 3 in shape [3]", id="too few"),
+        pytest.param("FP32", [2, 2], [1, 2, 3], "[2, 2] has 4 elements, but data has 3 in shape [3]", id="too few"),
         pytest.param("FP32", [2, 2], [[1, 2, 3, 4]], "data has 4 in shape [1, 4]", id="nested otherwise"),
         pytest.param("FP32", [2, 2], [[1, 2], [3]], "in lists of equal length", id="ragged"),
         pytest.param("FP32", [1], ["a"], "must hold numbers of FP32", id="text for a number"),

@@ -1,4 +1,4 @@
-"""A tiny language model in the form that a training run of ours exports: random weights from a seed, its own tokenizer."""
+"""A tiny language model in the form that our training runs export: weights from a seed, a tokenizer of its own."""
 
 import json
 from pathlib import Path

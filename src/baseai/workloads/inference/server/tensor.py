@@ -158,10 +158,12 @@ def _bytes_tensor(name: str, shape: Sequence[int], data: list[Any], in_base64: b
             parts.append(base64.b64decode(element, validate=True) if in_base64 else element.encode())
         except (binascii.Error, UnicodeEncodeError) as wrong:
             raise BadInput(f"input {name}: {element[:40]!r} cannot be bytes: {wrong}", name) from None
-    nested = bool(data) and isinstance(data[0], list)
-    return _shaped(
-        name, _objects(parts), shape, tuple(shape) if nested and _has(data, shape) else (len(parts),)
-    )
+    made = _objects(parts)
+    if not any(isinstance(element, list) for element in data):
+        return _shaped(name, made, shape, made.shape)
+    if not _has(data, shape):
+        raise BadInput(f"input {name}: data has {len(parts)} strings, and not in shape {list(shape)}", name)
+    return made.reshape(tuple(shape))
 
 
 def _flat(data: list[Any]) -> Iterator[Any]:
