@@ -1,0 +1,1 @@
+"""Requests to a service, replayed through an autoscaler on a virtual clock."""

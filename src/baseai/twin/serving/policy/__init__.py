@@ -1,0 +1,1 @@
+"""The platform's autoscaler and those it is compared with, each behind the same seam."""
