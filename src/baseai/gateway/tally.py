@@ -67,7 +67,7 @@ class Tally:
             if self._area or self._arrivals:
                 self._over.append(Second(self._began_s, self._area, self.held, self._arrivals))
             elif not self.present:  # nothing was, nothing is: the rest of the gap is empty too
-                self._began_s = self._seen_s = float(int(now_s))
+                self._began_s, self._seen_s = float(int(now_s)), now_s
                 return
             self._began_s = self._seen_s = end_s
             self._area, self._arrivals = 0.0, 0
