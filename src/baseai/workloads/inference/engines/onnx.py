@@ -43,6 +43,8 @@ DATATYPES: Mapping[str, str] = {
     "tensor(string)": "BYTES",
 }
 
+MOST_SAID = 400  # characters of what ONNX Runtime says
+
 
 @dataclass(frozen=True, slots=True, eq=False)  # arrays have no equality that is true or false
 class Item:
@@ -81,6 +83,7 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._assignment.threads
         options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # what goes wrong is told to who asked
         # Threads that wait by turning round and round take the lease's processor from the next request.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = ["CPUExecutionProvider"]
@@ -139,16 +142,17 @@ class OnnxEngine:
         return await self._compute.run(self._computed_together, items)
 
     def _computed(self, item: Item) -> dict[str, NDArray[Any]]:
-        from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+        from onnxruntime.capi import onnxruntime_pybind11_state as told
 
         given = {
             name: _texts_of(value) if name in self._texts else value for name, value in item.inputs.items()
         }
         try:
             made = self._session.run(list(item.outputs), given)
-        except InvalidArgument as wrong:
+        except (told.InvalidArgument, told.RuntimeException, told.Fail) as wrong:
             # The forms fit, and yet the model cannot compute this: lengths that belong together do not agree.
-            raise BadInput(f"the model cannot take these inputs: {str(wrong).splitlines()[0]}") from wrong
+            sentence = str(wrong).splitlines()[0][:MOST_SAID]
+            raise BadInput(f"the model cannot compute these inputs: {sentence}") from wrong
         return dict(zip(item.outputs, made, strict=True))
 
     def _computed_together(self, items: Sequence[Item]) -> list[dict[str, NDArray[Any]]]:

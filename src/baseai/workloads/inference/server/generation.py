@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import Any
 
 from baseai.workloads.inference.engine import BadInput, Generates, Sampling, WrongValue
-from baseai.workloads.inference.server.completion import stops_of
+from baseai.workloads.inference.server.completion import stops_of, usage_of
 from baseai.workloads.inference.server.exchange import JSON, Exchange, kind_of, parsed, usage_header
 from baseai.workloads.inference.server.oip import places
 from baseai.workloads.inference.server.openai import number, whole
@@ -32,14 +32,16 @@ def routes(engine: Generates, terms: Terms) -> dict[str, Callable[[Exchange, byt
             tokens_out = 0
             async with aclosing(engine.generate(prompt, sampling, exchange.call)) as pieces:
                 async for piece in pieces:
+                    tokens_out += piece.tokens
                     if not stream:
                         made += piece.text
-                        tokens_out += piece.tokens
                         continue
                     if not exchange.began:
                         await exchange.begin_events()
                     done = piece.finish_reason is not None
                     event = {"text_output": piece.text, **head, **echoed, "done": done}
+                    if done:
+                        event["usage"] = usage_of(len(prompt), tokens_out)  # a header would be too early
                     await exchange.events(f"data: {json.dumps(event)}\n\n")
             if stream:
                 await exchange.end_events()
