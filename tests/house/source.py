@@ -44,7 +44,7 @@ SHELLS = frozenset(
     {
         "postgres", "duckdb", "clickhouse", "tick", "nut", "highs", "publish",
         "ptax_http", "scrape", "nvml", "amd_smi", "tpu", "host", "infiniband", "redfish", "kernel_log", "remote",
-        "served",
+        "served", "redis",
     }
 )  # fmt: skip
 
