@@ -8,6 +8,7 @@ import pytest
 from baseai.ground.fault import Conflict, NotFound, Refused
 from baseai.serving.postgres.routes import load_routes
 from baseai.truth.session import Truth
+from baseai.workloads.service import Rollout
 from tests.serving.yard import OPERATOR, WORK, Yard, at_once, scaled, spec_of_service
 
 pytestmark = pytest.mark.anyio
@@ -89,13 +90,7 @@ async def test_a_new_version_takes_over_once_it_answers_and_the_old_one_stays_ti
     assert [(version.version_no, version.share) for version in route.versions] == [(1, 1.0), (2, 0.0)]
     await yard.turn()
     assert (await yard.service())["candidate_share"] == 1.0
-    async with yard.rooms.truth.transaction() as session:
-        await session.execute(
-            "INSERT INTO service_traffic (service_id, tenant_id, project_id, version_no, gateway, from_at, requests,"
-            " errors, refused, slow, cache_hits, collapsed, retried, lost, tokens_in, tokens_out, bytes_in, bytes_out,"
-            " latency, first_byte) SELECT service_id, tenant_id, project_id, 2, 'g', now(), 100, 0, 0, 0, 0, 0, 0, 0,"
-            " 0, 0, 0, 0, '{}', '{}' FROM services"
-        )
+    await answer(yard, version_no=2, requests=100, errors=0)
     await yard.turn()
     assert (await yard.service())["version_no"] == 2
     await yard.age("draining_at", 3.0)
@@ -104,6 +99,39 @@ async def test_a_new_version_takes_over_once_it_answers_and_the_old_one_stays_ti
     assert await yard.replicas() == [(2, "ready")]
     states = await yard.rows("SELECT version_no, state FROM service_versions ORDER BY version_no")
     assert [row["state"] for row in states] == ["retired", "current"]
+
+
+async def test_a_version_that_answers_worse_is_rolled_back_while_most_requests_go_to_the_old_one(
+    yard: Yard,
+) -> None:
+    baking = replace(WORK, rollout=Rollout(shares=(0.1, 1.0), bake_s=600.0))
+    await yard.apply(spec_of_service(work=baking))
+    await yard.turn()
+    await yard.apply(spec_of_service(work=replace(baking, concurrency=7)))
+    await yard.turn()
+    await yard.turn()
+    assert (await yard.service())["candidate_share"] == 0.1
+    await answer(yard, version_no=1, requests=900, errors=0)
+    await answer(yard, version_no=2, requests=100, errors=40)
+    await yard.rooms.keeper.step()
+    service = await yard.service()
+    assert (service["version_no"], service["candidate_no"]) == (1, None)
+    [second] = await yard.rows("SELECT state, sentence FROM service_versions WHERE version_no = 2")
+    assert second["state"] == "rolled_back"
+    assert "40 of 100 requests failed" in second["sentence"]
+    assert (2, "draining") in await yard.replicas()
+
+
+async def test_a_replica_whose_lease_ends_soon_is_replaced_before(yard: Yard) -> None:
+    await yard.apply(spec_of_service())
+    await yard.turn()
+    async with yard.rooms.truth.transaction() as session:
+        await session.execute("UPDATE leases SET ends_at = now() + interval '5 minutes'")
+        await session.execute("UPDATE replicas SET made_at = made_at - interval '2 days'")
+    await yard.rooms.keeper.step()
+    assert await yard.replicas() == [(1, "ready"), (1, "starting")]
+    await yard.turn()
+    assert await yard.replicas() == [(1, "draining"), (1, "ready")]
 
 
 async def test_a_version_that_never_answers_is_rolled_back_and_says_why(yard: Yard) -> None:
@@ -199,10 +227,28 @@ async def test_a_model_of_a_run_is_that_run_for_ever(yard: Yard) -> None:
     async with yard.rooms.truth.transaction() as session:
         await session.execute(
             "INSERT INTO runs (run_id, tenant_id, project_id, name, kind, spec, priority, state, submitted_by)"
-            " SELECT 'run_x', tenant_id, project_id, 'gpt', 'train', '{}', 50, 'succeeded', 'test' FROM projects"
+            " SELECT 'run_x', tenant_id, project_id, 'gpt', 'train', '{}', 50, 'running', 'test' FROM projects"
         )
     with pytest.raises(Refused, match="saved no checkpoint"):
         await yard.apply(spec_of_service(work=work))
+    async with yard.rooms.truth.transaction() as session:
+        await session.execute("UPDATE runs SET state = 'stopping'")
+        await session.execute("UPDATE runs SET state = 'succeeded'")
+    await yard.apply(spec_of_service(work=work))
+    [version] = await yard.rows("SELECT spec->'work'->>'model' AS model FROM service_versions")
+    assert version["model"] == "run:run_x"
+
+
+async def answer(yard: Yard, *, version_no: int, requests: int, errors: int) -> None:
+    """Gateways tell of what a version answered just now."""
+    async with yard.rooms.truth.transaction() as session:
+        await session.execute(
+            "INSERT INTO service_traffic (service_id, tenant_id, project_id, version_no, gateway, from_at, requests,"
+            " errors, refused, slow, cache_hits, collapsed, retried, lost, tokens_in, tokens_out, bytes_in, bytes_out,"
+            " latency, first_byte) SELECT service_id, tenant_id, project_id, %s, 'g', now(), %s, %s, 0, 0, 0, 0, 0, 0,"
+            " 0, 0, 0, 0, '{}', '{}' FROM services",
+            (version_no, requests, errors),
+        )
 
 
 async def fail_the_new(yard: Yard, old: set[str], *, reason: str = "spec_wrong") -> None:

@@ -139,7 +139,7 @@ class Yard:
         """Live replicas, as if that had been so long ago."""
         async with self.rooms.truth.transaction() as session:
             await session.execute(
-                f"UPDATE replicas SET {column} = {column} - make_interval(secs => %s) WHERE state <> 'gone'",  # type: ignore[arg-type]  # noqa: S608
+                f"UPDATE replicas SET {column} = {column} - make_interval(secs => %s) WHERE state <> 'gone'",  # type: ignore[arg-type]
                 (seconds,),
             )
 
