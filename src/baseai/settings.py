@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -19,7 +20,7 @@ GATEWAYS_MOST = 64
 ENVIRONMENT = frozenset(
     {
         "BASEAI_DATA", "BASEAI_URL", "BASEAI_KEY", "BASEAI_CA_FILE", "BASEAI_DEBUG", "BASEAI_DATABASE",
-        "BASEAI_CHILD", "BASEAI_SHARED", "BASEAI_REDFISH_USER", "BASEAI_REDFISH_PASSWORD",
+        "BASEAI_CHILD", "BASEAI_SHARED", "BASEAI_SHARED_CACHE", "BASEAI_REDFISH_USER", "BASEAI_REDFISH_PASSWORD",
     }
 )  # fmt: skip
 
@@ -46,6 +47,7 @@ class PlatformSettings:
     run_user: str | None = None  # the user runs are started as; needs root
     gateway_port: int | None = None  # of the gateway to services; by default the server's next, or a free one
     gateways: int = 1  # gateway processes that share that port; 0 serves no models
+    shared_cache: str | None = None  # a Redis or Valkey in which gateways share kept answers, `redis://…`
     sample_every_s: float = 10.0  # how often this machine's accelerators are measured
     scrape: tuple[str, ...] = ()  # exporters its agent reads as well, http://127.0.0.1:9400/metrics
     redfish: tuple[str, ...] = ()  # management controllers of this machine, https://10.0.0.7
@@ -111,10 +113,22 @@ def checked(settings: PlatformSettings) -> PlatformSettings:
         if not 0 <= port <= 65_535:
             raise Refused(f"{port} is not a port")
     if settings.port and settings.port == settings.gateway_port:
-        raise Refused(f"--port and --gateway-port are both {settings.port}: give the gateway a port of its own")
+        raise Refused(
+            f"--port and --gateway-port are both {settings.port}: give the gateway a port of its own"
+        )
+    if settings.shared_cache is not None:
+        _refuse_no_cache(settings.shared_cache)
     if not 0 <= settings.gateways <= GATEWAYS_MOST:
         raise Refused(f"--gateways {settings.gateways} is not between 0 and {GATEWAYS_MOST}")
     return settings
+
+
+def _refuse_no_cache(url: str) -> None:
+    """Raises Refused where no gateway could share answers there. The address may hold a password and is not shown."""
+    if not re.match(r"(redis|rediss|unix)://.", url):
+        raise Refused("--shared-cache is not an address: write it like redis://cache.example:6379/0")
+    if find_spec("redis") is None:
+        raise Refused("--shared-cache needs the extra `redis`: pip install 'baseai[redis]'")
 
 
 def refuse_unknown(environ: Mapping[str, str]) -> None:

@@ -76,3 +76,11 @@ def test_links_name_the_public_address_where_there_is_one(tmp_path: Path) -> Non
     assert (named.shown_url, named.url) == ("https://cloud.example", "http://127.0.0.1:7")
     with pytest.raises(Refused, match="write it like https"):
         checked(settings(tmp_path, public_url="cloud.example"))
+
+
+def test_a_shared_cache_is_named_by_its_address_which_nobody_is_shown(tmp_path: Path) -> None:
+    url = "redis://:secret@cache.example:6379/0"
+    assert checked(settings(tmp_path, shared_cache=url)).shared_cache == url
+    with pytest.raises(Refused, match="write it like redis://") as told:
+        checked(settings(tmp_path, shared_cache="http://:secret@cache.example"))
+    assert "secret" not in str(told.value)

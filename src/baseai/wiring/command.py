@@ -108,6 +108,12 @@ def up(
         int,
         typer.Option(help="Gateway processes on that port, about one a core that they may fill; 0 for none."),
     ] = 1,
+    shared_cache: Annotated[
+        str | None,
+        typer.Option(
+            help="Redis or Valkey in which gateways share kept answers; BASEAI_SHARED_CACHE likewise."
+        ),
+    ] = None,
     sample_every: SampleEvery = 10.0,
     scrape: Scrape = None,
     redfish: Redfish = None,
@@ -142,6 +148,7 @@ def up(
             allow_repairs=allow_repairs,
             gateway_port=gateway_port,
             gateways=gateways,
+            shared_cache=shared_cache or os.environ.get("BASEAI_SHARED_CACHE"),
             sample_every_s=sample_every,
             scrape=tuple(scrape or ()),
             redfish=tuple(redfish or ()),

@@ -17,6 +17,7 @@ from baseai.gateway.journal import Journal
 from baseai.gateway.keys import Keys
 from baseai.gateway.limits import SharedLimits
 from baseai.gateway.postgres.quay import PostgresQuay
+from baseai.gateway.redis import RedisAnswers
 from baseai.gateway.server import ServerSettings, serve_gateway
 from baseai.gateway.shipper import Shipper
 from baseai.ground.identity import mint
@@ -45,10 +46,11 @@ async def keep_gate(
     tenancy = Tenancy(truth, pepper=pepper, master=household.key("master"))
     journal = Journal(household.gateway, mint("gwy"))
     limits = SharedLimits(household.gateway / "limits")
+    shared = RedisAnswers(settings.shared_cache) if settings.shared_cache else None
     door = Door(
         keys=Keys(tenancy, pepper=pepper),
         limits=limits,
-        cache=MemoryCache(),
+        cache=MemoryCache(shared),
         journal=journal,
         chance=random.random,
         settings=DoorSettings(processes=settings.gateways),
@@ -76,6 +78,8 @@ async def keep_gate(
         await asyncio.gather(*beside, return_exceptions=True)
         await shipper.close()
         limits.close()
+        if shared is not None:
+            await shared.close()
         await truth.close()
 
 
