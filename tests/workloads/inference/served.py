@@ -24,7 +24,7 @@ class Served:
     app: App
     url: str
     http: httpx.Client
-    client: openai.OpenAI  # the official one; it repeats nothing by itself
+    client: openai.OpenAI  # the official one
 
     def get(self, path: str) -> httpx.Response:
         return self.http.get(path)
@@ -34,28 +34,37 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(engine: Engine, **terms: Any) -> Iterator[Served]:
-    """Loads nothing: the engine is given loaded."""
-    app = asgi_app(engine, Terms(**terms))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app, host="127.0.0.1", port=0, lifespan="off", ws="none", log_config=None, access_log=False
-        )
+def listening(app: Any) -> Iterator[str]:
+    """Any ASGI application behind uvicorn; where it listens."""
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, lifespan="off", ws="none", log_config=None, access_log=False
     )
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         until(lambda: server.started)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        url = f"http://127.0.0.1:{port}"
-        with (
-            httpx.Client(base_url=url, timeout=WAIT_S) as http,
-            openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
-        ):
-            yield Served(app, url, http, client)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(WAIT_S)
+
+
+def client_of(url: str) -> openai.OpenAI:
+    """The official client; it repeats nothing by itself."""
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+
+@contextlib.contextmanager
+def serving(engine: Engine, **terms: Any) -> Iterator[Served]:
+    """Loads nothing: the engine is given loaded."""
+    app = asgi_app(engine, Terms(**terms))
+    with (
+        listening(app) as url,
+        httpx.Client(base_url=url, timeout=WAIT_S) as http,
+        client_of(url) as client,
+    ):
+        yield Served(app, url, http, client)
 
 
 def until(holds: Any) -> None:
