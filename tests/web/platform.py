@@ -16,6 +16,7 @@ from baseai.truth.session import Scope
 from baseai.web.doors import Books, By, WebDoors, WebSettings
 from tests.web.fleet import Asked
 from tests.web.ledger import Ledger
+from tests.web.services import Shelf
 
 Row = dict[str, Any]
 NOON = datetime(2026, 11, 22, 15, 0, tzinfo=UTC)
@@ -130,6 +131,7 @@ class Platform:
     use: Row | None = None
     collector_rows: list[Row] = field(default_factory=list)
     ledger: Ledger = field(default_factory=Ledger)
+    shelf: Shelf = field(default_factory=Shelf)
 
     def doors(self, *, demo: bool = False) -> WebDoors:
         return WebDoors(
@@ -137,7 +139,7 @@ class Platform:
             health=self if self.judged else None, queues=self,
             books=Books(ledger=self.ledger, time=self.ledger, costs=self.ledger, postings=self.ledger,
                         invoices=self.ledger),
-            settings=WebSettings(demo=demo),
+            serving=self.shelf.serving(), settings=WebSettings(demo=demo),
         )  # fmt: skip
 
     # ---- views
@@ -361,4 +363,7 @@ class Platform:
             yield
 
     def fleet_changes(self) -> AsyncIterator[None]:
+        return self.run_changes("")
+
+    def serving_changes(self) -> AsyncIterator[None]:
         return self.run_changes("")

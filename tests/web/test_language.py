@@ -12,8 +12,9 @@ from baseai.fleet.node import Health, NodeState
 from baseai.scheduling.constraint import Constraint
 from baseai.scheduling.plan import Change, Lever, Obstacle, StartKind, WaitKind
 from baseai.scheduling.sentence import change_phrase
+from baseai.serving.state import ReplicaState, ServiceState, VersionState
 from baseai.tenancy.role import Role
-from baseai.web import phrase
+from baseai.web import phrase, service_word
 from baseai.web.language import chosen, load_languages
 from baseai.workloads.reason import Reason
 from baseai.workloads.run import RunEvent, RunState
@@ -154,6 +155,9 @@ def test_an_instant_without_a_zone_is_a_bug() -> None:
         pytest.param(NodeState, phrase.NODE_STATES, id="node states"),
         pytest.param(Health, phrase.HEALTHS, id="health"),
         pytest.param(LeaseState, phrase.LEASE_STATES, id="lease states"),
+        pytest.param(ServiceState, service_word.SERVICE_STATES, id="service states"),
+        pytest.param(VersionState, service_word.VERSION_STATES, id="version states"),
+        pytest.param(ReplicaState, service_word.REPLICA_STATES, id="replica states"),
         pytest.param(Reason, phrase.REASONS, id="reasons"),
         pytest.param(RunEvent, phrase.EVENTS, id="events of a run"),
         pytest.param(WaitKind, phrase.WAITS, id="waits"),
@@ -169,7 +173,7 @@ def test_every_code_has_its_phrase(codes: object, phrases: object) -> None:
 
 
 def test_states_of_one_noun_are_told_apart_without_colour() -> None:
-    for looks in phrase.LOOKS.values():
+    for looks in (*phrase.LOOKS.values(), *service_word.LOOKS.values()):
         assert len({look.word for look in looks.values()}) == len(looks)
 
 

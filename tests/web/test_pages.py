@@ -18,10 +18,11 @@ from baseai.web.language import TAGS
 from baseai.web.pages import router
 from baseai.web.visit import SESSION_COOKIE
 from tests.web.platform import HOSTILE, LINK, RUN, Platform, holder, node, run, waiting
+from tests.web.services import SERVICE
 
 pytestmark = pytest.mark.anyio
-PATHS = ("/fleet", "/nodes/node-a", "/queue", "/runs", "/runs?state=all", f"/runs/{RUN}", "/offers", "/books",
-         "/books/trial-balance")  # fmt: skip
+PATHS = ("/fleet", "/nodes/node-a", "/queue", "/runs", "/runs?state=all", f"/runs/{RUN}", "/services",
+         f"/services/{SERVICE}", "/models", "/offers", "/books", "/books/trial-balance")  # fmt: skip
 OWN = {"origin": "http://baseai.test"}
 
 
@@ -123,7 +124,8 @@ async def test_another_site_cannot_sign_anybody_out(headers: dict[str, str]) -> 
         pytest.param(Role.FINANCE, set(PATHS), id="finance"),
         pytest.param(
             Role.CUSTOMER,
-            {"/queue", "/runs", "/runs?state=all", f"/runs/{RUN}", "/offers", "/books"},
+            {"/queue", "/runs", "/runs?state=all", f"/runs/{RUN}", "/services", f"/services/{SERVICE}", "/models",
+             "/offers", "/books"},
             id="customer",
         ),
         pytest.param(
@@ -144,6 +146,7 @@ async def test_a_role_opens_its_pages_and_no_others(role: Role, allowed: set[str
     assert {status for path, status in statuses.items() if path not in allowed} <= {403}
     assert landing.status_code == 200
     offered = set(re.findall(r'<a href="(/\w+)"', landing.text.split("</nav>")[0]))
+    allowed -= {"/models"}  # one step from services
     assert offered == {path for path in allowed if path.count("/") == 1 and "?" not in path}
 
 

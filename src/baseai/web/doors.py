@@ -4,7 +4,7 @@ Invariant: whatever has a scope answers within it, so another tenant's run is No
 The pages read rows as mappings with the fields of the doors' schemas; they change nothing but a session.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -14,6 +14,8 @@ from baseai.finance.bucket import BucketSpan
 from baseai.finance.costs.margin import Economics, EconomicsBy
 from baseai.finance.hours.sum import Pace, TimeBy, TimeReport
 from baseai.finance.period import Period
+from baseai.ground.fault import Fault
+from baseai.serving.example import Example
 from baseai.telemetry.store import AskedStore
 from baseai.tenancy.key import Holder
 from baseai.truth.session import Scope
@@ -209,6 +211,69 @@ class Books:
     invoices: Invoices
 
 
+class GatewayAway(Fault):
+    """The gateway gave no answer."""
+
+    retryable = True
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"the gateway gives no answer ({self.why}); it is restarted by itself, try again in a moment"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Called:
+    """How a service began to answer."""
+
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    pieces: AsyncGenerator[bytes, None]  # of the body, as they come; closed by whoever reads them
+
+
+class Calls(Protocol):
+    """Requests to services, sent for somebody who is signed in. No key of theirs is shown to a browser."""
+
+    async def call(self, holder: Holder, service: Row, example: Example, body: bytes) -> Called:
+        """Through the gateway, as any client does. Raises GatewayAway."""
+
+
+class ServiceViews(Protocol):
+    """Services by id or name, in the asker's scope: rows with the fields of the doors' schemas. Each: NotFound."""
+
+    async def services(
+        self, scope: Scope, *, everything: bool = False, limit: int = 100, cursor: str | None = None
+    ) -> tuple[Sequence[Row], str | None]: ...
+
+    async def service(self, scope: Scope, name: str) -> Row: ...
+
+    async def traffic(self, scope: Scope, name: str, window: str = "15m") -> Row:
+        """Raises Refused for a window that is none."""
+
+    async def models(
+        self, scope: Scope, *, limit: int = 100, cursor: str | None = None
+    ) -> tuple[Sequence[Row], str | None]: ...
+
+
+class ServiceMoney(Protocol):
+    """What services cost."""
+
+    async def service_cost(self, scope: Scope, name: str, window: str = "24h") -> Row:
+        """The fields of ServiceCostView. Raises NotFound, Refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """All that the pages of services stand on."""
+
+    views: ServiceViews
+    money: ServiceMoney
+    calls: Calls | None = None  # None where no gateway runs: there is nothing to try
+    gateway_url: str | None = None  # where clients call services
+
+
 class Gate(Protocol):
     """Who a browser is. Each raises NotAdmitted for what is wrong, used up or expired."""
 
@@ -226,6 +291,8 @@ class News(Protocol):
     def run_changes(self, run_id: str) -> AsyncIterator[None]: ...
 
     def fleet_changes(self) -> AsyncIterator[None]: ...
+
+    def serving_changes(self) -> AsyncIterator[None]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,4 +317,5 @@ class WebDoors:
     proving: Proving | None = None
     queues: Queues | None = None
     books: Books | None = None
+    serving: Serving | None = None
     settings: WebSettings = WebSettings()

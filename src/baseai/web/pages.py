@@ -27,7 +27,7 @@ from baseai.ground.quantity import shown_s
 from baseai.telemetry.field import ACCELERATOR, NODE
 from baseai.tenancy.key import NotAdmitted, NotAllowed
 from baseai.tenancy.role import Deed
-from baseai.web import book_word, books, phrase, story
+from baseai.web import book_word, books, phrase, service_word, services, story
 from baseai.web.doors import Row, WebDoors
 from baseai.web.eyes import Eyes, aspect_of, lookback_of, map_words, plot_words
 from baseai.web.heatmap import ASPECTS
@@ -131,9 +131,10 @@ class Pages:
             language=language,
             tags=TAGS,
             demo=self.doors.settings.demo,
+            serves=self.doors.serving is not None,
             zone=self.doors.settings.zone,
             static=lambda name: f"/static/{name}?v={self.static[name].digest}",
-            look=phrase.look_of,
+            look=lambda noun, state: (service_word if noun in service_word.LOOKS else phrase).look_of(noun, state),
             reason=lambda code: phrase.reason(language, code),
             event_words=lambda code: phrase.event(language, code),
             role_words=lambda code: phrase.role(language, code),
@@ -147,6 +148,7 @@ class Pages:
             map_words=map_words,
             plot_words=lambda language: plot_words(language, self.doors.settings.zone),
             reading_looks=phrase.READING_STATES,
+            service_words=lambda table, code: phrase.of(language, getattr(service_word, table), code),
             book_words=lambda table, code: book_word.of(language, getattr(book_word, table), code),
             periods_look=book_word.PERIODS,
             throttles=phrase.THROTTLES,
@@ -182,6 +184,10 @@ class Pages:
                 secure=request.url.scheme == "https",
             )  # fmt: skip
         return answer
+
+    def drawn(self, request: Request, told: Facts) -> Response:
+        """The series of a page's charts."""
+        return packed(request, JSONResponse(told, headers={"Cache-Control": "private, no-store"}))
 
     async def visit(self, request: Request, *deeds: Deed) -> Visit:
         """Raises NotAdmitted or, where the role covers none of `deeds`, NotAllowed."""
@@ -453,11 +459,6 @@ def _start(request: Request) -> int:
     return int(asked) if asked.isdecimal() and len(asked) < 9 else 0
 
 
-def _drawn(request: Request, told: Facts) -> Response:
-    """The series of a page's charts."""
-    return packed(request, JSONResponse(told, headers={"Cache-Control": "private, no-store"}))
-
-
 def _place(request: Request) -> Facts:
     """Where in the site this is, and the same place in each language."""
     path = request.url.path if request.method == "GET" else "/"
@@ -584,7 +585,7 @@ def router(doors: WebDoors) -> APIRouter:
     @routes.get("/nodes/{name}/series")
     async def node_series(request: Request, name: str) -> Response:
         visit = await pages.visit(request, Deed.SEE_FLEET)
-        return _drawn(request, await pages.node_series(visit, name, request.query_params.get("back")))
+        return pages.drawn(request, await pages.node_series(visit, name, request.query_params.get("back")))
 
     @routes.get("/nodes/{name}/live")
     async def node_live(request: Request, name: str) -> Response:
@@ -610,7 +611,7 @@ def router(doors: WebDoors) -> APIRouter:
     async def accelerator_series(request: Request, serial: str) -> Response:
         visit = await pages.visit(request, Deed.SEE_FLEET)
         back = lookback_of(request.query_params.get("back"))
-        return _drawn(request, await pages.eyes.accelerator_series(visit, serial, back))
+        return pages.drawn(request, await pages.eyes.accelerator_series(visit, serial, back))
 
     @routes.get("/accelerators/{serial}/live")
     async def accelerator_live(request: Request, serial: str) -> Response:
@@ -649,7 +650,7 @@ def router(doors: WebDoors) -> APIRouter:
     @routes.get("/runs/{run_id}/series")
     async def run_series(request: Request, run_id: str) -> Response:
         visit = await pages.visit(request, Deed.SEE_RUNS)
-        return _drawn(request, await pages.eyes.run_series(visit, run_id))
+        return pages.drawn(request, await pages.eyes.run_series(visit, run_id))
 
     @routes.get("/runs/{run_id}/live")
     async def run_live(request: Request, run_id: str) -> Response:
@@ -674,6 +675,8 @@ def router(doors: WebDoors) -> APIRouter:
 
     if doors.books is not None:
         books.routes(pages, routes, doors.books)
+    if doors.serving is not None:
+        services.routes(pages, routes, doors.serving, doors.news)
 
     @routes.get("/offers")
     async def offers(request: Request) -> Response:

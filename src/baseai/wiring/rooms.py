@@ -335,6 +335,9 @@ class BellNews:
     def fleet_changes(self) -> AsyncIterator[None]:
         return self._changes("baseai_run")
 
+    def serving_changes(self) -> AsyncIterator[None]:
+        return self._changes("baseai_serving")
+
     async def _changes(self, subject: str) -> AsyncIterator[None]:
         with self._bell.heard(subject) as event:
             while True:

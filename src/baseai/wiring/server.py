@@ -20,9 +20,10 @@ from baseai.tenancy.role import Role
 from baseai.truth.migrate import migrate
 from baseai.truth.session import Truth, fetch_one
 from baseai.views.books.postgres import BookViews
-from baseai.web.doors import Books, WebDoors, WebSettings
+from baseai.web.doors import Books, Serving, WebDoors, WebSettings
 from baseai.web.pages import router
 from baseai.wiring.household import Household
+from baseai.wiring.playground import Playground
 from baseai.wiring.rooms import BellNews, BrowserGate, NoticeBell, Rooms
 
 log = logging.getLogger(__name__)
@@ -40,10 +41,13 @@ async def serve(
     rooms = Rooms(truth, household, metrics)
     await _furnish(rooms, household)
     bell = NoticeBell()
+    playground = None
+    if settings.gateway_url is not None:
+        playground = Playground(rooms.tenancy, settings.gateway_url, ca_file=settings.tls_cert)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        ringing = asyncio.create_task(bell.listen(truth, "baseai_desired", "baseai_run"))
+        ringing = asyncio.create_task(bell.listen(truth, "baseai_desired", "baseai_run", "baseai_serving"))
         yield
         ringing.cancel()
 
@@ -105,6 +109,12 @@ async def serve(
                 proving=rooms.proving,
                 health=rooms.health,
                 queues=rooms.queues,
+                serving=Serving(
+                    views=rooms.service_views,
+                    money=rooms.service_money,
+                    calls=playground,
+                    gateway_url=settings.gateway_url,
+                ),
                 books=Books(
                     ledger=rooms.ledger,
                     time=rooms.time,
@@ -128,6 +138,8 @@ async def serve(
         )
     )
     await server.serve(sockets=[listening])
+    if playground is not None:
+        await playground.close()
     await rooms.metrics.close()
     await truth.close()
 
