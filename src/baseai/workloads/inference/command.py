@@ -21,6 +21,7 @@ from baseai.workloads.inference.order import Order
 LINUX = sys.platform == "linux"
 LOOK_S = 0.1
 PROBE_S = 2.0
+ANSWER_BYTES = 65_536
 START_MOST_S = 1800.0  # until it answers; a large model takes minutes
 
 
@@ -118,20 +119,27 @@ def _family(address: str) -> socket.AddressFamily:
 class Child:
     """One started program with everything it starts."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, ends_on: signal.Signals) -> None:
         self._process = process
+        self._ends_on = ends_on
         self.pid = process.pid
 
     @staticmethod
-    async def start(argv: Sequence[str], env: Mapping[str, str], folder: Path) -> "Child":
-        """In a session of its own. Raises Refused where there is no such program."""
+    async def start(
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        folder: Path,
+        *,
+        ends_on: signal.Signals = signal.SIGTERM,
+    ) -> "Child":
+        """In a session of its own; it ends on the signal `ends_on`. Raises Refused where there is no such program."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv, env=dict(env), cwd=folder, start_new_session=True, stdin=asyncio.subprocess.DEVNULL
             )
         except OSError as wrong:
             raise Refused(f"cannot start {argv[0]}: {wrong.strerror}") from wrong
-        return Child(process)
+        return Child(process, ends_on)
 
     async def ended(self) -> int:
         """Its exit code as a shell has it: 128 and the signal's number where a signal ended it."""
@@ -139,8 +147,8 @@ class Child:
         return code if code >= 0 else 128 - code
 
     async def end(self, grace_s: float) -> bool:
-        """SIGTERM, and SIGKILL when the grace is over; whether all of it ended by itself."""
-        self._signal(signal.SIGTERM)
+        """Ask it to end, and kill it when the grace is over; whether all of it ended by itself."""
+        self._signal(self._ends_on)
         deadline_s = time.monotonic() + grace_s
         while self._lives() and time.monotonic() < deadline_s:  # noqa: ASYNC110  processes set no event
             await asyncio.sleep(LOOK_S)
@@ -199,6 +207,12 @@ def _is_loopback(address: str) -> bool:
 
 async def status_of(address: str, port: int, path: str) -> int | None:
     """The status of one GET; None where nobody answers in good time, or not in HTTP."""
+    answer = await answer_of(address, port, path)
+    return None if answer is None else answer[0]
+
+
+async def answer_of(address: str, port: int, path: str) -> tuple[int, bytes] | None:
+    """Status and the begin of the body of one GET; None where nobody answers in good time, or not in HTTP."""
     try:
         async with asyncio.timeout(PROBE_S):
             reader, writer = await asyncio.open_connection(address, port)
@@ -209,10 +223,12 @@ async def status_of(address: str, port: int, path: str) -> int | None:
                 )
                 await writer.drain()
                 line = await reader.readline()
+                rest = await reader.read(ANSWER_BYTES)
             finally:
                 writer.close()
     except (OSError, TimeoutError, ValueError):
         return None
-    protocol, _, rest = line.partition(b" ")
-    code = rest[:3]
-    return int(code) if protocol.startswith(b"HTTP/") and code.isdigit() else None
+    protocol, _, words = line.partition(b" ")
+    if not protocol.startswith(b"HTTP/") or not words[:3].isdigit():
+        return None
+    return int(words[:3]), rest.partition(b"\r\n\r\n")[2]

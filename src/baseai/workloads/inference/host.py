@@ -16,7 +16,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -180,7 +180,8 @@ class Replica:
 
     async def _command(self, program: Program, port: int, model: Resolved | None) -> int:
         child = await Child.start(program.argv, program.env, self._order.work_folder)
-        return await self._watched([child], program.ready_path, port, model)
+        answers = command.until_ready(self._order.address, port, program.ready_path)
+        return await self._watched([child], answers, port, model)
 
     async def _ray(self) -> int:
         """The head first, then where Serve listens, then the application."""
@@ -202,20 +203,24 @@ class Replica:
             code = await self._stop.or_result(proxy.ended())
             if code != 0:
                 raise Refused(f"`serve start` exited with {code}; the log says why")
-            children.append(await Child.start(application, variables, order.work_folder))
-            return await self._watched(children, order.service.ready_path, port, None)
+            # On an interrupt `serve run` takes its application down. Serve's proxy goes with it, so requests under way
+            # are answered only where the gateway has let them end before, which it does.
+            started = await Child.start(application, variables, order.work_folder, ends_on=signal.SIGINT)
+            children.append(started)
+            answers = ray_app.until_ready(order.address, port, order.service.ready_path)
+            return await self._watched(children, answers, port, None)
         finally:
             for child in reversed(children):
                 await child.end(SPARE_S)
             shutil.rmtree(cluster.temp_folder, ignore_errors=True)
 
     async def _watched(
-        self, children: list[Child], ready_path: str, port: int, model: Resolved | None
+        self, children: list[Child], answers: Coroutine[Any, Any, None], port: int, model: Resolved | None
     ) -> int:
-        """Until it is told to stop, or the first of the children ends: the last is the one that answers."""
+        """Until it is told to stop, or the first of the children ends; ready when `answers` is over."""
         ends = {asyncio.create_task(child.ended()): child for child in children}
         asked = asyncio.create_task(self._stop.asked())
-        ready = asyncio.create_task(command.until_ready(self._order.address, port, ready_path))
+        ready = asyncio.create_task(answers)
         try:
             await asyncio.wait({*ends, asked, ready}, return_when=asyncio.FIRST_COMPLETED)
             was_ready = ready.done()
@@ -228,9 +233,8 @@ class Replica:
                 return _failed(ended.result(), was_ready=was_ready)
             for child in reversed(children):
                 if not await child.end(max(SPARE_S, self._order.stop_grace_s - SPARE_S)):
-                    print(
-                        "the command did not end within its grace and was killed", file=sys.stderr, flush=True
-                    )
+                    sentence = "the command did not end within its grace and was killed"
+                    print(sentence, file=sys.stderr, flush=True)
             return ENDED if was_ready else STOPPED
         finally:
             for task in (asked, ready, *ends):

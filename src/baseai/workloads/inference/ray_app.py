@@ -5,16 +5,27 @@ run's alone, so that two clusters on one node do not meet; it ends by the ids of
 never by `ray stop` or another command that goes by name.
 """
 
+import asyncio
 import importlib.util
 import os
 import secrets
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from baseai.workloads.inference.command import environment_of, free_port, script_argv
+from baseai.workloads.inference.command import (
+    LOOK_S,
+    START_MOST_S,
+    NeverReady,
+    answer_of,
+    environment_of,
+    free_port,
+    script_argv,
+)
+from baseai.workloads.inference.command import until_ready as until_answered
 from baseai.workloads.inference.engine import ModelUnusable
 from baseai.workloads.inference.order import Order
 from baseai.workloads.model import model_source_of
@@ -24,6 +35,7 @@ TOKEN_FILE = "ray.token"  # noqa: S105  a name, no secret
 OBJECT_STORE_BYTES = (
     256 << 20
 )  # shared memory for large values; the rest of the lease's memory is the application's
+ROUTES = "/-/routes"  # where Serve's proxy tells which applications it knows
 PORTS = (
     "port",
     "node-manager-port",
@@ -127,4 +139,18 @@ def variables_of(
         "RAY_ADDRESS": cluster.at,
         "RAY_TMPDIR": str(cluster.temp_folder),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # The application is ended first; after that the head has nothing to wait for.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     }
+
+
+async def until_ready(address: str, port: int, path: str) -> None:
+    """Until an application is known to the proxy, and then answers: a proxy alone says 404. Raises NeverReady."""
+    deadline_s = time.monotonic() + START_MOST_S
+    while time.monotonic() < deadline_s:
+        answer = await answer_of(address, port, ROUTES)
+        if answer is not None and answer[0] == 200 and b"/" in answer[1]:
+            await until_answered(address, port, path)
+            return
+        await asyncio.sleep(LOOK_S)
+    raise NeverReady(f"{address}:{port}", ROUTES, START_MOST_S)
