@@ -17,7 +17,7 @@ from tests.workloads.inference.tiny_gpt import write_tiny_gpt
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 NAMES = sorted(path.name for path in EXAMPLES.glob("serve-*.yaml"))
 OCTETS = {"content-type": "application/octet-stream"}
-PICTURE = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010800000000") + bytes(40)
+PICTURE = base64.b64decode(  # one grey dot
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 )
 
