@@ -1,6 +1,8 @@
 """The pages of services: what each shows and to whom, what its charts draw, and what trying one does."""
 
+import gzip
 import json
+import re
 from collections.abc import AsyncIterator
 
 import httpx
@@ -258,3 +260,12 @@ async def test_who_may_not_call_models_looks_and_tries_nothing() -> None:
         tried = await client.post(f"/services/{SERVICE}/try/infer", headers=FORM)
     assert ("data-try" in text, "does not call models" in text, tried.status_code) == (False, True, 403)
     assert shelf.called == []
+
+
+async def test_the_page_of_a_service_is_light(client: httpx.AsyncClient) -> None:
+    text = (await client.get(f"/services/{SERVICE}")).content
+    loaded = {"css": 0, "js": 0}
+    for address, kind in re.findall(r'(?:src|href)="(/static/[^"]+\.(css|js)[^"]*)"', text.decode()):
+        loaded[kind] += len(gzip.compress((await client.get(address)).content))
+    assert len(gzip.compress(text)) + loaded["css"] < 60_000
+    assert 0 < loaded["js"] < 60_000

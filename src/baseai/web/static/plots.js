@@ -143,13 +143,12 @@
   const draw = (told) => {
     frame = told;
     if (!paint) readTheme();
-    let any = false;
-    for (const host of box.querySelectorAll("[data-plot]")) {
+    // All that is drawn is there before the first is: how wide one is depends on its neighbours.
+    const hosts = [...box.querySelectorAll("[data-plot]")].filter((host) => told.plots[host.dataset.plot]);
+    if (hosts.length) box.hidden = false;
+    for (const host of hosts) host.closest("figure").hidden = false;
+    for (const host of hosts) {
       const name = host.dataset.plot, own = told.plots[name], figure = host.closest("figure");
-      if (!own) continue;
-      any = true;
-      figure.hidden = false;
-      box.hidden = false;
       const shape = own.lines.map((line) => line.label).join("\n") + own.unit, known = drawn.get(name);
       if (known && known.shape === shape) {
         known.told = own;
@@ -170,7 +169,6 @@
         return mark;
       }));
     }
-    if (any) box.hidden = false;
     if (happened) {
       happened.hidden = !told.markers.length;
       happened.replaceChildren(...told.markers.slice(-12).reverse().map(([ts, tone, text]) => {
