@@ -193,6 +193,7 @@ def test_only_answers_that_are_always_the_same_are_kept_unasked(text: str, cache
         pytest.param(ONNX + "replics: 2", "1: replics: unknown key; did you mean `replicas`?", id="a slip"),
         pytest.param(COMMAND + "port: 80\nreplicas: 2", "7: port: up to 2 replicas may stand on one", id="one port"),
         pytest.param(COMMAND + "probes: {ready: health}", "17: probes.ready: `health` is no path", id="no path"),
+        pytest.param(COMMAND + "env: {PORT: 80}", "6: env: PORT is given to each replica", id="a port of its own"),
         pytest.param("commands: []\n\nport: 1", "", id="no command"),
     ],
 )  # fmt: skip

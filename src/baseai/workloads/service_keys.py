@@ -63,6 +63,7 @@ SPOKEN: dict[Engine, tuple[Protocol, ...]] = {
     "ray": ("json", "openai", "oip"),
 }
 BATCHED: frozenset[Engine] = frozenset({"callable", "onnx", "embeddings"})  # where the spec wants it
+GIVEN = frozenset({"HOST", "PORT"})  # variables in which a replica is told where to listen
 STARTED: frozenset[Engine] = frozenset({"command", "ray"})  # of which the tenant says what is started
 CONCURRENCY_MOST = 10_000
 

@@ -191,7 +191,7 @@ class Sheet:
         self.errors: list[SpecError] = []
         root = self._composed(text)
         if not isinstance(root, yaml.MappingNode):
-            self._refuse(1, 1, "is not a spec", "start with `type: task` or `type: train`")
+            self._refuse(1, 1, "is not a spec", "start with `type: task`, `type: train` or `type: service`")
         self.top = Entries(self, root, "")
 
     def wrong(self, node: yaml.Node, key: str, message: str, fix: str) -> None:

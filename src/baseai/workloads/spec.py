@@ -336,6 +336,9 @@ def spec_of(text: str, file: str, check_recipe: CheckRecipe) -> RunSpec:
     elif kind == "service":
         on_accelerators = any(ask.name != "cpu-slot" for ask in resources.gpu)
         work = service_of(top, name=name, on_accelerators=on_accelerators)
+        for variable in service_keys.GIVEN & {name for name, _ in env}:
+            fix = "leave it out; a command that listens elsewhere says so in `port`"
+            top.wrong("env", f"{variable} is given to each replica", fix)
     usual_s = SERVICE_DURATION_S if kind == "service" else DEFAULT_DURATION_S
     max_duration_s = top.parsed("max_duration", _duration) or usual_s
     min_runtime_s = top.parsed("min_runtime", _duration) or 0
