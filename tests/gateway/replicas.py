@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import httpx
 import uvicorn
 
 from baseai.gateway.app import GatewayApp
@@ -96,11 +97,15 @@ class Replica:
         server = self._server
         await until(lambda: server.started)
 
-    async def stop(self) -> None:
-        """As if it were killed: connections end in the middle of whatever they carry."""
+    def drop_connections(self) -> None:
+        """As when a process dies: connections end in the middle of whatever they carry."""
         assert self._server is not None
         for connection in list(self._server.server_state.connections):
             connection.transport.abort()
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self.drop_connections()
         self._server.should_exit = self._server.force_exit = True
         if self._task is not None:
             await self._task
@@ -201,6 +206,10 @@ class Gateway:
 
     def hold(self, *routes: Route) -> None:
         self.app.hold_routes(routes_of(list(routes)))
+
+    def client(self, **settings: Any) -> httpx.AsyncClient:
+        """A client of it, without the certificates that loopback has no use for."""
+        return httpx.AsyncClient(base_url=self.url, verify=False, trust_env=False, **settings)
 
     async def told(self, count: int = 1) -> list[Told]:
         """What the journal was told, once it is so many."""

@@ -66,7 +66,7 @@ async def test_a_request_goes_to_a_replica_and_its_answer_comes_back() -> None:
     async with (
         replicas(1, completes) as [replica],
         gateway(route(replica.backend())) as door,
-        httpx.AsyncClient(base_url=door.url) as client,
+        door.client() as client,
     ):
         answer = await client.post("/v1/chat/completions", json=CHAT, headers=KEY)
         [told] = await door.told()
@@ -100,7 +100,7 @@ async def test_an_address_finds_the_service_and_the_replicas_path(asked: str, go
     async with (
         replicas(1, echoes) as [replica],
         gateway(route(replica.backend())) as door,
-        httpx.AsyncClient(base_url=door.url) as client,
+        door.client() as client,
     ):
         answer = await client.post(asked, json={"model": "tiny"}, headers=KEY)
     assert answer.status_code == 200, answer.text
@@ -122,7 +122,7 @@ async def test_a_replica_gets_no_key_and_nobodys_pretence() -> None:
     async with (
         replicas(1, echoes) as [replica],
         gateway(route(replica.backend())) as door,
-        httpx.AsyncClient(base_url=door.url) as client,
+        door.client() as client,
     ):
         for path in ("/v1/chat/completions", "/s/svc_chat/anything"):
             answer = await client.post(path, json=CHAT, headers={**KEY, **spoof})
@@ -152,7 +152,7 @@ async def test_a_client_gets_no_pretence_of_a_replica_either() -> None:
     async with (
         replicas(1, pretends) as [replica],
         gateway(route(replica.backend())) as door,
-        httpx.AsyncClient(base_url=door.url) as client,
+        door.client() as client,
     ):
         answer = await client.post("/v1/completions", json=CHAT, headers=KEY)
         [told] = await door.told()
@@ -186,7 +186,7 @@ async def test_what_is_wrong_is_told_as_openai_tells_it(
     async with (
         replicas(1, completes) as [replica],
         gateway(route(replica.backend(), most_body_bytes=2000)) as door,
-        httpx.AsyncClient(base_url=door.url) as client,
+        door.client() as client,
     ):
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         answer = await client.post(path, content=content, headers={"authorization": key} if key else {})
@@ -201,7 +201,7 @@ async def test_what_is_wrong_is_told_as_openai_tells_it(
 
 
 async def test_each_protocol_has_its_own_shape_of_error() -> None:
-    async with gateway(route()) as door, httpx.AsyncClient(base_url=door.url) as client:
+    async with gateway(route()) as door, door.client() as client:
         oip = await client.post("/v2/models/none/infer", json={}, headers=KEY)
         plain = await client.post("/json/none", json={}, headers=KEY)
         nothing = await client.get("/nothing")
@@ -215,7 +215,7 @@ async def test_a_key_sees_only_its_own_tenants_projects_and_services() -> None:
     async with (
         replicas(1, completes) as [replica],
         gateway(route(replica.backend())) as door,
-        httpx.AsyncClient(base_url=door.url) as client,
+        door.client() as client,
     ):
 
         async def status(**narrower: object) -> int:
@@ -237,7 +237,7 @@ async def test_a_key_that_memory_does_not_know_is_asked_for() -> None:
     async with (
         replicas(1, completes) as [replica],
         gateway(route(replica.backend())) as door,
-        httpx.AsyncClient(base_url=door.url) as client,
+        door.client() as client,
     ):
         answer = await client.post("/v1/completions", json=CHAT, headers={"authorization": "Bearer slow"})
     assert (answer.status_code, door.keys.fetched) == (200, 1)
@@ -247,7 +247,7 @@ async def test_a_service_that_asks_for_no_key_is_open_by_its_id_alone_and_gets_t
     async with (
         replicas(1, echoes) as [replica],
         gateway(route(replica.backend(), auth=False)) as door,
-        httpx.AsyncClient(base_url=door.url) as client,
+        door.client() as client,
     ):
         by_id = await client.get("/s/svc_chat/page", headers={"authorization": "Basic own"})
         by_model = await client.post("/v1/completions", json=CHAT)
@@ -260,7 +260,7 @@ async def test_too_many_requests_are_told_when_to_come_back() -> None:
     async with (
         replicas(1, completes) as [replica],
         gateway(route(replica.backend()), limits=CountedLimits(most=1)) as door,
-        httpx.AsyncClient(base_url=door.url) as client,
+        door.client() as client,
     ):
         await client.post("/v1/completions", json=CHAT, headers=KEY)
         answer = await client.post("/v1/completions", json=CHAT, headers=KEY)
@@ -275,7 +275,7 @@ async def test_events_come_one_by_one_and_usage_that_was_not_asked_for_stays_her
     async with (
         replicas(1, streams) as [replica],
         gateway(route(replica.backend())) as door,
-        httpx.AsyncClient(base_url=door.url) as client,
+        door.client() as client,
     ):
         arrivals, text = [], b""
         loop = asyncio.get_running_loop()
@@ -298,7 +298,7 @@ async def test_usage_that_was_asked_for_is_shown() -> None:
     async with (
         replicas(1, streams) as [replica],
         gateway(route(replica.backend())) as door,
-        httpx.AsyncClient(base_url=door.url) as client,
+        door.client() as client,
     ):
         answer = await client.post("/v1/chat/completions", json=asked, headers=KEY)
     assert b'"prompt_tokens": 9' in answer.content
@@ -309,7 +309,7 @@ async def test_a_client_that_leaves_stops_the_replica_and_pays_what_he_got() -> 
     async with (
         replicas(1, streams) as [replica],
         gateway(route(replica.backend())) as door,
-        httpx.AsyncClient(base_url=door.url) as client,
+        door.client() as client,
     ):
         async with client.stream("POST", "/v1/chat/completions", json=STREAM, headers=KEY) as answer:
             async for _ in answer.aiter_raw():
@@ -326,7 +326,7 @@ async def test_a_client_that_leaves_before_the_answer_pays_nothing() -> None:
     async with (
         replicas(1, sleeps) as [replica],
         gateway(route(replica.backend())) as door,
-        httpx.AsyncClient(base_url=door.url, timeout=0.2) as client,
+        door.client(timeout=0.2) as client,
     ):
         with pytest.raises(httpx.ReadTimeout):
             await client.post("/v1/chat/completions", json=CHAT, headers=KEY)
@@ -340,7 +340,7 @@ async def test_time_ends_a_request_and_the_smaller_time_wins() -> None:
     async with (
         replicas(1, sleeps) as [replica],
         gateway(route(replica.backend(), timeout_s=0.4)) as door,
-        httpx.AsyncClient(base_url=door.url) as client,
+        door.client() as client,
     ):
         own = await client.post("/v1/chat/completions", json=CHAT, headers=KEY)
         hurried = await client.post(
@@ -359,7 +359,7 @@ async def test_a_stream_whose_time_is_over_ends_with_an_error_that_clients_see()
     async with (
         replicas(1, streams) as [replica],
         gateway(route(replica.backend(), timeout_s=0.12)) as door,
-        httpx.AsyncClient(base_url=door.url) as client,
+        door.client() as client,
     ):
         answer = await client.post("/v1/chat/completions", json=STREAM, headers=KEY)
         [told] = await door.told()
@@ -375,7 +375,7 @@ async def test_a_replicas_own_error_passes_and_counts_against_it() -> None:
     async with (
         replicas(1, fails) as [replica],
         gateway(route(replica.backend())) as door,
-        httpx.AsyncClient(base_url=door.url) as client,
+        door.client() as client,
     ):
         answer = await client.post("/v1/completions", json=CHAT, headers=KEY)
         [told] = await door.told()
@@ -388,7 +388,7 @@ async def test_a_version_gets_its_share_and_a_session_keeps_its_version() -> Non
     async with replicas(2, completes) as [old, new]:
         candidate = RoutedVersion(version_no=2, share=0.3, digest="d2", terms=service())
         two = with_version(route(old.backend()), candidate, new.backend(version_no=2))
-        async with gateway(two) as door, httpx.AsyncClient(base_url=door.url) as client:
+        async with gateway(two) as door, door.client() as client:
             seen = []
             for _ in range(200):
                 answer = await client.post("/v1/completions", json=CHAT, headers=KEY)
@@ -406,7 +406,7 @@ async def test_a_version_without_a_replica_leaves_its_share_to_the_other() -> No
     async with replicas(1, completes) as [old]:
         candidate = RoutedVersion(version_no=2, share=1.0, digest="d2", terms=service())
         two = with_version(route(old.backend()), candidate)
-        async with gateway(two) as door, httpx.AsyncClient(base_url=door.url) as client:
+        async with gateway(two) as door, door.client() as client:
             answer = await client.post("/v1/completions", json=CHAT, headers=KEY)
     assert (answer.status_code, answer.headers["x-baseai-version"]) == (200, "1")
 
@@ -415,7 +415,7 @@ async def test_a_service_is_known_by_its_name_too() -> None:
     async with (
         replicas(1, echoes) as [replica],
         gateway(route(replica.backend())) as door,
-        httpx.AsyncClient(base_url=door.url) as client,
+        door.client() as client,
     ):
         answer = await client.post("/v1/completions", json={"model": "chat", "n": 1}, headers=KEY)
     assert answer.status_code == 200
@@ -430,7 +430,7 @@ async def test_demand_is_the_time_requests_spend_here() -> None:
     async with (
         replicas(1, slow) as [replica],
         gateway(route(replica.backend())) as door,
-        httpx.AsyncClient(base_url=door.url) as client,
+        door.client() as client,
     ):
         await asyncio.gather(*(client.post("/v1/completions", json=CHAT, headers=KEY) for _ in range(4)))
         told = await door.told(4)
@@ -443,6 +443,6 @@ async def test_demand_is_the_time_requests_spend_here() -> None:
 
 async def test_a_stopped_service_says_so() -> None:
     stopped = replace(route(), state="stopped")
-    async with gateway(stopped) as door, httpx.AsyncClient(base_url=door.url) as client:
+    async with gateway(stopped) as door, door.client() as client:
         answer = await client.post("/v1/completions", json=CHAT, headers=KEY)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "service_stopped")

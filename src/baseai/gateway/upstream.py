@@ -81,10 +81,10 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser: Any = None
         self._parts: deque[bytes] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self._paused = False
         self._unread = 0
         self._until_close = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._paused = False
         self._bytes_of_head = 0
         self.reused = False
         self.idle_since_s = 0.0
@@ -92,6 +92,9 @@ class Wire(asyncio.Protocol):
         self._begin()
 
     def _begin(self) -> None:
+        self._parts.clear()  # of an answer that ended and that nobody wanted to read
+        self._unread = 0
+        self._until_close = False
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.headed = False
@@ -142,9 +145,9 @@ class Wire(asyncio.Protocol):
             self._transport.abort()
 
     @property
-    def whole(self) -> bool:
-        """The answer has ended; what `read` has not given yet is here."""
-        return self.ended
+    def fit_again(self) -> bool:
+        """Another exchange may follow: this one ended whole, and both sides still read."""
+        return self.reusable and self.ended and self.broken is None and not self._paused
 
     async def _more(self) -> None:
         self._waiter = self._loop.create_future()
@@ -275,7 +278,7 @@ class Pool:
 
     def give_back(self, wire: Wire, *, now_s: float) -> None:
         """Keep a wire whose exchange has ended, if it can serve again; close it otherwise."""
-        if wire.reusable and wire.ended and wire.broken is None and len(self._idle) < IDLE_MOST:
+        if wire.fit_again and len(self._idle) < IDLE_MOST:
             wire.idle_since_s = now_s
             self._idle.append(wire)
         else:

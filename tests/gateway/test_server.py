@@ -1,0 +1,154 @@
+"""The server around the path: what bounds a connection, how it ends, and the gateway's own pages."""
+
+import asyncio
+
+import httpx
+import openai
+import pytest
+
+from baseai.gateway.server import ServerSettings
+from tests.gateway.replicas import (
+    KEY,
+    Gateway,
+    Replica,
+    Seen,
+    Send,
+    completes,
+    gateway,
+    replicas,
+    route,
+    until,
+)
+
+pytestmark = pytest.mark.anyio
+
+CHAT = {"model": "tiny", "messages": []}
+
+
+async def said(door: Gateway, sent: bytes) -> bytes:
+    """What a client that writes these bytes and nothing more reads until the connection ends."""
+    host, _, port = door.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(sent)
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def test_a_head_that_is_too_long_is_refused() -> None:
+    bounds = ServerSettings(most_head_bytes=2000, drain_s=1)
+    async with gateway(route(), server=bounds) as door:
+        long = await said(door, b"GET /health HTTP/1.1\r\nx: " + b"y" * 3000 + b"\r\n\r\n")
+        many = await said(door, b"GET /health HTTP/1.1\r\n" + b"a: b\r\n" * 500 + b"\r\n")
+        broken = await said(door, b"\x16\x03\x01 not HTTP\r\n\r\n")
+    assert long.startswith(b"HTTP/1.1 431 ")
+    assert many.startswith(b"HTTP/1.1 431 ")
+    assert broken.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_head_that_does_not_end_ends_the_connection() -> None:
+    async with gateway(route(), server=ServerSettings(head_s=0.2, drain_s=1)) as door:
+        assert await said(door, b"GET /health HTTP/1.1\r\nx: ") == b""
+
+
+async def test_a_body_over_the_limit_is_refused_before_it_is_sent() -> None:
+    async with gateway(route(most_body_bytes=1000)) as door:
+        head = b"POST /s/svc_chat/x HTTP/1.1\r\nhost: x\r\nauthorization: Bearer good\r\n"
+        announced = await said(door, head + b"content-length: 99999999\r\n\r\n")
+        growing = head + b"transfer-encoding: chunked\r\n\r\n" + b"200\r\n" + b"x" * 512 + b"\r\n"
+        chunked = await said(door, growing + b"200\r\n" + b"x" * 512 + b"\r\n")
+    for answer in (announced, chunked):
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b'"code": "body_too_large"' in answer
+        assert b"connection: close" in answer
+
+
+async def test_a_client_that_sends_all_the_same_can_read_why_not() -> None:
+    async with gateway(route(most_body_bytes=1000)) as door, door.client() as client:
+        answer = await client.post("/s/svc_chat/x", content=b"x" * (4 << 20), headers=KEY)
+    assert answer.status_code == 413
+
+
+async def test_told_to_end_it_takes_nothing_new_and_finishes_what_it_has() -> None:
+    async def slow(replica: Replica, seen: Seen, send: Send) -> None:
+        await asyncio.sleep(0.4)
+        await completes(replica, seen, send)
+
+    async with (
+        replicas(1, slow) as [replica],
+        gateway(route(replica.backend())) as door,
+        door.client() as client,
+    ):
+        asking = asyncio.ensure_future(client.post("/v1/completions", json=CHAT, headers=KEY))
+        await until(lambda: replica.under_way == 1)
+        door.server.should_exit = True
+        await asyncio.sleep(0.2)
+        async with door.client() as late:
+            with pytest.raises(httpx.TransportError):
+                await late.get("/health")
+        answer = await asking
+    assert answer.status_code == 200
+    assert answer.headers["connection"] == "close"
+
+
+async def test_its_health_says_how_old_its_routes_are() -> None:
+    async with gateway(route()) as door, door.client() as client:
+        fresh = await client.get("/health")
+        door.app.door.routes_at_s = (door.app.door.routes_at_s or 0) - 100
+        old = await client.get("/health")
+        live, ready = await client.get("/v2/health/live"), await client.get("/v2/health/ready")
+    assert (fresh.status_code, fresh.json()["status"], fresh.json()["routes_old"]) == (200, "ok", False)
+    assert (old.status_code, old.json()["routes_old"]) == (200, True)
+    assert "database is away" in old.json()["sentence"]
+    assert (live.json(), ready.json()) == ({"live": True}, {"ready": True})
+
+
+async def test_its_figures_name_nobody() -> None:
+    async with (
+        replicas(1, completes) as [replica],
+        gateway(route(replica.backend())) as door,
+        door.client() as client,
+    ):
+        await client.post("/v1/completions", json=CHAT, headers=KEY)
+        await client.post("/v1/completions", json=CHAT)
+        figures = (await client.get("/metrics")).text
+    assert 'baseai_gateway_answers_total{status="200"} 1' in figures
+    assert 'baseai_gateway_answers_total{status="401"} 1' in figures
+    assert "baseai_gateway_replicas 1" in figures
+    assert not any(name in figures for name in ("svc_chat", "ten", "tiny", "run_0") if f'"{name}"' in figures)
+
+
+async def test_the_official_client_lists_models_and_learns_what_is_wrong() -> None:
+    async with (
+        replicas(1, completes) as [replica],
+        gateway(route(replica.backend()), route(name="second", model_name="other")) as door,
+        openai.AsyncOpenAI(base_url=f"{door.url}/v1", api_key="good", max_retries=0) as client,
+    ):
+        listed = [model.id async for model in client.models.list()]
+        assert listed == ["other", "tiny"]
+        assert (await client.models.retrieve("tiny")).owned_by == "prj"
+        answer = await client.chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": "oi"}]
+        )
+        assert answer.choices[0].message.content == "run_0"
+        with pytest.raises(openai.NotFoundError, match="no model"):
+            await client.chat.completions.create(model="none", messages=[])
+        with pytest.raises(openai.AuthenticationError):
+            await client.with_options(api_key="bad").models.list()
+
+
+async def test_a_model_is_ready_when_a_replica_is_and_asking_wakes_none() -> None:
+    async with (
+        replicas(1, completes) as [replica],
+        gateway(route()) as door,
+        door.client() as client,
+    ):
+        away = await client.get("/v2/models/tiny/ready", headers=KEY)
+        door.hold(route(replica.backend()))
+        there = await client.get("/v2/models/tiny/ready", headers=KEY)
+        unknown = await client.get("/v2/models/none/ready", headers=KEY)
+        assert door.app.door.halls == {}
+    assert (away.status_code, away.json()) == (503, {"name": "tiny", "ready": False})
+    assert (there.status_code, there.json()["ready"]) == (200, True)
+    assert unknown.status_code == 404
