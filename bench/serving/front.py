@@ -47,7 +47,7 @@ class Setup:
     cached: bool = False
     answer_bytes: int = 1024  # of a front that is its own replica
     wait_ms: float = 0.0  # the same
-    processes: int = 1  # of ours
+    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +145,14 @@ class Stage:
     def replica(self, **manner: float) -> int:
         """Start a mock replica; its port."""
         [port] = free_ports(1)
+        self.replicas.append(self._replica(port, manner))
+        return port
+
+    def replica_again(self, number: int, port: int, **manner: float) -> None:
+        """The same on its old port, after it was killed."""
+        self.replicas[number] = self._replica(port, manner)
+
+    def _replica(self, port: int, manner: Mapping[str, float]) -> subprocess.Popen[bytes]:
         words = [
             word for name, value in manner.items() for word in (f"--{name.replace('_', '-')}", f"{value:g}")
         ]
@@ -156,9 +164,8 @@ class Stage:
             cores=frozenset(os.sched_getaffinity(0)),  # it chooses its own
         )
         self.stack.callback(ended, process)
-        self.replicas.append(process)
         wait_ready(f"http://127.0.0.1:{port}/", process, log)
-        return port
+        return process
 
     def front(
         self,
@@ -174,8 +181,7 @@ class Stage:
     ) -> Front:
         """Start one of `FRONTS`; raises Absent."""
         called = called or name
-        folder = self.folder / called
-        folder.mkdir(parents=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{called}-", dir=self.folder))
         setup = Setup(
             ports=tuple(ports),
             folder=folder,
@@ -224,9 +230,9 @@ def stage() -> Iterator[Stage]:
 def chat(bytes_about: int = 1024, *, unique: bool = True, stream: bool = False, text: str = "") -> str:
     """The body of a chat request of about so many bytes; at its end the digits that make it unlike all others.
 
-    text: with what the prompt begins.
+    text: with what the prompt begins. A temperature of 0 lets caches keep the answer.
     """
-    head = '{"model":"' + MODEL + '",' + ('"stream":true,' if stream else "")
+    head = '{"model":"' + MODEL + '","temperature":0,' + ('"stream":true,' if stream else "")
     head += '"messages":[{"role":"user","content":"' + text
     tail = f' #{UNIQUE if unique else "00000000"}#"}}]}}'
     words = "tell me more of it " * (bytes_about // 19 + 1)

@@ -45,6 +45,7 @@ class Load:
     rate: float | None = None  # requests a second; None: a closed loop
     connections: int = 64  # closed: clients; open: at most so many requests are under way
     arrivals: Literal["poisson", "even"] = "poisson"
+    at_random: bool = False  # bodies are drawn instead
     path: str = "/v1/chat/completions"
     headers: tuple[tuple[str, str], ...] = ()
     tries: int = 1  # 2: a request that got no answer is sent once more, as clients in the field do
@@ -57,6 +58,7 @@ class LoadResult:
     """How it went. Lists are in the order of the ends."""
 
     asked: int
+    began_s: float  # on the monotonic clock, which all processes of a machine share
     seconds: float  # from the first intended instant to the last end
     served: int
     refused: dict[str, int]  # by status
@@ -173,7 +175,8 @@ class Asking:
     def request(self, meant_s: float) -> Request:
         number = self.asked
         self.asked += 1
-        before, after = self.messages[number % len(self.messages)]
+        count = len(self.messages)
+        before, after = self.messages[self.rng.randrange(count) if self.load.at_random else number % count]
         request = Request(number, meant_s, self.load.tries)
         if after is None:
             request.message = before
@@ -285,6 +288,7 @@ class Asking:
                 self.ends += [(time.monotonic() - self.began_s, "no answer")] * missing
         return {
             "asked": self.asked,
+            "began_s": self.began_s,
             "seconds": self.last_s - self.began_s,
             "served": self.served,
             "refused": dict(self.refused),

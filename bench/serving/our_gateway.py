@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from baseai.gateway.app import GatewayApp
+from baseai.gateway.cache import MemoryCache
 from baseai.gateway.door import Door, DoorSettings
 from baseai.gateway.journal import Journal
 from baseai.gateway.keys import Keys
@@ -35,6 +36,7 @@ from baseai.workloads.service import CacheTerms, RateLimit, Scaling, Service
 
 KEY = "bai_benchbenchbenchbenchbenchbenchbe"
 SERVICE = "svc_bench"
+SHIPPED = "shipped"  # in the front's folder: requests in each usage that was taken in, a line each
 
 
 class OneKey:
@@ -56,7 +58,10 @@ class OneKey:
 
 
 class OpenSea:
-    """A quay that takes everything and keeps nothing."""
+    """A quay that takes everything, and of usage writes down how many requests it was of."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / SHIPPED
 
     async def take_demand(self, gateway: str, seconds: Sequence[tuple[str, DemandSecond]]) -> None: ...
 
@@ -65,7 +70,9 @@ class OpenSea:
 
     async def take_traffic(self, gateway: str, no: int, stretches: Sequence[Stretch]) -> None: ...
 
-    async def take_usage(self, gateway: str, first_no: int, last_no: int, uses: Sequence[Use]) -> None: ...
+    async def take_usage(self, gateway: str, first_no: int, last_no: int, uses: Sequence[Use]) -> None:
+        with self._file.open("a") as file:
+            file.write(f"{sum(use.requests for use in uses)}\n")
 
 
 def routes(told: dict[str, Any]) -> Routes:
@@ -111,18 +118,19 @@ async def serve(listening: socket.socket, told: dict[str, Any]) -> None:
     door = Door(
         keys=Keys(OneKey(), pepper=b"p" * 32),
         limits=limits,
-        cache=None,
+        cache=MemoryCache() if told["cached"] else None,
         journal=journal,
         chance=random.Random(os.getpid()).random,
         settings=DoorSettings(processes=told["processes"]),
     )
     app = GatewayApp(door)
     app.hold_routes(routes(told))
-    shipping = asyncio.create_task(Shipper(journal, door, OpenSea()).run())
+    shipper = Shipper(journal, door, OpenSea(folder))
+    shipping = asyncio.create_task(shipper.run())
     await serve_gateway(listening, app)
     shipping.cancel()
     await asyncio.gather(shipping, return_exceptions=True)
-    journal.close()
+    await shipper.close()
     limits.close()
 
 

@@ -4,7 +4,9 @@ Invariant: turns go peer, ours, ours, peer, so that a machine that slows down sl
 is the neighbour peer[i].
 """
 
-from collections.abc import Iterator
+import json
+import urllib.request
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from bench.serving.cpu import still
@@ -55,6 +57,20 @@ def take_direct(here: Stage, port: int, load: Load) -> Turn:
     """Ask the replica itself; all fronts stand still."""
     with still(here.others(None)):
         return Turn(result=run(replace(load, port=port)), cpu_ms=0.0)
+
+
+def counted(ports: Sequence[int]) -> list[dict[str, int]]:
+    """What each mock replica was asked so far."""
+    found = []
+    for port in ports:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/counts", timeout=5) as answer:
+            found.append(json.load(answer))
+    return found
+
+
+def since(before: Sequence[dict[str, int]], after: Sequence[dict[str, int]], what: str) -> list[int]:
+    """What was added to one count, replica by replica."""
+    return [later[what] - earlier[what] for earlier, later in zip(before, after, strict=True)]
 
 
 def order(rounds: int, peer: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""nginx as a plain reverse proxy, one worker: what a gateway that does nothing else costs.
+"""nginx as a plain reverse proxy: what a gateway costs that does nothing else. One worker, unless a bench wants more.
 
 It checks no key, counts nothing and limits nobody. Its cache keeps answers to POST by their body, one request at a
 time filling a key, as its manual describes.
@@ -33,7 +33,7 @@ def front(setup: Setup) -> Front:
     user = "user root;" if os.geteuid() == 0 else ""
     configuration = folder / "nginx.conf"
     configuration.write_text(f"""{user}
-worker_processes 1;
+worker_processes {setup.processes};
 daemon off;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log error;
