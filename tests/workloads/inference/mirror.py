@@ -6,7 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from baseai.workloads.inference.datatype import DTYPES
-from baseai.workloads.inference.engine import BadInput, Call, Described, TensorForm
+from baseai.workloads.inference.engine import BadInput, Call, Described, Inferred, TensorForm
 
 
 class Mirror:
@@ -31,10 +31,8 @@ class Mirror:
             ),
         )
 
-    async def infer(
-        self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], call: Call
-    ) -> Mapping[str, NDArray[Any]]:
-        return {name: inputs[name.removesuffix("_back")][::-1] for name in outputs}
+    async def infer(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], call: Call) -> Inferred:
+        return Inferred(outputs={name: inputs[name.removesuffix("_back")][::-1] for name in outputs})
 
     async def call(self, body: Any, call: Call) -> Any:
         if body == "what":

@@ -46,6 +46,9 @@ class Patient:
     def chat_prompt(self, messages: Sequence[tuple[str, str]]) -> Sequence[int]:
         return [0]
 
+    def chat_stops(self) -> Sequence[str]:
+        return ()
+
     def text_prompt(self, text: str) -> Sequence[int]:
         return [0]
 

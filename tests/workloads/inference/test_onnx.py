@@ -60,7 +60,7 @@ def test_requests_in_a_batch_have_the_answers_that_they_have_alone(tmp_path: Pat
         return list(zip(given, answers, strict=True))
 
     for given, answer in asyncio.run(ask()):
-        assert np.array_equal(answer["sum"], given["left"] + given["right"])
+        assert np.array_equal(answer.outputs["sum"], given["left"] + given["right"])
     assert len(sizes) < 9  # fewer computations than requests
     assert max(sizes) <= 8
 
@@ -76,16 +76,16 @@ def test_one_that_cannot_be_computed_spoils_no_other(tmp_path: Path) -> None:
         )
 
     first, refused, last = asyncio.run(ask())
-    assert np.array_equal(first["sum"], 2 * rows(2))
+    assert np.array_equal(first.outputs["sum"], 2 * rows(2))
     assert isinstance(refused, BadInput)
-    assert np.array_equal(last["sum"], 2 * rows(2))
+    assert np.array_equal(last.outputs["sum"], 2 * rows(2))
 
 
 def test_a_model_of_fixed_rows_is_not_batched(tmp_path: Path) -> None:
     engine = loaded(adder(tmp_path / "sum.onnx", rows=2), Batching(most=16))
     assert engine.describe().facts["batched"] is False
     answer = asyncio.run(engine.infer({"left": rows(2), "right": rows(2)}, ["sum"], CALL))
-    assert np.array_equal(answer["sum"], 2 * rows(2))
+    assert np.array_equal(answer.outputs["sum"], 2 * rows(2))
 
 
 def test_strings_are_bytes_of_utf8(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_strings_are_bytes_of_utf8(tmp_path: Path) -> None:
     engine = loaded(path)
     given = np.array(["São".encode(), b""], dtype=object)
     answer = asyncio.run(engine.infer({"text": given}, ["same"], CALL))
-    assert list(answer["same"]) == ["São", ""]
+    assert list(answer.outputs["same"]) == ["São", ""]
     with pytest.raises(BadInput, match="is not UTF-8"):
         asyncio.run(engine.infer({"text": np.array([b"\xff"], dtype=object)}, ["same"], CALL))
 

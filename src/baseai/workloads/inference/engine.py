@@ -75,6 +75,14 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Inferred:
+    """The outputs that were asked for."""
+
+    outputs: "Mapping[str, NDArray[Any]]"
+    tokens: int | None = None  # of the inputs; None where the model knows no tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
     """The vectors of some texts."""
 
@@ -125,7 +133,7 @@ class Infers(Protocol):
 
     async def infer(
         self, inputs: "Mapping[str, NDArray[Any]]", outputs: Sequence[str], call: Call
-    ) -> "Mapping[str, NDArray[Any]]":
+    ) -> Inferred:
         """The named outputs. Inputs are of the forms that `describe` says; BYTES tensors hold `bytes` objects.
 
         Raises BadInput where lengths do not fit together.
@@ -146,6 +154,9 @@ class Generates(Protocol):
 
     def chat_prompt(self, messages: Sequence[tuple[str, str]]) -> Sequence[int]:
         """The tokens of a conversation of (role, text), ready for the next answer."""
+
+    def chat_stops(self) -> Sequence[str]:
+        """Texts that end the answer to a conversation, beside those that are asked for."""
 
     def text_prompt(self, text: str) -> Sequence[int]:
         """The tokens of a text that is to be continued."""

@@ -8,7 +8,7 @@ whose tokenizer has no chat template is given a plain one, `role: text` a line, 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from baseai.workloads.inference.engine import (
     Assignment,
@@ -21,11 +21,8 @@ from baseai.workloads.inference.engine import (
     TooLong,
 )
 from baseai.workloads.inference.engines.compute import Compute
-from baseai.workloads.inference.engines.transcript import Transcript
+from baseai.workloads.inference.engines.continuation import Continuation, LanguageModel
 from baseai.workloads.inference.model_source import digest_of
-
-if TYPE_CHECKING:
-    import torch
 
 PLAIN_STOP = "\nuser:"  # the plain template's own: a model shall not go on in its reader's name
 
@@ -40,51 +37,26 @@ class ChatEngine:
         """See `Engine.load`."""
         folder = Path(self._assignment.model)
         if not (folder / "config.json").is_file():
-            problem = "there is no config.json in it"
-            raise ModelUnusable(
-                str(folder), problem, "give the folder that a training run exports when it has finished"
-            )
-        try:
-            import torch
-            from transformers import AutoModelForCausalLM, AutoTokenizer
-            from transformers.utils import logging
-        except ImportError as missing:
-            raise ModelUnusable(
-                str(folder), f"{missing.name} is not installed here", "install baseai[serve]"
-            ) from None
-        logging.disable_progress_bar()
-        torch.set_num_threads(self._assignment.threads)
-        try:
-            dressed: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
-        except Exception as wrong:  # transformers raises anything
-            sentence = str(wrong).strip().splitlines()[0]
-            raise ModelUnusable(str(folder), sentence, "give a folder that transformers loads") from wrong
-        self._model = model.eval().to(self._assignment.device)
-        self._dressed = dressed  # knows templates and marks
-        self._tokenizer = dressed.backend_tokenizer  # knows tokens; several threads may ask it
-        config = self._model.config
-        self._vocabulary = int(config.vocab_size)
-        limits = (getattr(config, "max_position_embeddings", None), self._assignment.most_tokens)
-        self._context = min(int(limit) for limit in limits if limit)
-        ends = {self._model.generation_config.eos_token_id, config.eos_token_id, dressed.eos_token_id}
-        self._ends = frozenset(end for each in ends for end in (each if isinstance(each, list) else [each]))
-        weights = sorted({*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")})
+            fix = "give the folder that a training run exports, or one that transformers loads"
+            raise ModelUnusable(str(folder), "there is no config.json in it", fix)
+        network, self._tokenizer = self._loaded(folder)
+        self._model = self._model_of(network)
+        weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
         self._described = Described(
-            platform=f"pytorch_{config.model_type}",
+            platform=f"pytorch_{network.config.model_type}",
             digest=self._assignment.digest or digest_of(folder),
-            context=self._context,
+            context=self._model.context,
             facts={
-                "parameters": sum(parameter.numel() for parameter in self._model.parameters()),
-                "context": self._context,
-                "chat_template": "its own" if dressed.chat_template else "plain",
+                "parameters": sum(parameter.numel() for parameter in network.parameters()),
+                "context": self._model.context,
+                "chat_template": "plain" if self._is_plain else "its own",
                 "size_bytes": sum(path.stat().st_size for path in weights),
                 "threads": self._assignment.threads,
             },
         )
         self._compute = Compute(1)  # one token at a time has all threads of the lease
         self._places = asyncio.Semaphore(self._assignment.concurrency)
-        warm = Continuation(self, [0], Sampling(most_tokens=2, temperature=0.0))
+        warm = Continuation(self._model, [0], Sampling(most_tokens=2, temperature=0.0))
         warm.step()
         warm.step()
 
@@ -94,25 +66,27 @@ class ChatEngine:
 
     async def close(self) -> None:
         """See `Engine.close`."""
-        self._compute.close()
+        await self._compute.close()
 
     def chat_prompt(self, messages: Sequence[tuple[str, str]]) -> Sequence[int]:
         """See `Generates.chat_prompt`."""
         told = [
             {"role": "system" if role == "developer" else role, "content": text} for role, text in messages
         ]
-        if not self._dressed.chat_template:
+        if self._is_plain:
             lines = "".join(f"{message['role']}: {message['content']}\n" for message in told)
             return self._tokens(f"{lines}assistant:")
         try:
-            text = self._dressed.apply_chat_template(told, tokenize=False, add_generation_prompt=True)
-        except (
-            Exception
-        ) as wrong:  # a template raises what its author wrote, for example that roles must alternate
-            raise BadInput(
-                f"the model's chat template does not take these messages: {wrong}", "messages"
-            ) from wrong
+            text = self._tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=True)
+        except Exception as wrong:
+            # A template raises what its author wrote, for example that roles must alternate.
+            sentence = f"the model's chat template does not take these messages: {wrong}"
+            raise BadInput(sentence, "messages") from wrong
         return self._tokens(text, with_marks=False)  # the template has set them
+
+    def chat_stops(self) -> Sequence[str]:
+        """See `Generates.chat_stops`."""
+        return (PLAIN_STOP,) if self._is_plain else ()
 
     def text_prompt(self, text: str) -> Sequence[int]:
         """See `Generates.text_prompt`."""
@@ -122,7 +96,7 @@ class ChatEngine:
         self, prompt: Sequence[int], sampling: Sampling, call: Call
     ) -> AsyncGenerator[Piece, None]:
         """See `Generates.generate`."""
-        answer = Continuation(self, self._fitting(prompt, sampling), sampling)
+        answer = Continuation(self._model, self._fitting(prompt, sampling), sampling)
         async with self._places:
             piece = Piece(text="", tokens=0)
             while piece.finish_reason is None:
@@ -130,84 +104,62 @@ class ChatEngine:
                 piece = await self._compute.run(answer.step)
                 yield piece
 
+    @property
+    def _is_plain(self) -> bool:
+        return not self._tokenizer.chat_template
+
+    def _loaded(self, folder: Path) -> tuple[Any, Any]:
+        """Network and tokenizer. Raises ModelUnusable."""
+        try:
+            import torch
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+            from transformers.utils import logging
+        except ImportError as missing:
+            problem = f"{missing.name} is not installed here"
+            raise ModelUnusable(str(folder), problem, "install baseai[serve]") from None
+        logging.disable_progress_bar()
+        torch.set_num_threads(self._assignment.threads)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            network = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+        except Exception as wrong:  # transformers raises anything
+            sentence = str(wrong).strip().splitlines()[0]
+            raise ModelUnusable(str(folder), sentence, "give a folder that transformers loads") from wrong
+        return network.eval().to(self._assignment.device), tokenizer
+
+    def _model_of(self, network: Any) -> LanguageModel:
+        config = network.config
+        limits = (getattr(config, "max_position_embeddings", None), self._assignment.most_tokens)
+        context = min((int(limit) for limit in limits if limit), default=None)
+        if context is None:
+            problem = "its config says no max_position_embeddings"
+            raise ModelUnusable(self._assignment.model, problem, "write `max_tokens`, its context")
+        said = (network.generation_config.eos_token_id, config.eos_token_id, self._tokenizer.eos_token_id)
+        ends = frozenset(end for each in said for end in (each if isinstance(each, list) else [each]))
+        backend = self._tokenizer.backend_tokenizer  # unlike what is around it, several threads may ask it
+        return LanguageModel(
+            network=network,
+            device=self._assignment.device,
+            context=context,
+            vocabulary=int(config.vocab_size),
+            ends=ends,
+            decode=lambda tokens: backend.decode(list(tokens), skip_special_tokens=True),
+        )
+
     def _tokens(self, text: str, *, with_marks: bool = True) -> list[int]:
-        tokens: list[int] = self._tokenizer.encode(text, add_special_tokens=with_marks).ids
+        tokens: list[int] = self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=with_marks).ids
         return tokens
 
     def _fitting(self, prompt: Sequence[int], sampling: Sampling) -> Sequence[int]:
         """The prompt, with the model's first mark where it is empty. Raises BadInput, TooLong."""
         if not prompt:
-            first = self._model.config.bos_token_id
+            first = self._model.network.config.bos_token_id
             if first is None:
                 raise BadInput("the prompt is empty, and this model cannot begin with nothing", "prompt")
             prompt = [first]
-        if max(prompt) >= self._vocabulary:
-            raise BadInput(f"token {max(prompt)} is not in the vocabulary of {self._vocabulary}", "prompt")
-        answer = sampling.most_tokens or 1
-        if len(prompt) + answer > self._context:
-            raise TooLong(self._context, len(prompt), sampling.most_tokens or 0)
+        if max(prompt) >= self._model.vocabulary:
+            sentence = f"token {max(prompt)} is not in the vocabulary of {self._model.vocabulary}"
+            raise BadInput(sentence, "prompt")
+        if len(prompt) + (sampling.most_tokens or 1) > self._model.context:
+            raise TooLong(self._model.context, len(prompt), sampling.most_tokens or 0)
         return prompt
-
-
-class Continuation:
-    """One answer while it is made: what the model remembers of it, its chance, and its text. Steps in a thread."""
-
-    def __init__(self, engine: ChatEngine, prompt: Sequence[int], sampling: Sampling) -> None:
-        import torch
-
-        self._engine = engine
-        self._next: Sequence[int] = prompt  # what the model has not read yet
-        self._left = sampling.most_tokens or engine._context - len(prompt)
-        self._sampling = sampling
-        self._memory: Any = None  # keys and values of all that was read
-        self._chance = torch.Generator()
-        if sampling.seed is None:
-            self._chance.seed()
-        else:
-            self._chance.manual_seed(sampling.seed)
-        stops = sampling.stop if engine._dressed.chat_template else (*sampling.stop, PLAIN_STOP)
-        self._transcript = Transcript(self._decoded, stops)
-
-    def step(self) -> Piece:
-        """Draw one token."""
-        import torch
-
-        device = self._engine._assignment.device
-        with torch.inference_mode():
-            read = self._engine._model(
-                input_ids=torch.tensor([list(self._next)], device=device),
-                past_key_values=self._memory,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            self._memory = read.past_key_values
-            token = drawn(read.logits[0, -1].float().cpu(), self._sampling, self._chance)
-        self._next = (token,)
-        self._left -= 1
-        if token in self._engine._ends:
-            return Piece(text=self._transcript.end(), tokens=1, finish_reason="stop")
-        text = self._transcript.add(token)
-        if self._transcript.stopped:
-            return Piece(text=text, tokens=1, finish_reason="stop")
-        if self._left == 0:
-            return Piece(text=text + self._transcript.end(), tokens=1, finish_reason="length")
-        return Piece(text=text, tokens=1)
-
-    def _decoded(self, tokens: Sequence[int]) -> str:
-        text: str = self._engine._tokenizer.decode(list(tokens), skip_special_tokens=True)
-        return text
-
-
-def drawn(logits: "torch.Tensor", sampling: Sampling, chance: "torch.Generator") -> int:
-    """One token; at temperature 0 the likeliest, the first of equals. logits: (vocabulary,), float32, on the CPU."""
-    import torch
-
-    if sampling.temperature == 0 or sampling.top_p == 0:
-        return int(logits.argmax())
-    shares = torch.softmax(logits / sampling.temperature, 0)
-    if sampling.top_p < 1:
-        sorted_shares, order = shares.sort(descending=True)
-        # A token stays while those likelier than it have not reached top_p together; the likeliest always stays.
-        sorted_shares[sorted_shares.cumsum(0) - sorted_shares >= sampling.top_p] = 0
-        shares = torch.zeros_like(shares).scatter_(0, order, sorted_shares)
-    return int(torch.multinomial(shares, 1, generator=chance))

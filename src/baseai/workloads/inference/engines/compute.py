@@ -22,6 +22,6 @@ class Compute:
         """What `work` gives back, computed in a thread. Cancelled before its turn, it is not computed."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the threads once they have done what they have begun."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)

@@ -5,6 +5,7 @@ one that is too long is refused. The folder is what `sentence-transformers` writ
 loads; no hub is asked.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from baseai.workloads.inference.engine import (
     Call,
     Described,
     Embedded,
+    Inferred,
     ModelUnusable,
     TensorForm,
     Together,
@@ -30,6 +32,7 @@ from baseai.workloads.inference.model_source import digest_of
 Tokens = Sequence[int]
 Vectors = NDArray[np.float32]
 
+MUCH_TEXT = 16_384  # characters (or tokens) beyond which tokenizing is no work for the server's loop
 ROWS = 32  # of one forward pass; more are several
 TEXT, VECTOR = "text", "embedding"  # the tensors under the Open Inference Protocol
 
@@ -99,20 +102,21 @@ class EmbeddingsEngine:
 
     async def close(self) -> None:
         """See `Engine.close`."""
-        self._compute.close()
+        await self._compute.close()
 
     async def embed(self, texts: Sequence[str | Tokens], call: Call) -> Embedded:
         """See `Embeds.embed`."""
-        rows = [self._tokens(text) for text in texts]
+        if sum(len(text) for text in texts) > MUCH_TEXT:
+            rows = await asyncio.to_thread(self._rows, texts)
+        else:
+            rows = self._rows(texts)
         if self._together is None:
             vectors = await self._compute.run(self._vectors, rows)
         else:
             vectors = await self._together(rows)
         return Embedded(vectors=vectors, tokens=sum(len(row) for row in rows))
 
-    async def infer(
-        self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], call: Call
-    ) -> Mapping[str, NDArray[Any]]:
+    async def infer(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], call: Call) -> Inferred:
         """See `Infers.infer`: texts as BYTES, their vectors as FP32."""
         try:
             texts = [element.decode() for element in inputs[TEXT]]
@@ -120,7 +124,11 @@ class EmbeddingsEngine:
             raise BadInput(f"input {TEXT}: an element is not UTF-8: {wrong.reason}", TEXT) from wrong
         if not texts:
             raise BadInput(f"input {TEXT} must have at least one element", TEXT)
-        return {VECTOR: (await self.embed(texts, call)).vectors}
+        embedded = await self.embed(texts, call)
+        return Inferred(outputs={VECTOR: embedded.vectors}, tokens=embedded.tokens)
+
+    def _rows(self, texts: Sequence[str | Tokens]) -> list[Tokens]:
+        return [self._tokens(text) for text in texts]
 
     def _tokens(self, text: str | Tokens) -> Tokens:
         """Raises TooLong, BadInput."""

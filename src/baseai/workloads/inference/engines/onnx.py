@@ -19,6 +19,7 @@ from baseai.workloads.inference.engine import (
     BadInput,
     Call,
     Described,
+    Inferred,
     ModelUnusable,
     TensorForm,
     Together,
@@ -125,17 +126,14 @@ class OnnxEngine:
 
     async def close(self) -> None:
         """See `Engine.close`."""
-        self._compute.close()
+        await self._compute.close()
 
-    async def infer(
-        self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], call: Call
-    ) -> Mapping[str, NDArray[Any]]:
+    async def infer(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], call: Call) -> Inferred:
         """See `Infers.infer`."""
         item = Item(inputs, tuple(outputs))
         if self._together is not None and _in_rows(inputs):
-            made: Mapping[str, NDArray[Any]] = await self._together(item)
-            return made
-        return await self._compute.run(self._computed, item)
+            return Inferred(outputs=await self._together(item))
+        return Inferred(outputs=await self._compute.run(self._computed, item))
 
     async def _batch(self, items: Sequence[Item]) -> Sequence[Any]:
         """The answers of the items. Where one is not to be computed, none is, and each is asked for again alone."""

@@ -19,6 +19,7 @@ from baseai.workloads.inference.server.openai import flag, model_of, number, who
 from baseai.workloads.inference.server.terms import Terms
 
 MOST_CHOICES = 16  # answers of one request, over all its prompts
+MUCH_BYTES = 65_536  # of a body
 MOST_STOPS = 4  # as OpenAI has it
 TEXT_TOKENS = 16  # of a text's answer where nothing is asked for, as OpenAI has it
 
@@ -29,7 +30,7 @@ NOT_HONOURED: Mapping[str, tuple[Any, ...]] = {
     "audio": (),
     "best_of": (1,),
     "echo": (False,),
-    "frequency_penalty": (0,),
+    "frequency_penalty": (0, 0.0),
     "function_call": ("none",),
     "functions": ([],),
     "logit_bias": ({},),
@@ -37,7 +38,7 @@ NOT_HONOURED: Mapping[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "parallel_tool_calls": (True, False),  # without tools it says nothing
     "prediction": (),
-    "presence_penalty": (0,),
+    "presence_penalty": (0, 0.0),
     "response_format": ({"type": "text"},),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
@@ -57,7 +58,6 @@ class Asked:
     sampling: Sampling
     stream: bool
     with_usage: bool  # a last chunk of a stream says it
-    param: str  # the field that the prompts came from
 
     @property
     def tokens_in(self) -> int:
@@ -82,35 +82,47 @@ def routes(engine: Generates, terms: Terms) -> dict[str, Callable[[Exchange, byt
     """`POST /v1/chat/completions` and `POST /v1/completions`."""
 
     async def chat(exchange: Exchange, body: bytes) -> None:
-        given = parsed(body)
-        prompts = lambda: (engine.chat_prompt(messages_of(given)),)  # noqa: E731  read after the fields are checked
-        await _answered(engine, exchange, asked_of(given, terms, "chat", prompts), "chat")
+        def asked() -> Asked:
+            given = parsed(body)
+            return asked_of(
+                given, terms, lambda: (engine.chat_prompt(messages_of(given)),), engine.chat_stops()
+            )
+
+        await _answered(engine, exchange, await _read(asked, body), "chat")
 
     async def text(exchange: Exchange, body: bytes) -> None:
-        given = parsed(body)
-        await _answered(
-            engine, exchange, asked_of(given, terms, "text", lambda: prompts_of(given, engine)), "text"
-        )
+        def asked() -> Asked:
+            given = parsed(body)
+            return asked_of(given, terms, lambda: prompts_of(given, engine), usual_tokens=TEXT_TOKENS)
+
+        await _answered(engine, exchange, await _read(asked, body), "text")
 
     return {"/v1/chat/completions": chat, "/v1/completions": text}
 
 
+async def _read(asked: Callable[[], Asked], body: bytes) -> Asked:
+    """What is asked; where there is much to tokenize, the server's loop does not wait for it."""
+    return await asyncio.to_thread(asked) if len(body) > MUCH_BYTES else asked()
+
+
 def asked_of(
-    body: Mapping[str, Any], terms: Terms, form: Form, prompts: Callable[[], tuple[Sequence[int], ...]]
+    body: Mapping[str, Any],
+    terms: Terms,
+    prompts: Callable[[], tuple[Sequence[int], ...]],
+    stops: Sequence[str] = (),
+    usual_tokens: int | None = None,
 ) -> Asked:
     """The request of a body. Raises BadInput with the field, UnknownModel."""
     model = model_of(body, terms)
     for name, harmless in NOT_HONOURED.items():
         value = body.get(name)
-        if value is not None and value not in harmless:
+        if value is not None and not any(type(value) is type(each) and value == each for each in harmless):
             raise BadInput(
                 f"{name}: this server does not do that; leave the field out", name, "unsupported_parameter"
             )
     most_tokens = whole(body, "max_completion_tokens", 1)
     if most_tokens is None:
-        most_tokens = whole(body, "max_tokens", 1)
-    if most_tokens is None and form == "text":
-        most_tokens = TEXT_TOKENS
+        most_tokens = whole(body, "max_tokens", 1) or usual_tokens
     n = whole(body, "n", 1, MOST_CHOICES) or 1
     stream = flag(body, "stream")
     options = body.get("stream_options")
@@ -123,7 +135,7 @@ def asked_of(
         temperature=number(body, "temperature", 1.0, 0.0, 2.0),
         top_p=number(body, "top_p", 1.0, 0.0, 1.0),
         seed=whole(body, "seed", -(1 << 63), (1 << 63) - 1),
-        stop=stops_of(body),
+        stop=(*stops_of(body), *stops),
     )
     made = prompts()
     if len(made) * n > MOST_CHOICES:
@@ -137,7 +149,6 @@ def asked_of(
         sampling=sampling,
         stream=stream,
         with_usage=flag(options or {}, "include_usage"),
-        param="messages" if form == "chat" else "prompt",
     )
 
 

@@ -4,13 +4,14 @@ Invariant: the stream's texts joined are the whole answer's text; its last event
 is answered 422, as the extension has it.
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
 from baseai.workloads.inference.engine import BadInput, Generates, Sampling, WrongValue
-from baseai.workloads.inference.server.completion import stops_of, usage_of
+from baseai.workloads.inference.server.completion import MUCH_BYTES, stops_of, usage_of
 from baseai.workloads.inference.server.exchange import JSON, Exchange, kind_of, parsed, usage_header
 from baseai.workloads.inference.server.oip import places
 from baseai.workloads.inference.server.openai import number, whole
@@ -27,7 +28,10 @@ def routes(engine: Generates, terms: Terms) -> dict[str, Callable[[Exchange, byt
 
         async def generate(exchange: Exchange, body: bytes) -> None:
             text, sampling, echoed = asked_of(parsed(body))
-            prompt = engine.text_prompt(text)
+            if len(text) > MUCH_BYTES:
+                prompt = await asyncio.to_thread(engine.text_prompt, text)
+            else:
+                prompt = engine.text_prompt(text)
             made = ""
             tokens_out = 0
             async with aclosing(engine.generate(prompt, sampling, exchange.call)) as pieces:

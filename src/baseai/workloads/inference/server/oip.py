@@ -12,7 +12,7 @@ import baseai
 from baseai.workloads.inference.datatype import DTYPES, datatype_of
 from baseai.workloads.inference.engine import BadInput, Described, Infers, TensorForm
 from baseai.workloads.inference.server import tensor
-from baseai.workloads.inference.server.exchange import JSON, Exchange, kind_of, parsed
+from baseai.workloads.inference.server.exchange import JSON, Exchange, kind_of, parsed, usage_header
 from baseai.workloads.inference.server.refusal import UnknownModel
 from baseai.workloads.inference.server.tensor import Array
 from baseai.workloads.inference.server.terms import Terms
@@ -96,7 +96,9 @@ def infer_routes(
             for field in ("id", "parameters"):
                 if field in asked:
                     answer[field] = asked[field]
-            body, headers = _told(answer, made, wanted)
+            body, headers = _told(answer, made.outputs, wanted)
+            if made.tokens is not None:
+                headers = (*headers, usage_header(made.tokens))
             await exchange.answer(200, body, headers)
 
         return infer
