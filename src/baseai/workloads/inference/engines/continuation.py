@@ -1,7 +1,8 @@
 """A continuation is one answer while it is made: what the model remembers of it, its chance, and its text so far.
 
 Invariant: each step draws one token, which depends on the prompt, the sampling and the tokens before it alone. Steps
-are taken in a thread, one after the other; nothing is shared with other continuations but the model, which never changes.
+are taken in a thread, one after the other; nothing is shared with other continuations but the model, which stays as it
+is.
 """
 
 from collections.abc import Callable, Sequence
