@@ -81,12 +81,16 @@ class Replica:
         self._stop = stop
         self._began_s = time.monotonic()
         self._host = command.host_to_listen(order.address)
+        # Where this machine itself reaches what listens: not by an address that only others know.
+        self._inside = order.address if self._host == order.address else "127.0.0.1"
 
     async def serve(self) -> int:
         order = self._order
         progress.tell(order.attempt_folder, "loading", engine=order.service.engine, model=order.service.model)
         if order.service.engine == "ray":
             return await self._ray()
+        if order.service.engine == "vllm":
+            vllm.require()  # before a large model is fetched for nothing
         model = await self._stop.or_result(asyncio.to_thread(self._resolved))
         if order.service.engine in ENGINES:
             assert model is not None
@@ -164,6 +168,9 @@ class Replica:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not serving.done():  # noqa: ASYNC110  uvicorn has a flag, no event
             await asyncio.sleep(0.01)
+        if serving.done():
+            serving.result()  # raises what kept it from listening
+            raise Refused(f"nothing listens at port {port}")
         self._tell_ready(port, model)
         asked = asyncio.create_task(self._stop.asked())
         await asyncio.wait({serving, asked}, return_when=asyncio.FIRST_COMPLETED)
@@ -172,7 +179,8 @@ class Replica:
         await _drained(app, order.stop_grace_s - SPARE_S)
         server.should_exit = True
         await serving
-        await engine.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(engine.close(), SPARE_S)
         print(f"stopped; {app.served} requests were answered", file=sys.stderr, flush=True)
         return ENDED
 
@@ -180,7 +188,7 @@ class Replica:
 
     async def _command(self, program: Program, port: int, model: Resolved | None) -> int:
         child = await Child.start(program.argv, program.env, self._order.work_folder)
-        answers = command.until_ready(self._order.address, port, program.ready_path)
+        answers = command.until_ready(self._inside, port, program.ready_path)
         return await self._watched([child], answers, port, model)
 
     async def _ray(self) -> int:
@@ -188,7 +196,7 @@ class Replica:
         ray_app.require()
         order = self._order
         port = command.free_port(self._host, None)
-        cluster = ray_app.made(order, address=order.address)
+        cluster = ray_app.made(order, address=self._inside)
         variables = ray_app.variables_of(order, cluster, os.environ, host=self._host, port=port)
         children: list[Child] = []
         try:
@@ -207,7 +215,7 @@ class Replica:
             # are answered only where the gateway has let them end before, which it does.
             started = await Child.start(application, variables, order.work_folder, ends_on=signal.SIGINT)
             children.append(started)
-            answers = ray_app.until_ready(order.address, port, order.service.ready_path)
+            answers = ray_app.until_ready(self._inside, port, order.service.ready_path)
             return await self._watched(children, answers, port, None)
         finally:
             for child in reversed(children):
