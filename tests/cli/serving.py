@@ -73,7 +73,7 @@ def detail_of(service: ServiceView | None = None, **facts: Any) -> ServiceDetail
 
 def sum_of(**facts: Any) -> dict[str, Any]:
     known: dict[str, Any] = dict.fromkeys(
-        ("requests", "errors", "lost", "refused", "slow", "cache_hits", "collapsed", "retried", "tokens_in",
+        ("requests", "answered", "errors", "lost", "refused", "slow", "cache_hits", "collapsed", "retried", "tokens_in",
          "tokens_out", "bytes_in", "bytes_out"), 0,
     )  # fmt: skip
     return known | {"requests_per_s": 0.0, "tokens_per_s": 0.0} | facts

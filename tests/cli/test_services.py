@@ -172,7 +172,7 @@ def test_traffic_shows_steps_in_which_something_was_asked(platform: Loopback, ba
     lines = baseai("service", "traffic", "chat", "--window", "1h").out.splitlines()
     assert cells(lines[1]) == ["03:04:05Z", "12.5", "4.1", "20", "80", "0.80%", "-", "-", "3.5", "2", "1"]
     assert cells(lines[2])[:5] == ["all of 1h", "12.5", "4.1", "20", "80"]
-    assert "wrong     1 failed, 0 lost, 0 refused" in lines
+    assert "wrong     1 failed, 0 of them lost; 0 refused" in lines
     assert any("window=1h" in asked for asked in platform.state.asked)
 
 

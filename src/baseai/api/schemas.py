@@ -630,7 +630,7 @@ class SloView(Wire):
     burn: float | None = None  # times the slow requests that are allowed, over the last hour
     burn_now: float | None = None  # over the last five minutes
     seen_p99_ms: float | None = None
-    requests: int
+    requests: int  # that were answered in the last hour
 
 
 class ExampleView(Wire):
@@ -658,10 +658,11 @@ class ServiceDetail(Wire):
 class TrafficSum(Wire):
     """What was asked and answered in one stretch. Where nothing was asked shares and percentiles are None."""
 
-    requests: int
-    errors: int  # answered by 500 or above, or broken off
-    lost: int  # no replica gave a first byte
-    refused: int  # by limits or a full queue, before a replica was asked
+    requests: int  # all, however they ended
+    answered: int  # below 500, whole: what latencies are of
+    errors: int  # ours: answered by 500 or above, broken off, or lost
+    lost: int  # of these: no replica gave a first byte
+    refused: int  # by limits, size or a full queue, before a replica was asked
     slow: int  # slower than the SLO
     cache_hits: int
     collapsed: int  # that shared the answer to an equal request under way
@@ -672,9 +673,9 @@ class TrafficSum(Wire):
     bytes_out: int
     requests_per_s: float
     tokens_per_s: float
-    error_ratio: float | None = None
+    error_ratio: float | None = None  # of what was not refused, like the next
     cache_hit_ratio: float | None = None
-    slow_ratio: float | None = None
+    slow_ratio: float | None = None  # of what was answered
     p50_ms: float | None = None
     p95_ms: float | None = None
     p99_ms: float | None = None
@@ -710,7 +711,7 @@ class ServiceCost(Wire):
     cost_per_1000_requests: Decimal | None = None
     revenue_per_million_tokens: Decimal | None = None
     cost_per_million_tokens: Decimal | None = None
-    requests: int
+    requests: int  # that were answered
     tokens: int
     accruing: bool = False  # part of it is not posted yet
     estimated: bool = False  # a replica was there outside the window as well, and gives a part by its time

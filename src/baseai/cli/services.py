@@ -382,7 +382,7 @@ def traffic_lines(told: "TrafficView") -> list[str]:
         *fact_lines(
             [
                 ("requests", f"{total.requests:,}"),
-                ("wrong", f"{total.errors:,} failed, {total.lost:,} lost, {total.refused:,} refused"),
+                ("wrong", f"{total.errors:,} failed, {total.lost:,} of them lost; {total.refused:,} refused"),
                 ("slow", f"{total.slow:,} beyond the SLO" if total.slow else ""),
                 (
                     "cached",

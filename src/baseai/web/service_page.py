@@ -69,9 +69,6 @@ def chart_json(traffic: Row, detail: Row, language: Language) -> dict[str, Any]:
         asked = point["requests_per_s"] if terms.scaling.metric == "requests" else point["concurrency"]
         return None if asked is None else asked / terms.scaling.target
 
-    def wrong(point: Row) -> float | None:
-        return float(point["errors"] + point["lost"]) / float(traffic["step_s"])
-
     latency = [
         line(f"p{q}", f"p{q}", lambda point, q=q: point[f"p{q}_ms"])  # type: ignore[misc]
         for q in (50, 95, 99)
@@ -84,7 +81,7 @@ def chart_json(traffic: Row, detail: Row, language: Language) -> dict[str, Any]:
             [
                 line("requests", say(N_("requests")), lambda point: point["requests_per_s"]),
                 line("hits", say(N_("from the cache")), rate("cache_hits")),
-                line("errors", say(N_("failed or lost")), wrong),
+                line("errors", say(N_("failed or lost")), rate("errors")),
                 line("refused", say(N_("refused")), rate("refused")),
             ],
         ),

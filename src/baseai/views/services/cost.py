@@ -39,7 +39,7 @@ class ReplicaTime:
 def cost_of(
     money: Sequence[ReplicaMoney], times: Sequence[ReplicaTime], answered: Mapping[str, Any]
 ) -> list[Row]:
-    """One row a currency. `answered`: requests, tokens_in and tokens_out of the window, less what failed."""
+    """One row a currency. `answered`: the window's answered, tokens_in and tokens_out."""
     time_of = {time.run_id: time for time in times}
     sums: dict[str, Row] = {}
     for each in money:
@@ -64,7 +64,7 @@ def cost_of(
 
 
 def _told(row: Row, answered: Mapping[str, Any]) -> Row:
-    requests, tokens = answered["requests"], answered["tokens_in"] + answered["tokens_out"]
+    requests, tokens = answered["answered"], answered["tokens_in"] + answered["tokens_out"]
     told = {name: value for name, value in row.items() if name != "within_us"}
     told["accelerator_hours"] = (Decimal(row["within_us"]) / HOUR_US).quantize(Decimal("0.000001"))
     for name in ("revenue", "cost"):

@@ -39,7 +39,7 @@ SELECT s.*, t.name AS tenant, p.name AS project, v.spec, v.digest,
   coalesce(seen.requests, 0) AS requests, coalesce(seen.wrong, 0) AS wrong, seen.last_at
 FROM services s JOIN tenants t USING (tenant_id) JOIN projects p USING (project_id)
   JOIN service_versions v USING (service_id, version_no)
-  LEFT JOIN LATERAL (SELECT sum(x.requests)::bigint AS requests, sum(x.errors + x.lost)::bigint AS wrong,
+  LEFT JOIN LATERAL (SELECT sum(x.requests - x.refused)::bigint AS requests, sum(x.errors)::bigint AS wrong,
       max(x.from_at) AS last_at FROM service_traffic x WHERE x.service_id = s.service_id
       AND x.from_at >= now() - interval '{NOW_S + TRAFFIC_LATE_S} s'
       AND x.from_at < now() - interval '{TRAFFIC_LATE_S} s') seen ON true

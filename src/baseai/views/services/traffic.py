@@ -82,16 +82,16 @@ def ready_steps(replicas: Sequence[tuple[datetime | None, datetime | None]]) -> 
 def told_of(counts: Mapping[str, Any] | None, span_s: float) -> Row:
     """Rates, shares and percentiles of one stretch. `counts`: COUNTED and two arrays of latencies; None: nothing."""
     known: Row = {name: int(counts[name] or 0) if counts else 0 for name in COUNTED}
-    requests = known["requests"]
-    wrong = known["errors"] + known["lost"]
     latency = list(counts["latency"] or ()) if counts else []
     first_byte = list(counts["first_byte"] or ()) if counts else []
+    answered, asked = sum(latency), known["requests"] - known["refused"]  # what is refused reaches no replica
     return known | {
-        "requests_per_s": requests / span_s,
+        "answered": answered,
+        "requests_per_s": known["requests"] / span_s,
         "tokens_per_s": (known["tokens_in"] + known["tokens_out"]) / span_s,
-        "error_ratio": _share(wrong, requests),
-        "cache_hit_ratio": _share(known["cache_hits"] + known["collapsed"], requests),
-        "slow_ratio": _share(known["slow"], requests),
+        "error_ratio": _share(known["errors"], asked),
+        "cache_hit_ratio": _share(known["cache_hits"] + known["collapsed"], asked),
+        "slow_ratio": _share(known["slow"], answered),
         **{f"p{q}_ms": quantile(latency, q / 100) if latency else None for q in (50, 95, 99)},
         **{f"first_byte_p{q}_ms": quantile(first_byte, q / 100) if first_byte else None for q in (50, 99)},
     }
@@ -131,11 +131,11 @@ def slo_of(p99_ms: float | None, short: Mapping[str, Any], long: Mapping[str, An
     if p99_ms is None:
         return None
     state: SloState = "kept"
-    if long["requests"] < FEW:
+    if long["answered"] < FEW:
         state = "unmeasured"
     elif long["slow_ratio"] > SLOW_ALLOWED:
         state = "missed"
-    elif short["requests"] >= FEW and short["slow_ratio"] > SLOW_ALLOWED:
+    elif short["answered"] >= FEW and short["slow_ratio"] > SLOW_ALLOWED:
         state = "burning"
     return {
         "p99_ms": p99_ms,
@@ -143,7 +143,7 @@ def slo_of(p99_ms: float | None, short: Mapping[str, Any], long: Mapping[str, An
         "burn": None if long["slow_ratio"] is None else long["slow_ratio"] / SLOW_ALLOWED,
         "burn_now": None if short["slow_ratio"] is None else short["slow_ratio"] / SLOW_ALLOWED,
         "seen_p99_ms": long["p99_ms"],
-        "requests": long["requests"],
+        "requests": long["answered"],
     }
 
 
