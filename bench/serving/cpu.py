@@ -48,15 +48,6 @@ def cpu_ms(root: int) -> float:
     return taken * TICK_MS
 
 
-def resident_mib(root: int) -> float:
-    """Memory that the tree holds; pages shared between its members count for each."""
-    pages = 0
-    for pid in tree(root):
-        with suppress(OSError):
-            pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
 def signal_all(pids: dict[int, int], number: signal.Signals) -> None:
     """Each of them that is still the process it was."""
     for pid, started in pids.items():

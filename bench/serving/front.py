@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.serving.cpu import FRONT_CORES, cpu_ms, end, resident_mib
+from bench.serving.cpu import FRONT_CORES, cpu_ms, end
 from bench.serving.open_loop import ROOT, UNIQUE
 
 MODEL = "mock"  # what clients call it, everywhere
@@ -60,14 +60,16 @@ class Front:
     path: str = "/v1/chat/completions"
     headers: tuple[tuple[str, str], ...] = ()
     log: Path | None = None
+    beside: tuple[subprocess.Popen[bytes], ...] = ()  # what belongs to it and is no child of it
+
+    @property
+    def roots(self) -> list[int]:
+        """Of the process trees that it is."""
+        return [self.process.pid, *(each.pid for each in self.beside)]
 
     @property
     def cpu_ms(self) -> float:
-        return cpu_ms(self.process.pid)
-
-    @property
-    def resident_mib(self) -> float:
-        return resident_mib(self.process.pid)
+        return sum(map(cpu_ms, self.roots))
 
 
 def free_ports(count: int) -> tuple[int, ...]:
@@ -126,6 +128,8 @@ def wait_ready(url: str, process: subprocess.Popen[bytes], log: Path, *, within_
 FRONTS: Mapping[str, str] = {  # name in options -> where it is started
     "ours": "bench.serving.ours:front",
     "litellm": "bench.serving.peers.litellm:front",
+    "ours-magika": "bench.serving.ours:magika",
+    "plain-onnx": "bench.serving.peers.plain_onnx:front",
     "nginx": "bench.serving.peers.nginx:front",
     "haproxy": "bench.serving.peers.haproxy:front",
     "ray": "bench.serving.peers.ray_serve:default",
@@ -195,20 +199,23 @@ class Stage:
         try:
             running: Front = getattr(importlib.import_module(module), function)(setup)
         except NotReady as fault:
-            if name == "ours":
+            if name.startswith("ours"):
                 raise
             raise Absent(f"{name}: {fault}") from None
-        self.stack.callback(ended, running.process)
+        for process in (*running.beside, running.process):
+            self.stack.callback(ended, process)
         self.fronts[called] = running
         return running
 
     def close(self, called: str) -> None:
         """End one front before the others."""
-        ended(self.fronts.pop(called).process)
+        front = self.fronts.pop(called)
+        for process in (front.process, *front.beside):
+            ended(process)
 
     def others(self, measured: Front | None) -> list[int]:
         """The roots of all fronts but the one that is measured."""
-        return [each.process.pid for each in self.fronts.values() if each is not measured]
+        return [root for each in self.fronts.values() if each is not measured for root in each.roots]
 
 
 def ended(process: subprocess.Popen[bytes]) -> None:
