@@ -11,7 +11,7 @@ from tests.engine.test_postgres import OPERATOR, Yard
 from tests.engine.test_postgres import yard as yard  # the fixture
 
 pytestmark = pytest.mark.anyio
-SERVICE = "type: service\nname: shop\nmodel: {model}\ntimeout: 30s\nreplicas: 0..2\n"
+SERVICE = "type: service\nname: shop\nmodel: {model}\ntimeout: 30s\nreplicas: 0..2\nfiles: [net.onnx]\n"
 
 
 async def ended(yard: Yard) -> str:

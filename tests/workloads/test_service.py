@@ -1,12 +1,14 @@
 """What a spec of a service means, and what somebody who wrote a wrong one is told."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from baseai.workloads.model import ModelSource, model_source_of
 from baseai.workloads.service import Batching, CacheTerms, RateLimit, Rollout, Scaling, Service
+from baseai.workloads.service_keys import KEYS, SPOKEN
 from baseai.workloads.sheet import BadSpec
 from baseai.workloads.spec import Retry, RunSpec, spec_of
 
@@ -15,7 +17,13 @@ ONNX, COMMAND, CALLABLE = MAGIKA, "commands: [python serve.py]\n", "model: pytho
 CHAT = "model: run:gpt\n"
 
 
+FILES = "\nfiles: [nets, app.py, app]\n"
+
+
 def read(text: str) -> RunSpec:
+    """The spec, with every model of these tests among its files."""
+    if "files:" not in text:
+        text += FILES
     return spec_of(text, "shop.yaml", lambda recipe, config: None)
 
 
@@ -232,6 +240,25 @@ def test_something_must_answer() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        pytest.param("model: a.onnx\nfiles: [b.onnx]", "`a.onnx` is not among `files`; bring it", id="not"),
+        pytest.param("model: nets/a.onnx\nfiles: [nets]", None, id="in a folder"),
+        pytest.param("model: bert\nengine: chat\nfiles: [bert/config.json]", None, id="a folder in parts"),
+        pytest.param("model: python:app.py:f\nfiles: [app.py]\nworking_dir: src", "`src/app.py` is not", id="else"),
+        pytest.param("model: python:app.py:f\nfiles: [app.py:src/app.py]\nworking_dir: src", None, id="there"),
+        pytest.param("model: /srv/a.onnx\nfiles: [b]", None, id="on the node already"),
+    ],
+)  # fmt: skip
+def test_a_model_in_the_run_s_folder_must_be_brought_there(text: str, error: str | None) -> None:
+    if error is None:
+        read("type: service\n" + text)
+        return
+    (only,) = told(text)
+    assert error in only
+
+
 def test_a_wrong_model_hides_no_other_error() -> None:
     assert len(told("model: torch://x\nreplicas: 0\nauth: perhaps\ntimeout: never\n")) == 4
 
@@ -265,3 +292,28 @@ def test_a_model_says_where_it_comes_from(written: str, source: dict[str, Any]) 
 def test_what_names_no_model_is_refused_with_what_to_write(written: str) -> None:
     with pytest.raises(ValueError, match="; "):
         model_source_of(written)
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "services.md"
+
+
+@pytest.mark.parametrize("key", [*KEYS, *(f"scaling.{name}" for name in ("metric", "target", "warm"))])
+def test_every_key_has_its_row_on_the_page(key: str) -> None:
+    rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    assert any(row.startswith((f"| `{key}`", f"| `{key}.")) for row in rows)
+
+
+def test_every_engine_and_every_form_of_a_model_is_on_the_page() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert all(f"`{engine}`" in page for engine in SPOKEN)
+    assert all(f"`{form}" in page for form in ("run:", "s3://", "hf:", "pkg:", "python:"))
+
+
+def test_what_the_page_says_of_keys_that_are_left_out_is_so() -> None:
+    left_out = service(COMMAND)
+    assert (left_out.scaling.stable_window_s, left_out.scaling.panic_window_s) == (60.0, 6.0)
+    assert (left_out.scaling.to_zero_after_s, left_out.scaling.scale_down_delay_s) == (30.0, 0.0)
+    assert (left_out.timeout_s, left_out.queue_most, left_out.most_body_bytes) == (60.0, 200, 8 << 20)
+    assert left_out.rollout == Rollout(shares=(0.1, 0.5, 1.0), bake_s=30.0, most_error_ratio=0.02, burn=2.0)
+    assert service(COMMAND + "cache: true").cache == CacheTerms(max_age_s=600.0, most_bytes=64 << 20)
+    assert service(CALLABLE + "batching: true").batching == Batching(most=16, wait_ms=2.0)

@@ -96,7 +96,7 @@ def service_of(top: Entries, *, name: str, on_accelerators: bool) -> Service:
         )
     return Service(
         engine=engine,
-        model=top.text("model"),
+        model=None if source is None else top.text("model"),
         model_name=_model_name(top, protocol) or name,
         protocol=protocol,
         commands=commands or (),

@@ -16,6 +16,7 @@ import yaml
 from baseai.ground.quantity import duration_s, memory_mib
 from baseai.workloads import burn, service, service_keys, task, train
 from baseai.workloads.burn import BurnIn
+from baseai.workloads.model import model_source_of
 from baseai.workloads.service import Service
 from baseai.workloads.service_keys import service_of
 from baseai.workloads.sheet import BadSpec, Entries, Sheet, SpecError, Value
@@ -358,6 +359,8 @@ def spec_of(text: str, file: str, check_recipe: CheckRecipe) -> RunSpec:
     secrets = _secrets(top, dict(env))
     working_dir = top.parsed("working_dir", _inside)
     image = _image(top) if kind == "task" else None
+    if isinstance(work, Service) and work.model is not None:
+        _brought(top, work.model, working_dir, files)
     retry = _retry(top, kind)
     cost_center = top.parsed("cost_center", _short)
     residency = _residency(top)
@@ -595,6 +598,19 @@ def _files(top: Entries) -> tuple[FileMount, ...]:
             )
         mounts.append(mount)
     return tuple(mounts)
+
+
+def _brought(top: Entries, model: str, working_dir: str | None, files: tuple[FileMount, ...]) -> None:
+    """Note a model in the run's folder that nothing brings there."""
+    source = model_source_of(model)
+    if source.kind not in ("path", "python") or source.place.startswith("/"):
+        return
+    path = PurePosixPath(working_dir or ".") / source.place
+    places = [PurePosixPath(mount.remote) for mount in files]
+    if not any(place == path or place in path.parents or path in place.parents for place in places):
+        beside = "" if working_dir is None else f":{path}"
+        fix = f"bring it, `files: [{source.place}{beside}]`, or write its path on the node from /"
+        top.wrong("model", f"`{path}` is not among `files`", fix)
 
 
 def _residency(top: Entries) -> tuple[str, ...]:
