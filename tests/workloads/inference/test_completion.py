@@ -1,5 +1,6 @@
 """Chats and completions as the official client asks for them, of a tiny GPT in the form that our training exports."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ def test_a_chat_is_answered_with_its_usage(gpt: Served) -> None:
     assert choice.message.content
     assert choice.finish_reason == "length"
     assert answer.usage.completion_tokens == 8
+    assert answer.system_fingerprint == f"fp_{gpt.app.engine.describe().digest[:12]}"
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + 8
     assert answer.usage.prompt_tokens_details.cached_tokens == 0
     assert answer.usage.completion_tokens_details.reasoning_tokens == 0
@@ -267,3 +269,17 @@ def test_a_model_without_one_is_given_lines_of_text(gpt: Served) -> None:
     engine: Any = gpt.app.engine
     assert engine.describe().facts["chat_template"] == "plain"
     assert engine.chat_prompt([("user", "line 7")]) == engine.text_prompt("user: line 7\nassistant:")
+
+
+def test_the_official_client_of_asyncio_streams_several_at_once(gpt: Served) -> None:
+    async def said(client: openai.AsyncOpenAI, seed: int) -> str:
+        asked: Any = {"model": "gpt", "messages": HELLO, "max_tokens": 10, "seed": seed}
+        async with await client.chat.completions.create(stream=True, **asked) as stream:
+            return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+    async def both() -> list[str]:
+        async with openai.AsyncOpenAI(base_url=f"{gpt.url}/v1", api_key="none", max_retries=0) as client:
+            return await asyncio.gather(*(said(client, seed) for seed in range(3)))
+
+    alone = [chat(gpt, max_tokens=10, seed=seed).choices[0].message.content for seed in range(3)]
+    assert asyncio.run(both()) == alone

@@ -47,43 +47,28 @@ class EmbeddingsEngine:
         """See `Engine.load`."""
         folder = Path(self._assignment.model)
         config = _json(folder / "config.json", folder)
-        try:
-            import torch
-            from tokenizers import Tokenizer
-            from transformers import AutoModel
-            from transformers.utils import logging
-        except ImportError as missing:
-            raise ModelUnusable(
-                str(folder), f"{missing.name} is not installed here", "install baseai[serve]"
-            ) from None
-        logging.disable_progress_bar()
-        torch.set_num_threads(self._assignment.threads)
+        missing = [
+            name for name in ("vocab_size", "hidden_size", "max_position_embeddings") if name not in config
+        ]
+        if missing:
+            problem = f"its config.json says no {' and no '.join(missing)}"
+            raise ModelUnusable(str(folder), problem, "give the folder of a text encoder")
         self._pool = _pooling(folder)
-        try:
-            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-        except Exception as wrong:  # tokenizers raises bare Exceptions, transformers anything
-            sentence = str(wrong).strip().splitlines()[0]
-            raise ModelUnusable(str(folder), sentence, "give a folder that transformers loads") from wrong
-        self._model = model.eval().to(self._assignment.device)
-        # What the file says about cutting and padding is of its training; here nothing is cut.
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._pad = int(config.get("pad_token_id") or 0)
-        self._vocabulary = int(config["vocab_size"])
         self._context = _context(folder, config, self._assignment.most_tokens)
-        self._dimensions = dimensions = int(config["hidden_size"])
-        parameters = sum(parameter.numel() for parameter in self._model.parameters())
-        weights = sorted({*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")})
+        self._vocabulary = int(config["vocab_size"])
+        self._dimensions = int(config["hidden_size"])
+        self._pad = int(config.get("pad_token_id") or 0)
+        self._model, self._tokenizer = self._loaded(folder)
+        weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
         self._described = Described(
             platform=f"pytorch_{config.get('model_type', 'encoder')}",
             digest=self._assignment.digest or digest_of(folder),
             inputs=(TensorForm(name=TEXT, datatype="BYTES", shape=(None,)),),
-            outputs=(TensorForm(name=VECTOR, datatype="FP32", shape=(None, dimensions)),),
+            outputs=(TensorForm(name=VECTOR, datatype="FP32", shape=(None, self._dimensions)),),
             context=self._context,
             facts={
-                "parameters": parameters,
-                "dimensions": dimensions,
+                "parameters": sum(parameter.numel() for parameter in self._model.parameters()),
+                "dimensions": self._dimensions,
                 "context": self._context,
                 "pooling": self._pool,
                 "size_bytes": sum(path.stat().st_size for path in weights),
@@ -95,6 +80,29 @@ class EmbeddingsEngine:
         if self._assignment.gather is not None:
             self._together = self._assignment.gather(self._batch, len)
         self._vectors([self._tokens("warm")])
+
+    def _loaded(self, folder: Path) -> tuple[Any, Any]:
+        """Network and tokenizer. Raises ModelUnusable."""
+        try:
+            import torch
+            from tokenizers import Tokenizer
+            from transformers import AutoModel
+            from transformers.utils import logging
+        except ImportError as missing:
+            problem = f"{missing.name} is not installed here"
+            raise ModelUnusable(str(folder), problem, "install baseai[serve]") from None
+        logging.disable_progress_bar()
+        torch.set_num_threads(self._assignment.threads)
+        try:
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            network = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+        except Exception as wrong:  # tokenizers raises bare Exceptions, transformers anything
+            sentence = str(wrong).strip().splitlines()[0]
+            raise ModelUnusable(str(folder), sentence, "give a folder that transformers loads") from wrong
+        # What the file says about cutting and padding is of its training; here nothing is cut.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return network.eval().to(self._assignment.device), tokenizer
 
     def describe(self) -> Described:
         """See `Engine.describe`."""
@@ -214,9 +222,12 @@ def _pooling(folder: Path) -> str:
 def _context(folder: Path, config: Mapping[str, Any], most_tokens: int | None) -> int:
     """Tokens that a text may have: the least of what model, folder and service say."""
     limits = [int(config["max_position_embeddings"])]
-    sentences = folder / "sentence_bert_config.json"
-    if sentences.exists():
-        limits.append(int(_json(sentences, folder).get("max_seq_length") or limits[0]))
+    for name, key in (
+        ("sentence_bert_config.json", "max_seq_length"),
+        ("tokenizer_config.json", "model_max_length"),
+    ):
+        if (folder / name).exists():
+            limits.append(int(_json(folder / name, folder).get(key) or limits[0]))
     if most_tokens is not None:
         limits.append(most_tokens)
     return min(limits)

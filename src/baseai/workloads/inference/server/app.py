@@ -68,15 +68,16 @@ class App:
         self.served = 0  # requests to the model that are answered, well or badly
         self.draining = False  # set by the host: readiness says no, requests are still taken
         self._most_under_way = 2 * terms.concurrency  # gateways do not know of each other
+        described = engine.describe()
         self._free: dict[str, Free] = {"/baseai/ready": self._ready}
-        self._free |= openai.routes(terms) | oip.routes(engine.describe(), terms, lambda: not self.draining)
+        self._free |= openai.routes(terms) | oip.routes(described, terms, lambda: not self.draining)
         self._work: dict[str, Work] = {}
         if isinstance(engine, Generates):
-            self._work |= completion.routes(engine, terms) | generation.routes(engine, terms)
+            self._work |= completion.routes(engine, described, terms) | generation.routes(engine, terms)
         if isinstance(engine, Embeds):
             self._work |= embedding.routes(engine, terms)
         if isinstance(engine, Infers):
-            self._work |= oip.infer_routes(engine, engine.describe(), terms)
+            self._work |= oip.infer_routes(engine, described, terms)
         if isinstance(engine, Calls):
             self._work |= plain.routes(engine)
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from baseai.ground.clock import now_utc
 from baseai.ground.identity import mint
-from baseai.workloads.inference.engine import BadInput, Call, Generates, Piece, Sampling
+from baseai.workloads.inference.engine import BadInput, Call, Described, Generates, Piece, Sampling
 from baseai.workloads.inference.server.exchange import JSON, Exchange, kind_of, parsed, usage_header
 from baseai.workloads.inference.server.openai import flag, model_of, number, whole
 from baseai.workloads.inference.server.terms import Terms
@@ -78,8 +78,13 @@ class Told:
         self.finish_reason = piece.finish_reason
 
 
-def routes(engine: Generates, terms: Terms) -> dict[str, Callable[[Exchange, bytes], Awaitable[None]]]:
+def routes(
+    engine: Generates, described: Described, terms: Terms
+) -> dict[str, Callable[[Exchange, bytes], Awaitable[None]]]:
     """`POST /v1/chat/completions` and `POST /v1/completions`."""
+    fingerprint = (
+        f"fp_{described.digest[:12]}"  # of the weights: under another one a seed says something else
+    )
 
     async def chat(exchange: Exchange, body: bytes) -> None:
         def asked() -> Asked:
@@ -88,14 +93,14 @@ def routes(engine: Generates, terms: Terms) -> dict[str, Callable[[Exchange, byt
                 given, terms, lambda: (engine.chat_prompt(messages_of(given)),), engine.chat_stops()
             )
 
-        await _answered(engine, exchange, await _read(asked, body), "chat")
+        await _answered(engine, exchange, await _read(asked, body), "chat", fingerprint)
 
     async def text(exchange: Exchange, body: bytes) -> None:
         def asked() -> Asked:
             given = parsed(body)
             return asked_of(given, terms, lambda: prompts_of(given, engine), usual_tokens=TEXT_TOKENS)
 
-        await _answered(engine, exchange, await _read(asked, body), "text")
+        await _answered(engine, exchange, await _read(asked, body), "text", fingerprint)
 
     return {"/v1/chat/completions": chat, "/v1/completions": text}
 
@@ -221,12 +226,15 @@ def prompts_of(body: Mapping[str, Any], engine: Generates) -> tuple[Sequence[int
     return tuple(prompts)
 
 
-async def _answered(engine: Generates, exchange: Exchange, asked: Asked, form: Form) -> None:
+async def _answered(
+    engine: Generates, exchange: Exchange, asked: Asked, form: Form, fingerprint: str
+) -> None:
     head = {
         "id": mint("chatcmpl" if form == "chat" else "cmpl"),
         "object": "chat.completion" if form == "chat" else "text_completion",
         "created": int(now_utc().timestamp()),
         "model": asked.model,
+        "system_fingerprint": fingerprint,
     }
     told = [Told() for _ in range(len(asked.prompts) * asked.n)]
     async with aclosing(pieces_of(engine, asked, exchange.call)) as pieces:
