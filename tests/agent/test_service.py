@@ -1,5 +1,8 @@
 """A replica under an agent: told where it listens, drained when it is asked to stop, and a wrong one said to be."""
 
+import json
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +61,18 @@ def test_a_replica_of_a_callable_finds_the_run_s_files(peer: Peer, join: Join, l
     ready = told(peer, "lease_1", "ready")
     answer = httpx.post(f"http://{ready['address']}:{ready['port']}/json", json=21)
     assert answer.json() == 42
+
+
+def test_a_killed_host_leaves_no_command_behind(peer: Peer, join: Join, launch: Make) -> None:
+    agent = join()
+    peer.want(launch("lease_1", **replica(f"commands: ['echo pid $$; {SERVER}']\n")))
+    ready = told(peer, "lease_1", "ready")
+    (record,) = agent.folder.glob("runs/*/*/process.json")
+    os.kill(json.loads(record.read_text())["pid"], signal.SIGKILL)
+    exited = peer.exited("lease_1")
+    assert (exited.exit_code, exited.reason) == (-9, "process_lost")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://{ready['address']}:{ready['port']}/")
 
 
 def test_a_model_that_is_not_there_is_the_spec_s_fault_and_says_what_to_do(
