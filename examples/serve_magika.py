@@ -1,7 +1,7 @@
 """The callable of serve-magika.yaml: a file's bytes in, what the file is out.
 
-A body that is no JSON comes as bytes, JSON as what it says: here `{"content": "<base64>"}`. A ValueError is answered
-as the client's mistake.
+A body that is no JSON comes as bytes, JSON as what it says: here `{"content": "<base64>"}` or `{"text": "..."}`. A
+ValueError is answered as the client's mistake.
 """
 
 import base64
@@ -33,9 +33,17 @@ class FileType:
 
 
 def _content(body: Any) -> bytes:
-    if isinstance(body, bytes):
-        return body
-    try:
-        return base64.b64decode(body["content"], validate=True)
-    except (KeyError, TypeError, binascii.Error) as wrong:
-        raise ValueError('send the file as it is, or {"content": "<its bytes in base64>"}') from wrong
+    match body:
+        case bytes():
+            return body
+        case {"text": str(text)}:
+            return text.encode()
+        case {"content": str(letters)}:
+            try:
+                return base64.b64decode(letters, validate=True)
+            except binascii.Error as wrong:
+                raise ValueError(f"content is not base64: {wrong}") from wrong
+        case _:
+            raise ValueError(
+                'send the file as it is, or {"content": "<its bytes in base64>"}, or {"text": "..."}'
+            )

@@ -49,11 +49,13 @@ def test_magika_tells_what_a_file_is(tmp_path: Path) -> None:
     with served("serve-magika.yaml", tmp_path) as replica:
         source = octets(replica, Path(__file__).read_bytes())
         picture = octets(replica, PICTURE)
+        by_text = replica.post("/json", {"text": "def main() -> None:\n    print(1)\n" * 9}).json()
         by_json = replica.post("/json", {"content": base64.b64encode(PICTURE).decode()}).json()
         refused = replica.post("/json", {"file": "a"})
     assert (source["label"], source["mime_type"]) == ("python", "text/x-python")
     assert picture["label"] == "png"
     assert by_json == picture
+    assert by_text["label"] == "python"
     assert refused.status_code == 422
     assert "send the file as it is" in refused.json()["detail"]
 
