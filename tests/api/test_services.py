@@ -193,7 +193,11 @@ async def test_of_two_tenants_services_of_one_name_an_operator_says_which(platfo
     asked = await platform.ask("GET", "/services/magika")
     assert asked.status_code == 422
     assert "say which by its id" in asked.json()["detail"]
-    assert (await platform.ask("GET", f"/services/{first}")).json()["service"]["tenant"] == "alpha"
+    found = (await platform.ask("GET", f"/services/{first}")).json()
+    assert found["service"]["tenant"] == "alpha"
+    assert (
+        f"curl http://127.0.0.1:7801/s/{first}/v2/models/magika" in found["examples"][0]["curl"]
+    )  # no tenant's key
     assert (await platform.ask("GET", f"/services/{first}", key="beta")).status_code == 404
 
 

@@ -147,6 +147,9 @@ def serve(app: FastAPI, state: Holds) -> None:
                 name="chat", method="POST", url=base + CHAT_URL, said="messages", streams=True, curl=f"curl {CHAT_URL}",
                 body={"model": "chat", "messages": [{"role": "user", "content": "hello"}]},
             ),
+            ExampleView(
+                name="json", method="POST", url=f"{base}/json/chat", takes_bytes=True, body={}, curl="curl /json"
+            ),
             ExampleView(name="models", method="GET", url=f"{base}/v1/models", curl="curl /v1/models"),
         ]  # fmt: skip
         return _shaped(state.serving.told().model_copy(update={"examples": examples}))
@@ -216,6 +219,10 @@ def serve(app: FastAPI, state: Holds) -> None:
         return JSONResponse(
             {"choices": [{"message": {"role": "assistant", "content": "Olá"}}]}, headers=headers
         )
+
+    @app.post("/json/chat")
+    async def plain(request: Request) -> dict[str, Any]:
+        return {"bytes": len(await request.body()), "type": request.headers["content-type"]}
 
     @app.get("/v1/models")
     async def listed() -> dict[str, Any]:

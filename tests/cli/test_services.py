@@ -247,6 +247,14 @@ def test_a_request_may_be_written_out(how: str, platform: Loopback, baseai: Base
     assert platform.state.serving.called == [json.loads(request)]
 
 
+def test_a_service_that_takes_bytes_is_sent_a_file_as_it_is(
+    platform: Loopback, baseai: Baseai, tmp_path: Path
+) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
+    done = baseai("service", "call", "chat", f"@{tmp_path / 'photo.jpg'}", "--as", "json")
+    assert (done.status, json.loads(done.out)) == (0, {"bytes": 3, "type": "application/octet-stream"})
+
+
 def test_an_answer_that_says_no_is_shown_and_ends_badly(platform: Loopback, baseai: Baseai) -> None:
     done = baseai("service", "call", "chat", '{"model": "chat"}', "--json")
     assert done.status == 1
@@ -260,7 +268,7 @@ def test_an_answer_that_says_no_is_shown_and_ends_badly(platform: Loopback, base
         (("{",), "the request is no JSON"),
         (("@gone.json",), "gone.json cannot be read: No such file or directory"),
         (("{}", "--text", "x"), "--text is for a request that takes a text and that is not written out"),
-        (("--as", "infer"), "--as infer: chat answers to chat, models"),
+        (("--as", "infer"), "--as infer: chat answers to chat, json, models"),
         (("--as", "models", "--text", "x"), "--text is for a request that takes a text"),
     ],
 )

@@ -71,6 +71,7 @@ class Shelf:
         (b'{"ok": true}',),
     )  # fmt: skip
     called: list[tuple[str, str, str, bytes]] = field(default_factory=list)
+    media_types: list[str] = field(default_factory=list)
 
     def serving(self) -> Serving:
         return Serving(views=self, money=self, calls=self, gateway_url="http://127.0.0.1:7801")
@@ -167,8 +168,11 @@ class Shelf:
         }  # fmt: skip
         return {"window": window, "from_at": NOON, "until_at": NOON, "items": [row]}
 
-    async def call(self, holder: Holder, service: Row, example: Example, body: bytes) -> Called:
+    async def call(
+        self, holder: Holder, service: Row, example: Example, body: bytes, media_type: str
+    ) -> Called:
         self.called.append((service["service_id"], example.method, example.path, body))
+        self.media_types.append(media_type)
         if self.answer is None:
             raise GatewayAway("Connection refused")
         status, headers, pieces = self.answer

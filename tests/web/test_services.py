@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 from collections.abc import AsyncIterator
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -13,11 +14,12 @@ from baseai.web.language import load_languages
 from baseai.web.service_page import chart_json, markers_of
 from baseai.web.services import ServicePages
 from tests.web.platform import HOSTILE, Platform, holder, run
-from tests.web.services import NOON, SERVICE, Shelf, chat_shelf, service, version
+from tests.web.services import NOON, SERVICE, Shelf, chat_shelf, service, spec, version
 from tests.web.test_pages import OWN, browser
 
 pytestmark = pytest.mark.anyio
 EN = load_languages()["en"]
+CALLABLE = "type: service\nname: {name}\nmodel: python:m.py:answer\nfiles: [m.py]\n"
 FORM = {"content-type": "application/x-www-form-urlencoded", **OWN}
 
 
@@ -52,7 +54,8 @@ async def test_a_service_shows_how_it_answers_and_why_it_has_its_replicas(client
         "11.5 requests under way, 4 a replica", "at most 100 ms", "0.4 × what may be slow", "in haste",
         "first in the queue, waits for 1 accelerator", 'href="/runs/run_1">magika-1</a>', 'href="/nodes/node-a"',
         "Revenue per 1,000 requests", "US$\xa00.0016", "Cost per 1,000 requests", "US$\xa00.00034", "accruing",
-        f"http://127.0.0.1:7801/s/{SERVICE}", "curl http://127.0.0.1:7801/v2/models/magika/infer", "Apache-2.0",
+        f"http://127.0.0.1:7801/s/{SERVICE}", f"curl http://127.0.0.1:7801/s/{SERVICE}/v2/models/magika/infer",
+        "Apache-2.0",
     ):  # fmt: skip
         assert shown in text, shown
     assert f'data-series="/services/{SERVICE}/series?back=15m"' in text
@@ -196,6 +199,20 @@ async def test_a_text_is_said_as_the_protocol_has_it(streams: bool) -> None:
     assert path == "/v1/chat/completions"
     assert sent["messages"] == [{"role": "user", "content": "Olá, mundo"}]
     assert sent.get("stream", False) is streams
+
+
+@pytest.mark.parametrize(
+    ("written", "media_type"),
+    [('{"a": 1}', "application/json"), ("def f(): pass", "application/octet-stream")],
+)
+async def test_a_function_is_given_json_or_whatever_was_written(written: str, media_type: str) -> None:
+    shelf = Shelf(rows=[service(engine="callable", protocol="json")], spec=spec(CALLABLE))
+    async with browser(Platform(shelf=shelf)) as client:
+        form = urlencode({"body": written})
+        assert (
+            await client.post(f"/services/{SERVICE}/try/json", headers=FORM, content=form)
+        ).status_code == 200
+    assert (shelf.called[0][2:], shelf.media_types) == (("/json/magika", written.encode()), [media_type])
 
 
 @pytest.mark.parametrize("kind", ["text/html", "image/svg+xml", "application/javascript", ""])

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from baseai.ground.identity import KeyId
-from baseai.serving.example import Example
+from baseai.serving.example import JSON, Example
 from baseai.tenancy.key import Holder
 from baseai.tenancy.postgres import Tenancy
 from baseai.tenancy.role import Role
@@ -77,7 +77,7 @@ async def test_a_request_goes_with_a_key_that_opens_this_service_alone(tenancy: 
     async with listening(gateway) as url:
         playground = Playground(tenancy, url)
         for _ in range(2):
-            called = await playground.call(ADA, MAGIKA, ASK, ASK.body_with())
+            called = await playground.call(ADA, MAGIKA, ASK, ASK.body_with(), JSON)
             assert b"".join([piece async for piece in called.pieces]) == b'{"answer": 1}'
             assert (called.status, called.headers["cache-status"]) == (200, "baseai; hit")
         await playground.close()
@@ -98,7 +98,7 @@ async def test_a_service_that_asks_for_no_key_is_shown_none(tenancy: Tenancy) ->
     gateway = Gateway()
     async with listening(gateway) as url:
         playground = Playground(tenancy, url)
-        called = await playground.call(ADA, MAGIKA | {"auth": False}, ASK, b"{}")
+        called = await playground.call(ADA, MAGIKA | {"auth": False}, ASK, b"{}", JSON)
         assert [piece async for piece in called.pieces]
         await playground.close()
     assert gateway.asked[0][2] == ""
@@ -110,7 +110,7 @@ async def test_who_leaves_ends_the_request_behind_it(tenancy: Tenancy) -> None:
     gateway.endless = True
     async with listening(gateway) as url:
         playground = Playground(tenancy, url)
-        called = await playground.call(ADA, MAGIKA, ASK, b"{}")
+        called = await playground.call(ADA, MAGIKA, ASK, b"{}", JSON)
         assert await anext(called.pieces) == b'{"answer":'
         await called.pieces.aclose()
         await asyncio.wait_for(gateway.left.wait(), 5)
@@ -122,6 +122,6 @@ async def test_a_gateway_that_is_away_is_a_fault_that_may_pass(tenancy: Tenancy)
         line.bind(("127.0.0.1", 0))  # bound, and nobody listens
         playground = Playground(tenancy, f"http://127.0.0.1:{line.getsockname()[1]}")
         with pytest.raises(GatewayAway) as raised:
-            await playground.call(ADA, MAGIKA, ASK, b"{}")
+            await playground.call(ADA, MAGIKA, ASK, b"{}", JSON)
         await playground.close()
     assert raised.value.retryable

@@ -642,6 +642,7 @@ class ExampleView(Wire):
     body: dict[str, Any] | None = None
     said: Literal["messages", "prompt", "input"] | None = None  # the key of the body that takes a person's text
     streams: bool = False
+    takes_bytes: bool = False  # a body that is no JSON is sent as it is
     curl: str  # the same as a command
 
 

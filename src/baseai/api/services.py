@@ -73,16 +73,17 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
         url = doors.gateway_url and address_of(doors.gateway_url, row["service_id"])
         return wire.ServiceView(**row, url=url)
 
-    def _examples(service_id: str, terms: Service) -> list[wire.ExampleView]:
+    def _examples(scope: Scope, service_id: str, terms: Service) -> list[wire.ExampleView]:
         if doors.gateway_url is None:
             return []
         return [
             wire.ExampleView(
                 name=each.name, method=each.method, url=doors.gateway_url + each.path,
                 body=dict(each.body) if each.body is not None else None, said=each.said, streams=each.streams,
+                takes_bytes=each.takes_bytes,
                 curl=each.curl(doors.gateway_url, with_key=terms.auth),
             )
-            for each in examples_of(service_id, terms)
+            for each in examples_of(service_id, terms, by_name=scope.tenant_id is not None)
         ]  # fmt: skip
 
     @router.get("/services")
@@ -106,7 +107,7 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
         found = await doors.service_views.service(scope, name)
         row = found["service"]
         return wire.ServiceDetail(
-            **{**found, "service": _view(row)}, examples=_examples(row["service_id"], _terms_of(found))
+            **{**found, "service": _view(row)}, examples=_examples(scope, row["service_id"], _terms_of(found))
         )
 
     @router.get("/services/{name}/traffic")
@@ -183,7 +184,7 @@ def _unmade(spec: RunSpec, names: Sequence[str], by: str) -> wire.ServiceView:
     return wire.ServiceView(
         service_id="", name=spec.name, tenant=names[0], project=names[1], model_name=terms.model_name,
         model=terms.model, engine=terms.engine, protocol=terms.protocol, license=terms.license,
-        gpu=spec.asked_text, nodes=spec.nodes, state="idle", version_no=0, wanted=0, replicas=0, ready=0, least=terms.scaling.least,
-        most=terms.scaling.most, concurrency=terms.concurrency, p99_ms=terms.p99_ms, auth=terms.auth,
-        cached=terms.cache is not None, made_by=by, made_at=now_utc(),
+        gpu=spec.asked_text, nodes=spec.nodes, state="idle", version_no=0, wanted=0, replicas=0, ready=0,
+        least=terms.scaling.least, most=terms.scaling.most, concurrency=terms.concurrency, p99_ms=terms.p99_ms,
+        auth=terms.auth, cached=terms.cache is not None, made_by=by, made_at=now_utc(),
     )  # fmt: skip

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from baseai.api.schemas import ExampleView, ServiceDetail
 
+JSON, BYTES = "application/json", "application/octet-stream"
 TOLD = (("cache-status", "cache"), ("x-baseai-replica", "replica"), ("x-baseai-version", "version"))
 
 
@@ -41,7 +42,7 @@ def add_calling(service: typer.Typer, environ: Mapping[str, str]) -> None:
             str | None,
             typer.Argument(
                 metavar="[JSON]",
-                help="The request; @FILE reads a file, - standard input.",
+                help="The request; @FILE reads a file, - standard input. A function may be sent any bytes.",
                 show_default=False,
             ),
         ] = None,
@@ -70,7 +71,7 @@ def add_calling(service: typer.Typer, environ: Mapping[str, str]) -> None:
 
         detail = call.platform.get(f"/services/{segment(name)}").read(ServiceDetail)
         asked = _example(detail, example)
-        return _send(call, asked, _body(asked, body, text, stream=stream), stream=stream and asked.streams)
+        return _send(call, asked, *_body(asked, body, text, stream=stream), stream=stream and asked.streams)
 
 
 def _example(detail: "ServiceDetail", name: str | None) -> "ExampleView":
@@ -83,40 +84,47 @@ def _example(detail: "ServiceDetail", name: str | None) -> "ExampleView":
     return posted if name is None else known[name]
 
 
-def _body(asked: "ExampleView", said: str | None, text: str | None, *, stream: bool) -> bytes | None:
-    """What is sent. Raises Refused for what is no JSON, or a text where none is taken."""
+def _body(
+    asked: "ExampleView", said: str | None, text: str | None, *, stream: bool
+) -> tuple[bytes | None, str]:
+    """What is sent, and its media type. Raises Refused for what the request cannot take."""
     if text is not None and (said is not None or asked.said is None):
         raise Refused(
             "--text is for a request that takes a text and that is not written out: leave one of them out"
         )
     if said is None:
         if asked.body is None:
-            return None
+            return None, JSON
         document: dict[str, Any] = dict(asked.body)
         if text is not None and asked.said is not None:
             document[asked.said] = [{"role": "user", "content": text}] if asked.said == "messages" else text
     else:
-        document = _read(said)
+        content, where = _read(said)
+        try:
+            document = json.loads(content)
+        except ValueError as wrong:
+            if asked.takes_bytes:
+                return content, BYTES
+            raise Refused(f"{where} is no JSON: {wrong}") from wrong
     if stream and asked.streams and isinstance(document, dict):
         document["stream"] = True
-    return json.dumps(document, ensure_ascii=False).encode()
+    return json.dumps(document, ensure_ascii=False).encode(), JSON
 
 
-def _read(said: str) -> Any:
-    where = "standard input" if said == "-" else said[1:] if said.startswith("@") else "the request"
+def _read(said: str) -> tuple[bytes, str]:
+    """What was written, and where. Raises Refused for a file that cannot be read."""
+    if said == "-":
+        return sys.stdin.buffer.read(), "standard input"
+    if not said.startswith("@"):
+        return said.encode(), "the request"
+    where = said[1:]
     try:
-        if said == "-":
-            said = sys.stdin.read()
-        elif said.startswith("@"):
-            said = Path(where).expanduser().read_text(encoding="utf-8")
-        return json.loads(said)
+        return Path(where).expanduser().read_bytes(), where
     except OSError as wrong:
         raise Refused(f"{where} cannot be read: {wrong.strerror}") from wrong
-    except ValueError as wrong:
-        raise Refused(f"{where} is no JSON: {wrong}") from wrong
 
 
-def _send(call: Call, asked: "ExampleView", body: bytes | None, *, stream: bool) -> int:
+def _send(call: Call, asked: "ExampleView", body: bytes | None, media_type: str, *, stream: bool) -> int:
     import httpx
 
     url, connection = asked.url, call.platform.connection
@@ -124,7 +132,7 @@ def _send(call: Call, asked: "ExampleView", body: bytes | None, *, stream: bool)
         raise Refused(f"the gateway at {url} is not encrypted and would show the key to the network")
     headers = {"Authorization": f"Bearer {connection.key}", "User-Agent": "baseai"}
     if body is not None:
-        headers["Content-Type"] = "application/json"
+        headers["Content-Type"] = media_type
     began = time.monotonic()
     try:
         with (

@@ -15,6 +15,8 @@ from baseai.workloads.service import Service
 
 Said = Literal["messages", "prompt", "input"]  # the key of a body that takes what a person wrote
 
+JSON = "application/json"
+BYTES = "application/octet-stream"
 HELLO = "Say hello in one sentence."
 LINE = "Base A.I serves models where the accelerators stand."
 MOST_TOKENS = 128  # of an answer to try things with
@@ -31,6 +33,7 @@ class Example:
     said: Said | None = None  # where a person's text goes; None where the body is written out
     text: str = ""  # what is said unless somebody writes another
     streams: bool = False
+    takes_bytes: bool = False  # a body that is no JSON is sent as it is
 
     def body_with(self, text: str | None = None, *, stream: bool = False) -> bytes:
         """The body as it is sent, with another text in it."""
@@ -59,10 +62,14 @@ def address_of(gateway_url: str, service_id: str) -> str:
     return f"{gateway_url}/s/{service_id}"
 
 
-def examples_of(service_id: str, terms: Service) -> tuple[Example, ...]:
-    """Requests that a service answers, the most wanted first."""
-    # By its name a service is found by whose key it is; without a key there is its own address alone.
-    root = "" if terms.auth else f"/s/{service_id}"
+def examples_of(service_id: str, terms: Service, *, by_name: bool) -> tuple[Example, ...]:
+    """Requests that a service answers, the most wanted first.
+
+    by_name: whether whoever asks has a key of its tenant, and so finds it by the name of its model. A key of the
+    platform, and no key, find it at its own address.
+    """
+    by_name = by_name and terms.auth
+    root = "" if by_name else f"/s/{service_id}"
     model = terms.model_name
     if terms.protocol == "openai":
         listed = Example(name="models", method="GET", path=f"{root}/v1/models")
@@ -93,11 +100,6 @@ def examples_of(service_id: str, terms: Service) -> tuple[Example, ...]:
             Example(name="infer", method="POST", path=f"{place}/infer", body={"inputs": [tensor]}),
         )
     if terms.engine == "callable":
-        path = f"/json/{quote(model, safe='')}" if terms.auth else f"{root}/json"
-        return (Example(name="json", method="POST", path=path, body={"text": LINE}),)
+        path = f"/json/{quote(model, safe='')}" if by_name else f"{root}/json"
+        return (Example(name="json", method="POST", path=path, body={"text": LINE}, takes_bytes=True),)
     return (Example(name="any", method="GET", path=f"/s/{service_id}{terms.ready_path}"),)
-
-
-def example_named(service_id: str, terms: Service, name: str) -> Example | None:
-    """The example of that name, where the service has it."""
-    return next((each for each in examples_of(service_id, terms) if each.name == name), None)

@@ -236,7 +236,9 @@ class Called:
 class Calls(Protocol):
     """Requests to services, sent for somebody who is signed in. No key of theirs is shown to a browser."""
 
-    async def call(self, holder: Holder, service: Row, example: Example, body: bytes) -> Called:
+    async def call(
+        self, holder: Holder, service: Row, example: Example, body: bytes, media_type: str
+    ) -> Called:
         """Through the gateway, as any client does. Raises GatewayAway."""
 
 

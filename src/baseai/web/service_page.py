@@ -31,9 +31,9 @@ def terms_of(detail: Row) -> Service:
     return Service.from_json(detail["spec"]["work"])
 
 
-def tried(detail: Row) -> tuple[Example, ...]:
-    """The requests one may try."""
-    return examples_of(detail["service"]["service_id"], terms_of(detail))
+def tried(detail: Row, *, by_name: bool) -> tuple[Example, ...]:
+    """The requests one may try; `by_name` of whoever has keys of the service's tenant."""
+    return examples_of(detail["service"]["service_id"], terms_of(detail), by_name=by_name)
 
 
 def chart_json(traffic: Row, detail: Row, language: Language) -> dict[str, Any]:

@@ -78,7 +78,7 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
 EXAMPLE_MEANINGS: Mapping[str, str] = MappingProxyType(
     {
         "infer": N_("Write the inputs that the model has; the request before this one names them."),
-        "json": N_("Write what the function takes."),
+        "json": N_("Write what the function takes: JSON, or any other text."),
     }
 )
 

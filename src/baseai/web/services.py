@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from baseai.ground.fault import Fault, NotFound, Refused
-from baseai.serving.example import Example, address_of
+from baseai.serving.example import BYTES, JSON, Example, address_of
 from baseai.tenancy.role import Deed
 from baseai.views.services.traffic import WINDOWS
 from baseai.web.doors import GatewayAway, News, Row, Serving
@@ -86,7 +86,7 @@ class ServicePages:
         return {
             **detail, "total": traffic["total"], "money": money, "cost_window": COST_WINDOW, "back": WINDOWS[window],
             "ended": detail["service"]["state"] == "stopped", "charts": CHARTS, "terms": terms_of(detail),
-            "examples": self._examples(detail), "try_it": self._may_try(visit, detail),
+            "examples": self._examples(visit, detail), "try_it": self._may_try(visit, detail),
             "address": self._serving.gateway_url and address_of(self._serving.gateway_url, service_id),
         }  # fmt: skip
 
@@ -112,7 +112,7 @@ class ServicePages:
     async def example(self, visit: Visit, name: str, what: str) -> tuple[Row, Example]:
         """A service and one of its requests. Raises NotFound for either, Refused where it cannot be tried."""
         detail = await self._serving.views.service(visit.scope, name)
-        found = next((each for each in tried(detail) if each.name == what), None)
+        found = next((each for each in tried(detail, by_name=True) if each.name == what), None)
         if found is None:
             raise NotFound("request", what)
         if not self._may_try(visit, detail):
@@ -123,7 +123,7 @@ class ServicePages:
         runs = self._serving.calls is not None and detail["service"]["state"] != "stopped"
         return runs and visit.may(Deed.CALL_MODELS)
 
-    def _examples(self, detail: Row) -> list[Facts]:
+    def _examples(self, visit: Visit, detail: Row) -> list[Facts]:
         """Requests with what a form begins with, and as a command."""
         url, terms = self._serving.gateway_url, terms_of(detail)
         return [
@@ -133,7 +133,7 @@ class ServicePages:
                 "body": None if each.body is None else json.dumps(each.body, indent=2, ensure_ascii=False),
                 "curl": url and each.curl(url, with_key=terms.auth),
             }
-            for each in tried(detail)
+            for each in tried(detail, by_name=visit.scope.tenant_id is not None)
         ]  # fmt: skip
 
     async def _once(
@@ -198,7 +198,7 @@ def routes(pages: Renders, router: APIRouter, serving: Serving, news: News) -> N
         )
         assert serving.calls is not None
         try:
-            called = await serving.calls.call(visit.holder, service, example, body)
+            called = await serving.calls.call(visit.holder, service, example, *body)
         except GatewayAway as away:
             return JSONResponse({"error": {"message": str(away)}}, 503, {"Retry-After": "2"})
         headers = {header: called.headers[header] for header in SHOWN if header in called.headers}
@@ -221,19 +221,21 @@ def _window(request: Request) -> str:
     return asked if asked in WINDOWS else FIRST_WINDOW
 
 
-def _body(example: Example, form: bytes, *, stream: bool) -> bytes:
-    """What is sent: the example with the text of a form in it, or what was written out. Raises Refused."""
+def _body(example: Example, form: bytes, *, stream: bool) -> tuple[bytes, str]:
+    """What is sent, and its media type: the example with a form's text, or what was written out. Raises Refused."""
     if len(form) > TRIED_BYTES_MAX:
         raise Refused("a request that is tried here has at most 1 MiB")
     said = parse_qs(form.decode("utf-8", "replace"), keep_blank_values=True)
     if "body" not in said or example.said is not None:
-        return example.body_with(said["text"][0] if "text" in said else None, stream=stream)
+        return example.body_with(said["text"][0] if "text" in said else None, stream=stream), JSON
     text = said["body"][0]
     try:
         json.loads(text)
     except ValueError as wrong:
+        if example.takes_bytes:
+            return text.encode(), BYTES
         raise Refused(f"the request is no JSON: {wrong}") from wrong
-    return text.encode()
+    return text.encode(), JSON
 
 
 def _safe_type(told: str) -> str:

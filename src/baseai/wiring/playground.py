@@ -44,13 +44,15 @@ class Playground:
         self._client: httpx.AsyncClient | None = None
         self._lent: dict[tuple[str, str], _Lent] = {}
 
-    async def call(self, holder: Holder, service: Row, example: Example, body: bytes) -> Called:
+    async def call(
+        self, holder: Holder, service: Row, example: Example, body: bytes, media_type: str
+    ) -> Called:
         """Raises GatewayAway."""
         headers = {"User-Agent": "baseai-playground"}
         if service["auth"]:
             headers["Authorization"] = f"Bearer {await self._key(holder, service)}"
         if body:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = media_type
         stack = AsyncExitStack()
         try:
             reply = await stack.enter_async_context(
