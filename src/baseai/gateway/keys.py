@@ -7,13 +7,14 @@ remembered is the keyed hash, never the key. Changed by `Keys` alone, by what th
 
 import asyncio
 import logging
+import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from baseai.gateway.seams import Caller, Denied
 from baseai.ground.fault import Fault
-from baseai.tenancy.key import Holder, NotAdmitted, keyed_hash
+from baseai.tenancy.key import Holder, NotAdmitted, key_text, keyed_hash
 from baseai.tenancy.key_scope import services_in
 from baseai.tenancy.role import Deed, may
 
@@ -73,6 +74,8 @@ class Keys:
             OrderedDict()
         )  # keyed hash, and until when it is not asked for
         self._asking: dict[bytes, asyncio.Task[Caller | Denied]] = {}
+        self._lent: dict[bytes, Caller] = {}  # keyed hashes of what this process calls itself with
+        self._behalf: dict[Caller, bytes] = {}
         self._quiet_until_s = 0.0
         self._second = 0
         self._asked_in_second = 0
@@ -100,9 +103,23 @@ class Keys:
             asking = self._ask(mark, text, wall_s)
         return await asyncio.shield(asking)
 
+    def on_behalf(self, caller: Caller) -> bytes:
+        """The value of `authorization` by which this process asks itself as `caller`; no other process takes it."""
+        authorization = self._behalf.get(caller)
+        if authorization is None:
+            if len(self._behalf) >= REMEMBERED_MOST:
+                self._behalf.clear()
+                self._lent.clear()
+            text = key_text("gwy", secrets.token_bytes(32))
+            authorization = self._behalf[caller] = b"Bearer " + text.encode()
+            self._lent[keyed_hash(text, self._pepper)] = caller
+        return authorization
+
     def _remembered(self, mark: bytes, text: str, wall_s: float) -> Caller | Denied | None:
         entry = self._known.get(mark)
         if entry is None:
+            if mark in self._lent:
+                return self._lent[mark]
             return UNKNOWN if self._unknown.get(mark, 0.0) > wall_s else None
         if entry.expires_at_s is not None and entry.expires_at_s <= wall_s:
             return UNKNOWN

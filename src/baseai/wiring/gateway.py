@@ -13,6 +13,7 @@ from baseai.finance.contracts.postgres.events import record_events
 from baseai.gateway.app import GatewayApp
 from baseai.gateway.cache import MemoryCache
 from baseai.gateway.door import Door, DoorSettings
+from baseai.gateway.embedder import TenantEmbedder
 from baseai.gateway.journal import Journal
 from baseai.gateway.keys import Keys
 from baseai.gateway.limits import SharedLimits
@@ -47,15 +48,17 @@ async def keep_gate(
     journal = Journal(household.gateway, mint("gwy"))
     limits = SharedLimits(household.gateway / "limits")
     shared = RedisAnswers(settings.shared_cache) if settings.shared_cache else None
+    keys, cache = Keys(tenancy, pepper=pepper), MemoryCache(shared)
     door = Door(
-        keys=Keys(tenancy, pepper=pepper),
+        keys=keys,
         limits=limits,
-        cache=MemoryCache(shared),
+        cache=cache,
         journal=journal,
         chance=random.random,
         settings=DoorSettings(processes=settings.gateways),
     )
     app = GatewayApp(door)
+    cache.embed_by(TenantEmbedder(app, keys, lambda: door.routes))
     shipper = Shipper(journal, door, PostgresQuay(truth, record_events))
     rung = asyncio.Event()
     beside = [
