@@ -71,7 +71,7 @@ async def test_where_nobody_listens_another_one_is_asked() -> None:
         told = await door.told(20)
     assert {answer.status_code for answer in answers} == {200}
     assert 1 <= sum(each.retries for each in told) <= 2  # then it is spared
-    assert door.app.door.halls["svc_chat"].ejected() == 1
+    assert door.app.door.lobbies["svc_chat"].ejected() == 1
 
 
 @pytest.mark.parametrize(
@@ -201,8 +201,8 @@ async def test_without_a_replica_requests_are_held_until_one_is_ready() -> None:
 
 
 def held(door: Gateway) -> int:
-    hall = door.app.door.halls.get("svc_chat")
-    return 0 if hall is None else len(hall.hold)
+    lobby = door.app.door.lobbies.get("svc_chat")
+    return 0 if lobby is None else len(lobby.hold)
 
 
 async def test_who_is_held_for_too_long_is_told_and_a_full_queue_takes_nobody() -> None:
@@ -264,7 +264,7 @@ async def test_at_most_half_of_the_replicas_are_spared_for_their_errors() -> Non
     ):
         for _ in range(80):
             await asked(client)
-        assert door.app.door.halls["svc_chat"].ejected() == 2
+        assert door.app.door.lobbies["svc_chat"].ejected() == 2
 
 
 async def test_a_replica_five_times_slower_loses_its_traffic_within_a_second() -> None:

@@ -148,7 +148,7 @@ async def test_a_model_is_ready_when_a_replica_is_and_asking_wakes_none() -> Non
         door.hold(route(replica.backend()))
         there = await client.get("/v2/models/tiny/ready", headers=KEY)
         unknown = await client.get("/v2/models/none/ready", headers=KEY)
-        assert door.app.door.halls == {}
+        assert door.app.door.lobbies == {}
     assert (away.status_code, away.json()) == (503, {"name": "tiny", "ready": False})
     assert (there.status_code, there.json()["ready"]) == (200, True)
     assert unknown.status_code == 404

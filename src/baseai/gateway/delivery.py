@@ -23,7 +23,7 @@ Message = MutableMapping[str, Any]
 COLLECT_MOST = (
     8 << 20
 )  # bytes of an answer that others wait for; a longer one is passed on and shared with nobody
-LINGER_S = 2.0  # for a client to read a refusal before the connection with his unread body ends
+LINGER_S = 1.0  # for a client to read a refusal before the connection with his unread body ends
 BYPASS = b"baseai; fwd=bypass"
 MISS = b"baseai; fwd=miss"
 

@@ -1,7 +1,7 @@
 """A desk is one replica as this gateway process knows it: what is under way, how fast it is, whether it is spared.
 
 Invariant: each request that takes a place gives it back exactly once, saying how it went; no more are under way than
-the service's `concurrency`. Its hall takes and gives back; what it has learnt ends with the replica.
+the service's `concurrency`. Its lobby takes and gives back; what it has learnt ends with the replica.
 """
 
 import math
@@ -43,7 +43,7 @@ class Desk:
         self.most = most
         self.breaker = Breaker()
         self.under_way = 0
-        self.slowness = 1.0  # beside its peers; its hall keeps it fresh
+        self.slowness = 1.0  # beside its peers; its lobby keeps it fresh
         self._latency_ms: float | None = None
         self._answered_at_s = 0.0
         self._taken_at_s = 0.0

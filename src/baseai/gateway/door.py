@@ -1,7 +1,7 @@
-"""A door is what one gateway process knows and holds: routes, halls, who decides about callers, and how often what was.
+"""A door is what one gateway process knows and holds: routes, lobbies, and who decides about callers.
 
-Invariant: routes are replaced as a whole by `hold_routes`; a request keeps the route it came in with. Passages read the
-door; only it makes and forgets halls.
+Invariant: routes are replaced as a whole by `hold_routes`; a request keeps the route it came in with. Passages read
+the door; only it makes and forgets lobbies.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from baseai.gateway.hall import Hall, halls_renewed
+from baseai.gateway.lobby import Lobby, lobbies_renewed
 from baseai.gateway.seams import Cache, Journal, Keys, Limits
 from baseai.serving.demand import DemandSecond
 from baseai.serving.route import Route, Routes
@@ -28,9 +28,7 @@ def steady_s() -> float:
 class DoorSettings:
     """What whoever runs gateways may set."""
 
-    processes: int = (
-        1  # gateways that share the replicas; each gives them its part of a service's `concurrency`
-    )
+    processes: int = 1  # gateways that share the replicas; each has its part of a service's `concurrency`
     most_body_bytes: int = 32 << 20  # of a request, before its service is known; services set less
     body_s: float = 30.0  # for a request's body to arrive
     routes_old_after_s: float = 30.0  # without a word from the database; then /health says so
@@ -57,7 +55,7 @@ class Door:
         self.settings = settings or DoorSettings()
         self.routes = Routes(by_id={}, by_model={})
         self.routes_at_s: float | None = None  # when they were last heard of; None: never
-        self.halls: dict[str, Hall] = {}
+        self.lobbies: dict[str, Lobby] = {}
         self.counts = Counts()
         self._sweeping: asyncio.TimerHandle | None = None
 
@@ -65,13 +63,13 @@ class Door:
         """Go on with these. Called in the gateway's event loop, also when nothing has changed."""
         self.routes_at_s = steady_s()
         self.routes = routes
-        self.halls, _ = halls_renewed(self.halls, routes.by_id)
+        self.lobbies = lobbies_renewed(self.lobbies, routes.by_id)
 
-    def hall(self, route: Route) -> Hall:
-        hall = self.halls.get(route.service_id)
-        if hall is None:
+    def lobby(self, route: Route) -> Lobby:
+        lobby = self.lobbies.get(route.service_id)
+        if lobby is None:
             loop = asyncio.get_running_loop()
-            hall = self.halls[route.service_id] = Hall(
+            lobby = self.lobbies[route.service_id] = Lobby(
                 route,
                 loop=loop,
                 clock=steady_s,
@@ -80,7 +78,7 @@ class Door:
             )
             if self._sweeping is None:
                 self._sweeping = loop.call_later(1.0, self._sweep)
-        return hall
+        return lobby
 
     def taken(self, *, now_s: float, wall_s: float) -> Sequence[tuple[str, DemandSecond]]:
         """The seconds of demand that are over (`seams.DemandCount`)."""
@@ -95,20 +93,20 @@ class Door:
                     arrivals=second.arrivals,
                 ),
             )
-            for service_id, hall in self.halls.items()
-            for second in hall.tally.taken(now_s)
+            for service_id, lobby in self.lobbies.items()
+            for second in lobby.tally.taken(now_s)
         ]
 
     def close(self) -> None:
         """Close what stands idle."""
         if self._sweeping is not None:
             self._sweeping.cancel()
-        for hall in self.halls.values():
-            hall.close()
+        for lobby in self.lobbies.values():
+            lobby.close()
 
     def _sweep(self) -> None:
-        for hall in self.halls.values():
-            hall.sweep()
+        for lobby in self.lobbies.values():
+            lobby.sweep()
         self._sweeping = asyncio.get_running_loop().call_later(1.0, self._sweep)
 
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from baseai.gateway.balance import blocks_of
 from baseai.gateway.desk import Desk, End
 from baseai.gateway.door import steady_s
-from baseai.gateway.hall import Hall, Wish
 from baseai.gateway.head import head_for_replica
 from baseai.gateway.inquiry import Inquiry
+from baseai.gateway.lobby import Lobby, Wish
 from baseai.gateway.prompt import prompt_of
 from baseai.gateway.protocol import body_for_replica, may_repeat
 from baseai.gateway.refusal import Refusal
@@ -48,8 +48,8 @@ class Errand:
     __slots__ = (
         "_deadline_s",
         "_desk",
-        "_hall",
         "_inquiry",
+        "_lobby",
         "_repeatable",
         "_request_id",
         "_sheet",
@@ -61,7 +61,7 @@ class Errand:
 
     def __init__(
         self,
-        hall: Hall,
+        lobby: Lobby,
         inquiry: Inquiry,
         version: RoutedVersion,
         *,
@@ -72,7 +72,7 @@ class Errand:
         assert inquiry.address is not None
         address, terms = inquiry.address, version.terms
         named = address.service_id is None
-        self._hall = hall
+        self._lobby = lobby
         self._inquiry = inquiry
         self._request_id = request_id
         self._deadline_s = deadline_s
@@ -86,7 +86,7 @@ class Errand:
             blocks = blocks_of(prompt_of(inquiry.asked.body))
         session = inquiry.incoming.session if terms.balance == "session" else None
         # From here on it is demand: what a cache or a limit answers calls for no replica.
-        self._ticket = hall.enter()
+        self._ticket = lobby.enter()
         self._wish = Wish(self._ticket, version.version_no, session, blocks, frozenset())
         self._desk: Desk | None = None
         self._wire: Wire | None = None
@@ -96,11 +96,11 @@ class Errand:
         """A wire whose answer has begun, and the desk it comes from; both stay held until `give_back`."""
         sent = full = 0
         while True:
-            desk = self._hall.desk_now(self._wish)
+            desk = self._lobby.desk_now(self._wish)
             if desk is None:
-                if self._hall.full and not self.retries:
+                if self._lobby.full and not self.retries:
                     return QUEUE_FULL
-                desk = await self._hall.desk(self._wish)
+                desk = await self._lobby.desk(self._wish)
             self._desk = desk
             try:
                 wire = await self._exchanged(desk)
@@ -125,12 +125,12 @@ class Errand:
             return
         if wire is not None:
             desk.pool.give_back(wire, now_s=steady_s())
-        self._hall.give_back(desk, self._ticket, end)
+        self._lobby.give_back(desk, self._ticket, end)
 
     def close(self) -> None:
         """It is over."""
         self.give_back("gone")
-        self._hall.leave()
+        self._lobby.leave()
 
     def _try_another(self, desk: Desk, end: End) -> None:
         self.give_back(end)

@@ -30,19 +30,21 @@ def _lines(door: Door) -> Iterator[str]:
     yield from _family(
         "requests_under_way", "gauge", "Requests that have come and are not over.", [("", counts.under_way)]
     )
-    halls = door.halls.values()
+    lobbies = door.lobbies.values()
     yield from _family(
         "requests_held",
         "gauge",
         "Of these, waiting for a replica.",
-        [("", sum(len(hall.hold) for hall in halls))],
+        [("", sum(len(lobby.hold) for lobby in lobbies))],
     )
-    yield from _family("replicas", "gauge", "Replicas known.", [("", sum(len(hall.desks) for hall in halls))])
+    yield from _family(
+        "replicas", "gauge", "Replicas known.", [("", sum(len(lobby.desks) for lobby in lobbies))]
+    )
     yield from _family(
         "replicas_ejected",
         "gauge",
         "Of these, spared because they failed requests.",
-        [("", sum(hall.ejected() for hall in halls))],
+        [("", sum(lobby.ejected() for lobby in lobbies))],
     )
     if door.routes_at_s is not None:
         yield from _family(

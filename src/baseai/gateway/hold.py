@@ -1,7 +1,7 @@
 """The hold keeps the requests of one service that no replica can take yet, in the order in which they came.
 
 Invariant: nobody who came later is given a place before somebody who can use it and came earlier; no more wait than the
-service allows, and who leaves (deadline, client gone) leaves no trace. Its hall wakes it whenever a place may be free.
+service allows, and who leaves (deadline, client gone) leaves no trace. Its lobby wakes it whenever a place may be free.
 """
 
 import asyncio

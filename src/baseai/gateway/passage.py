@@ -233,7 +233,7 @@ class Passage:
         scope, inquiry, delivery = self._scope, self._inquiry, self._delivery
         assert inquiry.address is not None
         errand = self._errand = Errand(
-            self._door.hall(route),
+            self._door.lobby(route),
             inquiry,
             version,
             sheet=Sheet(scope["method"], b"", scope["query_string"], scope["headers"], b""),

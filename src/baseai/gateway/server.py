@@ -25,7 +25,7 @@ class ServerSettings:
     keep_alive_s: int = 75  # longer than the 60 s of common balancers in front, so that they close first
     drain_s: int = 30  # for what is under way when the process is told to end
     head_s: float = 20.0  # for the first request's head to arrive
-    most_head_bytes: int = 64 << 10
+    most_head_bytes: int = 64 << 10  # of a request; a longer one is answered 431
     most_connections: int = 10_000  # more are answered 503 at once
     tls_cert: str | None = None  # certificate chain, PEM
     tls_key: str | None = None  # its private key, PEM

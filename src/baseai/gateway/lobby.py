@@ -1,6 +1,6 @@
-"""A hall is one service at this gateway process: its desks, who waits for one, and what was asked of it.
+"""A lobby is one service at this gateway process: its desks, who waits for one, and what was asked of it.
 
-Invariant: a request is in the hall from `enter` to `leave`, and at most at one desk at a time. New routes replace the
+Invariant: a request is in the lobby from `enter` to `leave`, and at most at one desk at a time. New routes replace the
 list of desks and nothing else: what is under way at a replica that left the list ends there.
 """
 
@@ -29,7 +29,7 @@ class Wish(NamedTuple):
     tried: frozenset[str]  # replicas that failed it; they come last
 
 
-class Hall:
+class Lobby:
     """One service, live."""
 
     def __init__(
@@ -191,16 +191,14 @@ def _moved(old: Backend, new: Backend) -> bool:
     return (old.address, old.port) != (new.address, new.port)
 
 
-def halls_renewed(
-    halls: Mapping[str, Hall], routes: Mapping[str, Route]
-) -> tuple[dict[str, Hall], list[str]]:
-    """The halls whose services still are, renewed; and the ids of services that have none yet."""
+def lobbies_renewed(lobbies: Mapping[str, Lobby], routes: Mapping[str, Route]) -> dict[str, Lobby]:
+    """The lobbies whose services still are, as they are now; the others are closed."""
     kept = {}
-    for service_id, hall in halls.items():
+    for service_id, lobby in lobbies.items():
         route = routes.get(service_id)
-        if route is not None:
-            hall.renew(route)
-            kept[service_id] = hall
+        if route is None:
+            lobby.close()
         else:
-            hall.close()
-    return kept, [service_id for service_id in routes if service_id not in kept]
+            lobby.renew(route)
+            kept[service_id] = lobby
+    return kept
