@@ -48,6 +48,7 @@ class Setup:
     answer_bytes: int = 1024  # of a front that is its own replica
     wait_ms: float = 0.0  # the same
     processes: int = 1
+    autoscale: Mapping[str, float] | None = None  # of Ray Serve, in its own words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,7 @@ class Front:
     process: subprocess.Popen[bytes]
     path: str = "/v1/chat/completions"
     headers: tuple[tuple[str, str], ...] = ()
+    folder: Path | None = None
     log: Path | None = None
     beside: tuple[subprocess.Popen[bytes], ...] = ()  # what belongs to it and is no child of it
 
@@ -182,6 +184,7 @@ class Stage:
         answer_bytes: int = 1024,
         wait_ms: float = 0.0,
         processes: int = 1,
+        autoscale: Mapping[str, float] | None = None,
     ) -> Front:
         """Start one of `FRONTS`; raises Absent."""
         called = called or name
@@ -194,6 +197,7 @@ class Stage:
             answer_bytes=answer_bytes,
             wait_ms=wait_ms,
             processes=processes,
+            autoscale=autoscale,
         )
         module, _, function = FRONTS[name].partition(":")
         try:

@@ -56,6 +56,8 @@ def _front(setup: Setup, name: str, environment: dict[str, str]) -> Front:
         "sessions": str(sessions),
         "answer_bytes": setup.answer_bytes,
         "wait_ms": setup.wait_ms,
+        "autoscale": setup.autoscale,
+        "folder": str(setup.folder),
     }
     process = start(
         [str(interpreter), str(Path(__file__).with_name("ray_serve_app.py")), json.dumps(told)],
@@ -71,4 +73,4 @@ def _front(setup: Setup, name: str, environment: dict[str, str]) -> Front:
         cwd=setup.folder,
     )
     wait_ready(f"http://127.0.0.1:{port}/ready", process, log, within_s=180)
-    return Front(name=name, port=port, process=process, log=log)
+    return Front(name=name, port=port, process=process, folder=setup.folder, log=log)

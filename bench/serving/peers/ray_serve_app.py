@@ -8,7 +8,9 @@ import json
 import signal
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -60,22 +62,39 @@ class Replica:
         return JSONResponse(self.told("message", {"role": "assistant", "content": content}))
 
 
+def counted() -> dict[str, float]:
+    """How many replicas there are and how many answer, and when on the monotonic clock that was."""
+    [application] = serve.status().applications.values()
+    states = application.deployments["Replica"].replica_states
+    starting = sum(count for state, count in states.items() if state in ("STARTING", "RUNNING"))
+    return {"at_s": time.monotonic(), "alive": starting, "ready": states.get("RUNNING", 0)}
+
+
 def main() -> None:
     told = json.loads(sys.argv[1])
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
     ray.init(
-        num_cpus=4,
+        num_cpus=12,
         include_dashboard=False,
         log_to_driver=False,
         _temp_dir=told["sessions"],
         object_store_memory=128 << 20,
     )
     serve.start(http_options={"host": "127.0.0.1", "port": told["port"]})
-    serve.run(Replica.bind(told["answer_bytes"], told["wait_ms"]), route_prefix="/")
-    while not over.wait(1.0):
-        pass
+    replica = Replica
+    if told["autoscale"]:
+        lanes = int(told["autoscale"]["target_ongoing_requests"])
+        replica = Replica.options(
+            num_replicas=None, max_ongoing_requests=lanes, autoscaling_config=told["autoscale"]
+        )
+    serve.run(replica.bind(told["answer_bytes"], told["wait_ms"]), route_prefix="/")
+    course = Path(told["folder"]) / "course.jsonl"
+    while not over.wait(0.2):
+        if told["autoscale"]:
+            with course.open("a") as file:
+                file.write(json.dumps(counted()) + "\n")
     serve.shutdown()
     ray.shutdown()
 
