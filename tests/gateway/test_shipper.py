@@ -65,6 +65,22 @@ async def test_what_the_database_could_not_take_is_taken_later_and_once(tmp_path
     assert names_in(tmp_path) == []
 
 
+async def test_lines_do_not_pile_up_while_the_database_is_away(tmp_path: Path) -> None:
+    class Always(NoDemand):
+        def taken(self, *, now_s: float, wall_s: float) -> list[tuple[str, DemandSecond]]:
+            return [("svc_1", DemandSecond(at_s=wall_s, concurrency=1.0, held=0, arrivals=1))]
+
+    quay = MemoryQuay()
+    quay.away = True
+    ship = Ship(tmp_path, quay, demand=Always())
+    for _ in range(3):
+        for _ in range(100):
+            ship.journal.ended(told())
+        await ship.seconds(10)
+    assert len(names_in(tmp_path, ".sums")) == 3
+    assert [(tmp_path / name).stat().st_size for name in names_in(tmp_path, ".lines")] == [0]
+
+
 async def test_closing_ships_what_is_left(tmp_path: Path) -> None:
     quay = MemoryQuay()
     ship = Ship(tmp_path, quay)

@@ -68,17 +68,20 @@ class Shipper:
     async def run(self) -> None:
         """Ship for ever, a little after each second. Ends when it is cancelled; then call `close`."""
         while True:
-            await self.tick(now_s=steady_s(), wall_s=time.time())
+            try:
+                await self.tick(now_s=steady_s(), wall_s=time.time())
+            except Exception:  # one oddity must not end all counting; what was told stands in the journal
+                log.exception("what was counted could not be shipped")
             await asyncio.sleep(1.02 - time.time() % 1)
 
     async def tick(self, *, now_s: float, wall_s: float) -> None:
         """Do what is due. Faults are logged and tried again; nothing is raised for them."""
         try:
-            if seconds := self._demand.taken(now_s=now_s, wall_s=wall_s):
-                await self._quay.take_demand(self._journal.gateway, seconds)
-            if int(wall_s) // STRETCH_S != self._turned_at:
+            if int(wall_s) // STRETCH_S != self._turned_at:  # whatever else fails: lines must not pile up
                 self._turned_at = int(wall_s) // STRETCH_S
                 self._journal.turn()
+            if seconds := self._demand.taken(now_s=now_s, wall_s=wall_s):
+                await self._quay.take_demand(self._journal.gateway, seconds)
             usage_due = wall_s - self._usage_at_s >= USAGE_EVERY_S
             await self._ship(self._journal.gateway, with_usage=usage_due)
             if usage_due:
