@@ -1,7 +1,7 @@
 """The completion routes of OpenAI: chats and texts that are continued, whole or as a stream of pieces.
 
 Invariant: the first piece goes out as soon as it is made, and no later one waits for another; the usage that is told is
-what the engine drew, also of an answer that was cut short. A request has at most `MOST_CHOICES` answers.
+what the engine drew. What is asked for is read in `asked.py`.
 """
 
 import asyncio
@@ -13,55 +13,15 @@ from typing import Any, Literal
 
 from baseai.ground.clock import now_utc
 from baseai.ground.identity import mint
-from baseai.workloads.inference.engine import BadInput, Call, Described, Generates, Piece, Sampling
-from baseai.workloads.inference.server.exchange import JSON, Exchange, kind_of, parsed, usage_header
-from baseai.workloads.inference.server.openai import flag, model_of, number, whole
+from baseai.workloads.inference.engine import Call, Described, Generates, Piece, Sampling
+from baseai.workloads.inference.server.asked import Asked, asked_of, messages_of, prompts_of
+from baseai.workloads.inference.server.exchange import JSON, Exchange, parsed, usage_header
 from baseai.workloads.inference.server.terms import Terms
 
-MOST_CHOICES = 16  # answers of one request, over all its prompts
-MUCH_BYTES = 65_536  # of a body
-MOST_STOPS = 4  # as OpenAI has it
+MUCH_BYTES = 65_536  # of a body: beyond, its texts are tokenized beside the server's loop
 TEXT_TOKENS = 16  # of a text's answer where nothing is asked for, as OpenAI has it
 
 Form = Literal["chat", "text"]
-
-# Fields that would change the answer, with the values that ask for nothing; any other value is refused by name.
-NOT_HONOURED: Mapping[str, tuple[Any, ...]] = {
-    "audio": (),
-    "best_of": (1,),
-    "echo": (False,),
-    "frequency_penalty": (0, 0.0),
-    "function_call": ("none",),
-    "functions": ([],),
-    "logit_bias": ({},),
-    "logprobs": (False,),  # a text's 0 asks for the drawn token's
-    "modalities": (["text"],),
-    "parallel_tool_calls": (True, False),  # without tools it says nothing
-    "prediction": (),
-    "presence_penalty": (0, 0.0),
-    "response_format": ({"type": "text"},),
-    "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "top_logprobs": (0,),
-    "web_search_options": (),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """One request as it was read."""
-
-    model: str
-    prompts: tuple[Sequence[int], ...]
-    n: int  # answers to each prompt
-    sampling: Sampling
-    stream: bool
-    with_usage: bool  # a last chunk of a stream says it
-
-    @property
-    def tokens_in(self) -> int:
-        return sum(len(prompt) for prompt in self.prompts)
 
 
 @dataclass(slots=True)
@@ -82,9 +42,8 @@ def routes(
     engine: Generates, described: Described, terms: Terms
 ) -> dict[str, Callable[[Exchange, bytes], Awaitable[None]]]:
     """`POST /v1/chat/completions` and `POST /v1/completions`."""
-    fingerprint = (
-        f"fp_{described.digest[:12]}"  # of the weights: under another one a seed says something else
-    )
+    # Of the weights: under another fingerprint the same seed says something else.
+    fingerprint = f"fp_{described.digest[:12]}"
 
     async def chat(exchange: Exchange, body: bytes) -> None:
         def asked() -> Asked:
@@ -108,122 +67,6 @@ def routes(
 async def _read(asked: Callable[[], Asked], body: bytes) -> Asked:
     """What is asked; where there is much to tokenize, the server's loop does not wait for it."""
     return await asyncio.to_thread(asked) if len(body) > MUCH_BYTES else asked()
-
-
-def asked_of(
-    body: Mapping[str, Any],
-    terms: Terms,
-    prompts: Callable[[], tuple[Sequence[int], ...]],
-    stops: Sequence[str] = (),
-    usual_tokens: int | None = None,
-) -> Asked:
-    """The request of a body. Raises BadInput with the field, UnknownModel."""
-    model = model_of(body, terms)
-    for name, harmless in NOT_HONOURED.items():
-        value = body.get(name)
-        if value is not None and not any(type(value) is type(each) and value == each for each in harmless):
-            raise BadInput(
-                f"{name}: this server does not do that; leave the field out", name, "unsupported_parameter"
-            )
-    most_tokens = whole(body, "max_completion_tokens", 1)
-    if most_tokens is None:
-        most_tokens = whole(body, "max_tokens", 1) or usual_tokens
-    n = whole(body, "n", 1, MOST_CHOICES) or 1
-    stream = flag(body, "stream")
-    options = body.get("stream_options")
-    if options is not None and not isinstance(options, dict):
-        raise BadInput(f"stream_options must be an object, not {kind_of(options)}", "stream_options")
-    if options is not None and not stream:
-        raise BadInput("stream_options says something only with stream: true", "stream_options")
-    sampling = Sampling(
-        most_tokens=most_tokens,
-        temperature=number(body, "temperature", 1.0, 0.0, 2.0),
-        top_p=number(body, "top_p", 1.0, 0.0, 1.0),
-        seed=whole(body, "seed", -(1 << 63), (1 << 63) - 1),
-        stop=(*stops_of(body), *stops),
-    )
-    made = prompts()
-    if len(made) * n > MOST_CHOICES:
-        raise BadInput(
-            f"{len(made)} prompts with n {n} are more than {MOST_CHOICES} answers; ask in parts", "n"
-        )
-    return Asked(
-        model=model,
-        prompts=made,
-        n=n,
-        sampling=sampling,
-        stream=stream,
-        with_usage=flag(options or {}, "include_usage"),
-    )
-
-
-def stops_of(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """`stop`: a string or up to four. Raises BadInput."""
-    given = body.get("stop")
-    stops = [given] if isinstance(given, str) else given or []
-    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
-        raise BadInput("stop must be a string or a list of strings", "stop")
-    if len(stops) > MOST_STOPS:
-        raise BadInput(f"stop has at most {MOST_STOPS} strings, not {len(stops)}", "stop")
-    return tuple(stop for stop in stops if stop)
-
-
-def messages_of(body: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """`messages` as (role, text); parts of text are joined. Raises BadInput that names the message."""
-    given = body.get("messages")
-    if not isinstance(given, list) or not given:
-        wrong = "is missing" if given is None else "must be a list with at least one message"
-        raise BadInput(f"messages {wrong}", "messages")
-    messages = []
-    for index, message in enumerate(given):
-        where = f"messages[{index}]"
-        if not isinstance(message, dict):
-            raise BadInput(f"{where} must be an object, not {kind_of(message)}", where)
-        role = message.get("role")
-        if role not in ("system", "developer", "user", "assistant"):
-            raise BadInput(
-                f"{where}.role must be system, developer, user or assistant, not {role!r}", f"{where}.role"
-            )
-        messages.append((role, _content_of(message.get("content"), f"{where}.content")))
-    return messages
-
-
-def _content_of(content: object, where: str) -> str:
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise BadInput(f"{where} must be a string or a list of parts, not {kind_of(content)}", where)
-    texts = []
-    for index, part in enumerate(content):
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind != "text" or not isinstance(part.get("text"), str):
-            raise BadInput(
-                f"{where}[{index}] must be a part of type text, not {kind!r}; this model reads text",
-                where,
-            )
-        texts.append(part["text"])
-    return "\n".join(texts)
-
-
-def prompts_of(body: Mapping[str, Any], engine: Generates) -> tuple[Sequence[int], ...]:
-    """`prompt`: a string, strings, tokens, or lists of tokens. Raises BadInput."""
-    given = body.get("prompt")
-    if isinstance(given, str) or (isinstance(given, list) and given and type(given[0]) is int):
-        given = [given]
-    if not isinstance(given, list) or not given:
-        wrong = "is missing" if given is None else "must be a string, tokens, or a list of them"
-        raise BadInput(f"prompt {wrong}", "prompt")
-    prompts: list[Sequence[int]] = []
-    for index, prompt in enumerate(given):
-        if isinstance(prompt, str):
-            prompts.append(engine.text_prompt(prompt))
-        elif isinstance(prompt, list) and all(type(token) is int and token >= 0 for token in prompt):
-            prompts.append(prompt)
-        else:
-            raise BadInput(
-                f"prompt[{index}] must be a string or a list of tokens, not {kind_of(prompt)}", "prompt"
-            )
-    return tuple(prompts)
 
 
 async def _answered(
@@ -269,17 +112,8 @@ async def _streamed(
             await exchange.begin_events()
         answer = told[index]
         answer.grow(piece)
-        deltas: list[tuple[dict[str, str], str | None]] = []
-        if form == "chat" and index not in begun:
-            begun.add(index)
-            deltas.append(({"role": "assistant", "content": ""}, None))
-        if form == "text":
-            deltas.append(({"text": piece.text}, piece.finish_reason))
-        else:
-            if piece.text:
-                deltas.append(({"content": piece.text}, None))
-            if piece.finish_reason is not None:
-                deltas.append(({}, piece.finish_reason))
+        deltas = _deltas(piece, form, first=index not in begun)
+        begun.add(index)
         if deltas:
             await exchange.events("".join(_event(head, tail, index, form, *delta) for delta in deltas))
     end = "data: [DONE]\n\n"
@@ -293,14 +127,7 @@ async def _streamed(
 async def pieces_of(engine: Generates, asked: Asked, call: Call) -> AsyncGenerator[tuple[int, Piece], None]:
     """The pieces of all answers as they are made, each with its answer's index; closing it ends all work."""
     wanted = [
-        (
-            prompt,
-            replace(
-                asked.sampling, seed=None if asked.sampling.seed is None else asked.sampling.seed + again
-            ),
-        )
-        for prompt in asked.prompts
-        for again in range(asked.n)
+        (prompt, _seeded(asked.sampling, again)) for prompt in asked.prompts for again in range(asked.n)
     ]
     if len(wanted) == 1:
         async with aclosing(engine.generate(*wanted[0], call)) as pieces:
@@ -333,6 +160,25 @@ async def pieces_of(engine: Generates, asked: Asked, call: Call) -> AsyncGenerat
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _seeded(sampling: Sampling, again: int) -> Sampling:
+    """Of several answers to one prompt each has a seed of its own, that of the first being the request's."""
+    return sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + again)
+
+
+def _deltas(piece: Piece, form: Form, *, first: bool) -> list[tuple[dict[str, str], str | None]]:
+    """What the piece adds to its answer, each with a finish reason: an event for each."""
+    if form == "text":
+        return [({"text": piece.text}, piece.finish_reason)]
+    deltas: list[tuple[dict[str, str], str | None]] = []
+    if first:
+        deltas.append(({"role": "assistant", "content": ""}, None))
+    if piece.text:
+        deltas.append(({"content": piece.text}, None))
+    if piece.finish_reason is not None:
+        deltas.append(({}, piece.finish_reason))
+    return deltas
 
 
 def usage_of(tokens_in: int, tokens_out: int) -> dict[str, Any]:

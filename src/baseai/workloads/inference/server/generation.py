@@ -11,7 +11,8 @@ from contextlib import aclosing
 from typing import Any
 
 from baseai.workloads.inference.engine import BadInput, Generates, Sampling, WrongValue
-from baseai.workloads.inference.server.completion import MUCH_BYTES, stops_of, usage_of
+from baseai.workloads.inference.server.asked import stops_of
+from baseai.workloads.inference.server.completion import MUCH_BYTES, usage_of
 from baseai.workloads.inference.server.exchange import JSON, Exchange, kind_of, parsed, usage_header
 from baseai.workloads.inference.server.oip import places
 from baseai.workloads.inference.server.openai import number, whole
