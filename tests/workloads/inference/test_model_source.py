@@ -1,6 +1,9 @@
 """Where a model comes from, which bytes it must be, and what is said where it cannot be had."""
 
 import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from baseai.workloads.inference import model_source
 from baseai.workloads.inference.engine import ModelUnusable
 from baseai.workloads.inference.model_source import Resolved, SourceAway, digest_of, resolve
+from tests.workloads.inference.hosted import hosted
 
 WEIGHTS = b"weights"
 DIGEST = hashlib.sha256(WEIGHTS).hexdigest()
@@ -50,6 +54,16 @@ def test_the_digest_of_a_folder_is_of_its_names_and_bytes_alone(tmp_path: Path) 
     assert digest_of(tmp_path / "one") == digest_of(tmp_path / "two")
     (tmp_path / "two" / "a.bin").rename(tmp_path / "two" / "d.bin")
     assert digest_of(tmp_path / "one") != digest_of(tmp_path / "two")
+
+
+def test_where_a_folder_lies_is_no_part_of_its_digest(tmp_path: Path) -> None:
+    for place in ("plain", ".cache/hub"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "a.bin").write_bytes(WEIGHTS)
+    (tmp_path / "plain" / ".cache").mkdir()
+    (tmp_path / "plain" / ".cache" / "when.txt").write_text("of a tool that fetched it")
+    assert digest_of(tmp_path / "plain") == digest_of(tmp_path / ".cache" / "hub")
+    assert digest_of(tmp_path / "plain") != hashlib.sha256().hexdigest()
 
 
 def test_a_file_of_a_package(work: Path) -> None:
@@ -101,6 +115,71 @@ def test_a_node_that_cannot_read_buckets_says_what_to_install(work: Path) -> Non
     assert "this node cannot read s3://; have the node's operator install s3fs" in refused(
         work, "s3://bucket/a.onnx"
     )
+
+
+REVISION = "a" * 40
+REPOSITORY = {"config.json": b"{}", "model.safetensors": WEIGHTS}
+
+
+class Hub(BaseHTTPRequestHandler):
+    """What the hub's own client asks for one repository, `org/name`."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self.answer(*self.found())
+
+    def do_GET(self) -> None:
+        self.answer(*self.found())
+
+    def found(self) -> tuple[int, bytes, dict[str, str]]:
+        path = self.path.partition("?")[0]
+        if path.startswith("/api/models/org/name/tree/"):
+            tree = [
+                {"type": "file", "path": name, "size": len(body), "oid": "b" * 40}
+                for name, body in REPOSITORY.items()
+            ]
+            return 200, json.dumps(tree).encode(), {}
+        if path.startswith("/api/models/org/name/revision/"):
+            siblings = [{"rfilename": name} for name in REPOSITORY]
+            return 200, json.dumps({"id": "org/name", "sha": REVISION, "siblings": siblings}).encode(), {}
+        name = path.rpartition("/")[2]
+        if path.startswith("/org/name/resolve/") and name in REPOSITORY:
+            return 200, REPOSITORY[name], {"etag": f'"{name}"', "x-repo-commit": REVISION}
+        return 404, b"{}", {"x-error-code": "RepoNotFound"}
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "line"),
+    [
+        pytest.param("hf:org/name", 3, "config.json model.safetensors", id="a repository"),
+        pytest.param("hf:org/name@v1", 3, "config.json model.safetensors", id="a revision of it"),
+        pytest.param(
+            "hf:org/nothing", 64, "there is no such repository or revision; see its name", id="no such one"
+        ),
+    ],
+)
+def test_a_repository_of_a_hub(tmp_path: Path, model: str, code: int, line: str) -> None:
+    pytest.importorskip("huggingface_hub")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        env = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_address[1]}", "HF_HOME": str(tmp_path / "home")}
+        text = f"model: {model}\ncommands: ['echo $(ls $BASEAI_MODEL); exit 3']\n"
+        with hosted(tmp_path, text, env=env) as replica:
+            assert replica.ended() == code
+            assert line in replica.last_line()
+        hub.shutdown()
 
 
 def test_a_hub_that_is_not_reachable_is_said_to_be(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from baseai.ground.fault import Fault
 from baseai.workloads.inference.engine import ModelUnusable
 from baseai.workloads.model import ModelSource, model_source_of
 
+READERS = 4  # files of a large model that are read at once
 HUB_DOWN = (
     "models of a hub can only be had where the node reaches it; bring it with `files`, or write an s3:// URI"
 )
@@ -83,13 +85,17 @@ def digest_of(path: Path) -> str:
         with path.open("rb", buffering=0) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     whole = hashlib.sha256()
-    for each in _files(path):
-        whole.update(f"{each.relative_to(path).as_posix()}\0{digest_of(each)}\n".encode())
+    files = _files(path)
+    with ThreadPoolExecutor(READERS) as readers:  # the digest of a file leaves Python to the others
+        for each, digest in zip(files, readers.map(digest_of, files), strict=True):
+            whole.update(f"{each.relative_to(path).as_posix()}\0{digest}\n".encode())
     return whole.hexdigest()
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(each for each in folder.rglob("*") if each.is_file() and ".cache" not in each.parts)
+    """All of them, save what a hub's own tools keep beside a download."""
+    found = (each for each in folder.rglob("*") if each.is_file())
+    return sorted(each for each in found if ".cache" not in each.relative_to(folder).parts)
 
 
 def _size_bytes(path: Path) -> int:
