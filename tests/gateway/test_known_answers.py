@@ -36,6 +36,7 @@ async def test_a_known_answer_is_the_same_and_reaches_no_replica() -> None:
             assert len(replica.seen) == 1
             told = await running.told(2)
             assert [one.cache for one in told] == [None, "hit"]
+            assert running.limits.settled == [8, 0]  # no replica worked for the second one
 
 
 async def test_a_hundred_equal_questions_reach_a_replica_once() -> None:

@@ -312,7 +312,8 @@ class Passage:
             return
         served = self._delivery.served(whole=self._outcome == "served")
         nothing = self._outcome != "served" and not (served.tokens_in or served.tokens_out)
-        tokens = None if nothing else served.tokens_in + served.tokens_out
+        worked = 0 if self._delivery.cache is not None else served.tokens_in + served.tokens_out
+        tokens = None if nothing else worked  # a known answer takes none: no replica worked for it
         self._door.limits.settle(self._admitted, tokens=tokens, now_s=now_s)
 
     def _tell(self, route: Route, status: int, now_s: float) -> None:
