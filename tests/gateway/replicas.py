@@ -55,7 +55,6 @@ class Replica:
         self.left: list[str] = []  # paths whose client left before the end
         self.port = 0
         self._server: uvicorn.Server | None = None
-        self._task: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         body = b""
@@ -92,10 +91,9 @@ class Replica:
         self._server = uvicorn.Server(
             uvicorn.Config(self, lifespan="off", log_level="critical", http="httptools", loop="none")
         )
-        self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-        self._task = asyncio.ensure_future(self._server._serve([listening]))
-        server = self._server
-        await until(lambda: server.started)
+        self._server.config.load()
+        self._server.lifespan = self._server.config.lifespan_class(self._server.config)
+        await self._server.startup(sockets=[listening])
 
     def drop_connections(self) -> None:
         """As when a process dies: connections end in the middle of whatever they carry."""
@@ -106,9 +104,7 @@ class Replica:
     async def stop(self) -> None:
         assert self._server is not None
         self.drop_connections()
-        self._server.should_exit = self._server.force_exit = True
-        if self._task is not None:
-            await self._task
+        await self._server.shutdown()
 
     def backend(self, *, version_no: int = 1, draining: bool = False) -> Backend:
         return Backend(

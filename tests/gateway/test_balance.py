@@ -74,7 +74,7 @@ def test_a_slow_replica_gets_nothing_while_others_are_idle_and_its_part_when_the
     seats[3].slowness = 5.0
     assert all(lighter(seats, rng.random) is not seats[3] for _ in range(500))
     for seat in seats[:3]:
-        seat.under_way = 9
+        seat.under_way = 30
     assert any(lighter(seats, rng.random) is seats[3] for _ in range(50))
 
 

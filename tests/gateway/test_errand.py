@@ -287,7 +287,7 @@ async def test_a_replica_five_times_slower_loses_its_traffic_within_a_second() -
 
         await rate(60, 1.0)
         after = await rate(60, 2.0)
-    assert after["run_3"] <= 4, after
+    assert after["run_3"] <= 12, after  # of 120; an even part is 30
     assert min(after[f"run_{number}"] for number in range(3)) >= 20, after
 
 

@@ -1,7 +1,7 @@
 """Balance chooses which replica gets a request, from what each has under way and how fast it is beside its peers.
 
 Invariant: a choice is made from its arguments alone; among equals chance decides, so that several gateways do not all
-send to one replica. A replica slow beside its peers counts as one with a longer queue, as much longer as it is slow.
+send to one replica. A replica slow beside its peers counts as one with a longer queue, by the square of its slowness.
 """
 
 import hashlib
@@ -50,8 +50,12 @@ def slownesses(latencies_ms: Sequence[float | None]) -> list[float]:
 
 
 def cost(seat: Seat) -> float:
-    """How long one more request would take there, in units of a peer's request."""
-    return (seat.under_way + 1) * seat.slowness
+    """What one more request would cost there, beside a peer's.
+
+    Slowness counts twice: a slow replica's queue lasts longer, and its latency is what is seen with the queues as they
+    are. Should the fast ones queue so long that it were better off, their own latency rises and it is slow no more.
+    """
+    return (seat.under_way + 1) * seat.slowness * seat.slowness
 
 
 def lighter(seats: Sequence[S], chance: Chance) -> S:

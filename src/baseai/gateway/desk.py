@@ -13,6 +13,7 @@ from baseai.serving.route import Backend
 
 MEMORY_S = 0.5  # how far back latency is remembered: a replica that turns slow loses traffic within a second
 TRIAL_S = 5.0  # a slow replica that nobody sends to is tried once in so long, to see whether it still is
+FORGET_S = 2 * TRIAL_S  # without an answer for so long its speed is not known any more
 FULL_S = 0.1  # a replica that said it is full is left alone for so long
 
 End = Literal["answered", "full", "gone"] | Failing
@@ -72,8 +73,13 @@ class Desk:
         self._waiting[ticket] = now_s
         self.breaker.sent()
 
-    def first_byte(self, ticket: int, now_s: float) -> None:
-        """Its answer has begun: that is what a replica's speed is measured by, however long its answers are."""
+    def first_byte(self, ticket: int, *, well: bool, now_s: float) -> None:
+        """An answer has begun: that is what a replica's speed is measured by, however long its answers are.
+
+        well: it is no error, so a trial is over, however long the answer goes on.
+        """
+        if well:
+            self.breaker.answered(now_s)
         since_s = self._waiting.pop(ticket, None)
         if since_s is None:
             return
@@ -102,6 +108,8 @@ class Desk:
     def latency_ms(self, now_s: float) -> float | None:
         """Of the first byte, lately; a request that has waited for longer than that counts as it stands."""
         oldest = next(iter(self._waiting.values()), None)
+        if oldest is None and now_s - self._answered_at_s > FORGET_S:
+            self._latency_ms = None
         waited_ms = 0.0 if oldest is None else (now_s - oldest) * 1000
         if self._latency_ms is None:
             return waited_ms or None

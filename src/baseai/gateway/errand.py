@@ -166,7 +166,7 @@ class Errand:
                 if wire.reused and self._repeatable and not broken.answered:
                     continue
                 raise
-            desk.first_byte(self._ticket, steady_s())
+            desk.first_byte(self._ticket, well=wire.status < 500, now_s=steady_s())
             return wire
 
 

@@ -54,6 +54,7 @@ class Incoming:
         "cache_control",
         "content_length",
         "content_type",
+        "expects",
         "request_id",
         "session",
         "timeout_ms",
@@ -64,6 +65,7 @@ class Incoming:
         self.cache_control = b""
         self.content_length: bytes | None = None
         self.content_type = b""
+        self.expects = False  # the client sends the body only when he is told to
         self.request_id: bytes | None = None
         self.session: bytes | None = None
         self.timeout_ms: bytes | None = None
@@ -80,6 +82,8 @@ class Incoming:
                 self.session = value[:256] or None
             elif name == b"cache-control":
                 self.cache_control = self.cache_control + b", " + value if self.cache_control else value
+            elif name == b"expect":
+                self.expects = True
             elif name == b"x-baseai-timeout-ms":
                 self.timeout_ms = value
 

@@ -45,7 +45,18 @@ class ClientGone(Exception):
 class Inquiry:
     """One request, understood step by step; what is known so far stands in its fields."""
 
-    __slots__ = ("_door", "_receive", "_scope", "address", "asked", "body", "caller", "incoming", "route")
+    __slots__ = (
+        "_door",
+        "_receive",
+        "_scope",
+        "address",
+        "asked",
+        "body",
+        "caller",
+        "incoming",
+        "read",
+        "route",
+    )
 
     def __init__(self, door: Door, scope: Message, receive: Receive) -> None:
         self._door = door
@@ -57,6 +68,7 @@ class Inquiry:
         self.route: Route | None = None
         self.asked: Asked = NOTHING_ASKED
         self.body = b""
+        self.read = False  # the body was asked for, if not to its end
 
     async def understand(self) -> Refusal | None:
         """None when all of it is good; then `address`, `route`, `asked` and `body` are there. Raises ClientGone."""
@@ -114,6 +126,7 @@ class Inquiry:
         announced = self.incoming.content_length
         if announced is not None and announced.isdigit() and int(announced) > most:
             return _too_long(most)
+        self.read = True
         message = await self._receive()
         if message["type"] != "http.disconnect" and not message.get("more_body", False):
             self.body = message.get("body", b"")

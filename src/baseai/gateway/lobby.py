@@ -71,8 +71,11 @@ class Lobby:
         for run_id, desk in self.desks.items():
             if desks.get(run_id) is not desk:
                 desk.pool.close()
+        self._trails = {
+            run_id: self._trails[run_id] if self.desks.get(run_id) is desk else Trail()
+            for run_id, desk in desks.items()
+        }
         self.desks = desks
-        self._trails = {run_id: self._trails.get(run_id) or Trail() for run_id in desks}
         self._wake()
 
     def enter(self) -> int:
@@ -146,14 +149,14 @@ class Lobby:
             own = [desk for desk in able if desk.backend.version_no == wish.version_no]
             # Its share's replicas are busy or gone: another version's answer is better than none.
             able = own or able
-        if len(able) == 1:
-            return able[0]
         if wish.blocks:
             chosen = by_prefix(able, wish.blocks, self._trails, self._chance)
             self._trails[chosen.run_id].walk(wish.blocks)
             return chosen
         if wish.session is not None:
             return by_session(able, wish.session)
+        if len(able) == 1:
+            return able[0]
         due = next((desk for desk in able if desk.due_for_trial(now_s)), None)
         return due or lighter(able, self._chance)
 

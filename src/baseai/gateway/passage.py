@@ -288,6 +288,10 @@ class Passage:
         if refusal.lost:
             self._outcome = "lost"
         address = self._inquiry.address
+        if self._inquiry.incoming.expects and not self._inquiry.read:
+            refusal = refusal._replace(
+                closes=True
+            )  # the body he has not sent would be taken for his next request
         await self._delivery.refusal(refusal, address.kind if address is not None else "raw")
         if refusal.closes:
             await self._delivery.linger(self._receive)

@@ -5,6 +5,7 @@ before any request exists; at SIGTERM nothing new is accepted and what is under 
 """
 
 import asyncio
+import gc
 import logging
 import socket
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ async def serve_gateway(
     listening: socket.socket, app: GatewayApp, settings: ServerSettings | None = None
 ) -> None:
     """Serve on `listening` until told to end, then drain."""
+    gc.collect()
+    gc.freeze()  # what stands at the start stays: looking through it again would make some request wait
     await gateway_server(app, settings).serve(sockets=[listening])
     app.door.close()
 
