@@ -19,7 +19,7 @@ JSON = "application/json"
 BYTES = "application/octet-stream"
 HELLO = "Say hello in one sentence."
 LINE = "Base A.I serves models where the accelerators stand."
-MOST_TOKENS = 128  # of an answer to try things with
+MOST_TOKENS = 48  # of an answer to try things with: fits, with its question, into the context of a GPT of `make demo`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
