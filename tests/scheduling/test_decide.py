@@ -289,9 +289,21 @@ MOVED_BOOKING = (
 )
 
 
+# No two nodes can ever take the first, who is advised to ask for one; the second, looked at after him, claims both.
+CLAIMED_BEHIND = (
+    [node("a"), node("b")],
+    [lease("a", 8, hours=2)],
+    [
+        WaitingRun(demand=demand, enqueued_at=at(-1))
+        for demand in (gang(3, 8, run="never", hours=3), gang(2, 8, run="claims"))
+    ],
+)
+
+
 @settings(max_examples=60, deadline=None)
 @given(crowds() | snapshots())
 @example(MOVED_BOOKING)
+@example(CLAIMED_BEHIND)
 def test_the_change_that_is_advised_starts_the_run(
     rows: tuple[list[NodeRow], list[LeaseRow], list[WaitingRun]],
 ) -> None:

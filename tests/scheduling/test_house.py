@@ -127,6 +127,33 @@ def test_whoever_no_empty_node_can_take_claims_nothing() -> None:
     assert places(plan) == {"long": ("b",)}
 
 
+def test_whoever_no_empty_node_can_take_holds_nobody_up_who_is_behind_him() -> None:
+    queue = queued(gang(3, 8, run="never"), gang(2, 8, run="both"), gang(1, 8, run="long", hours=99))
+    plan = decided([node("a"), node("b")], [lease("a", 8, hours=2)], queue)
+    assert wait_of(plan, "both").promised_at == at(2)
+    assert places(plan) == {}
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_promise_is_of_nodes_and_an_older_one_does_not_take_them(keeps: bool) -> None:
+    """The older would choose b, the tighter, if it were not told; and b is all that the younger can have."""
+    queue = [
+        WaitingRun(
+            demand=gang(1, 4, run="older"), enqueued_at=at(-1), promised_since=at(-0.5), promised_at=at(2),
+            promised_on=(("a", H100, 4),) if keeps else (),
+        ),
+        WaitingRun(
+            demand=gang(1, 4, run="younger", sites=("SP5",)), enqueued_at=at(-0.9), promised_since=at(-0.4),
+            promised_at=at(2), promised_on=(("b", H100, 4),) if keeps else (),
+        ),
+    ]  # fmt: skip
+    nodes = [node("a", 8), node("b", 4, site="SP5")]
+    plan = decided(nodes, [lease("a", 8, hours=2, run="x"), lease("b", 4, hours=2, run="y")], queue)
+    on = {wait.run_id: [node_id for node_id, _, _ in wait.promised_on] for wait in plan.waits}
+    assert on == {"older": ["a" if keeps else "b"], "younger": ["b"]}
+    assert wait_of(plan, "younger").promised_at == (at(2) if keeps else at(3))
+
+
 # ---- the calendar
 
 

@@ -15,8 +15,9 @@ from baseai.ground.identity import NodeId, RunId, TenantId
 from baseai.scheduling.calendar import Bay, Calendar, claims_of
 from baseai.scheduling.maintenance import Window
 from baseai.scheduling.oversold import Oversold, admit
-from baseai.scheduling.plan import Grant, Plan
+from baseai.scheduling.plan import Grant, Plan, Wait
 from baseai.scheduling.queue_tree import Queue, QueueTree, leaf_of
+from baseai.scheduling.record import promised_in, wait_record
 from baseai.scheduling.reservation import Reservation, ReservationKind
 from baseai.scheduling.snapshot import LeaseRow, NodeRow, Snapshot, WaitingRun, seconds, snapshot_of
 from baseai.workloads.demand import Ask, Demand
@@ -43,7 +44,7 @@ class World:
         self._book()
         self.demands: dict[RunId, Demand] = {}
         self.enqueued: dict[RunId, datetime] = {}
-        self.promised: dict[RunId, datetime | None] = {}  # as the last cycle wrote it down
+        self.told: dict[RunId, Wait] = {}  # as the last cycle wrote it down
         self.waiting: set[RunId] = set()
         self.leases: dict[RunId, list[LeaseRow]] = {}
         self.lasts: dict[RunId, timedelta] = {}  # how long each truly runs
@@ -191,7 +192,7 @@ class World:
 
     def write(self, plan: Plan, *, refused: float = 0.0) -> None:
         """What a cycle decided becomes rows; some of its grants went stale."""
-        self.promised = {wait.run_id: wait.promised_since for wait in plan.waits}
+        self.told = {wait.run_id: wait for wait in plan.waits}
         for eviction in plan.evictions:
             rows = self.leases.get(eviction.run_id)
             if rows is not None:
@@ -243,7 +244,7 @@ class World:
             WaitingRun(
                 demand=self.demands[run_id],
                 enqueued_at=self.enqueued[run_id],
-                promised_since=self.promised.get(run_id),
+                **promised_in(wait_record(self.told[run_id]) if run_id in self.told else {}),
             )
             for run_id in self.waiting
         ]

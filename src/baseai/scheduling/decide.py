@@ -338,7 +338,7 @@ def _alike(gang: Gang, verdict: Verdict) -> tuple[object, ...]:
     """What explanations depend on, as long as nothing else moves."""
     own, behind = verdict.own, verdict.behind
     return (
-        gang.shapes, gang.terms.lasts_most_s, gang.terms.spot, gang.terms.reservation, verdict.claims,
+        gang.shapes, gang.terms.lasts_most_s, gang.terms.spot, gang.terms.reservation,
         None if own is None else own.from_s, None if behind is None else (behind.name, behind.from_s),
     )  # fmt: skip
 
@@ -406,7 +406,7 @@ def _wait(
             whose = blocking.demand.tenant_id
         elif verdict.behind.future is not None and verdict.behind.future.tenant_id:
             whose = TenantId(verdict.behind.future.tenant_id)
-    since_s = standing.house.promised.get(run_id)
+    promise = standing.house.promised.get(run_id)
     return Wait(
         run_id=run_id,
         position=ahead + 1,
@@ -417,6 +417,7 @@ def _wait(
         obstacle=obstacle,
         behind_tenant=whose,
         promised_at=None if verdict.own is None else at(verdict.own.from_s),
-        promised_since=None if since_s is None else at(since_s),
+        promised_since=None if promise is None else at(promise.since_s),
+        promised_on=() if promise is None else promise.on,
         owners_ahead=owners,
     )

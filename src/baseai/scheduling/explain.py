@@ -29,12 +29,12 @@ class Advisor:
         self._free = free_now(standing.hall)
 
     def explanation_of(self, demand: Demand, gang: Gang, verdict: Verdict) -> Explanation:
-        """Why the run waits. Claims made behind it do not count: it would go before those who made them."""
+        """Why the run waits. All claims count but its own: in the next cycle those who made them go first."""
         hall, now_s = self._standing.hall, self._now_s
         claims = [
             claim
-            for claim in self._standing.house.claims[: verdict.claims]
-            if now_s < claim.until_s and claim.concerns(gang, now_s)
+            for claim in self._standing.house.claims
+            if claim is not verdict.own and now_s < claim.until_s and claim.concerns(gang, now_s)
         ]
 
         def starts_with(changed: Demand) -> bool:

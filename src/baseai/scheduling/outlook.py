@@ -167,6 +167,16 @@ def take(shape: Shape, rows: Iterable[int], free: Free, hall: Hall) -> None:
                 free.tenant[each] = own if there in (NOBODY, own) else SEVERAL
 
 
+def give(shape: Shape, rows: Iterable[int], free: Free, hall: Hall) -> None:
+    """Put back what `take` took; whose tenants stand there is left as it was, which errs on the safe side."""
+    amounts = np.array(needs(shape), dtype=np.int64)
+    for row in rows:
+        siblings = list(hall.siblings.get(row, (row,)))
+        free.amounts[0, row] += amounts[0]
+        free.amounts[1:4, siblings] += amounts[1:4, np.newaxis]
+        free.amounts[4, list(hall.fed.get(row, siblings))] += amounts[4]
+
+
 class Outlook:
     """The ends of what runs, as columns with one entry for each gang and row."""
 
@@ -248,9 +258,11 @@ class Outlook:
         now_s: float,
         found: Callable[[float, Free], list[int] | None],
         also_s: Sequence[float] = (),
+        before_s: float = NEVER,
     ) -> tuple[float, Free, list[int]] | None:
         """The earliest end, or one of `also_s`, at which `found` finds rows for the shape; what is free then; the rows.
 
+        before_s: only what is earlier is looked at.
         Exact where `found` asks for no more than room, for that only grows; else from there on, instant by instant.
         """
         mask = self._beside(self._hall.permitted(shape))
@@ -259,6 +271,7 @@ class Outlook:
             ends = ends[mask[self._what[0, : self._size]]]
         ends = np.concatenate([ends[ends < NEVER], also_s])
         ends = np.unique(np.maximum(ends, now_s))
+        ends = ends[ends < before_s]
         low, high = 0, len(ends)
         while low < high:
             middle = (low + high) // 2

@@ -136,6 +136,7 @@ class Wait:
         None  # by then it starts if no node is lost, whoever comes; kept from cycle to cycle
     )
     promised_since: datetime | None = None  # when it was first told that; promises are kept in this order
+    promised_on: tuple[tuple[str, str, int], ...] = ()  # node, model and accelerators of each pod then
     owners_ahead: tuple[tuple[TenantId, int], ...] = ()  # runs ahead of it by tenant, the most first
     estimate: StartEstimate | None = None
 

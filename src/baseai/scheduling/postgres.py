@@ -22,7 +22,7 @@ from baseai.scheduling.plan import Grant, Plan, Wait
 from baseai.scheduling.preemption.postgres import ask_to_make_room, load_saved
 from baseai.scheduling.queue_tree import QueueTree, weighed
 from baseai.scheduling.queues.postgres import load_tree, load_usage
-from baseai.scheduling.record import Record, wait_of, wait_record, why_record
+from baseai.scheduling.record import Record, promised_in, wait_of, wait_record, why_record
 from baseai.scheduling.snapshot import UNTRIED, LeaseRow, NodeRow, Snapshot, WaitingRun, snapshot_of
 from baseai.truth.history import record
 from baseai.truth.session import Overlap, Scope, Session, Truth, TruthUnavailable, fetch_all, fetch_one
@@ -155,12 +155,8 @@ class PostgresQueue:
         except UnknownAccelerator as unknown:
             log.warning("%s waits unseen: %s", run_id, unknown)
             return None
-        since = (row["wait"] or {}).get("promised_since")
-        return WaitingRun(
-            demand=demand,
-            enqueued_at=row["enqueued_at"],
-            promised_since=None if since is None else datetime.fromisoformat(since),
-        )
+        promised = promised_in(row["wait"] or {})
+        return WaitingRun(demand=demand, enqueued_at=row["enqueued_at"], **promised)
 
     def _forget(self, still: Container[RunId]) -> None:
         """Of runs that do not wait any more nothing is kept."""

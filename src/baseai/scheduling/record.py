@@ -11,7 +11,7 @@ tenant and nothing of theirs. Pure.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 
 from baseai.ground.identity import NodeId, RunId, TenantId
 from baseai.scheduling.constraint import Constraint
@@ -36,6 +36,15 @@ from baseai.scheduling.sentence import (
 )
 
 Record = dict[str, Any]
+
+
+class Promised(TypedDict):
+    """What a run was promised: since when, by when it starts, and where: node, model, accelerators of each pod."""
+
+    promised_since: datetime | None
+    promised_at: datetime | None
+    promised_on: tuple[tuple[str, str, int], ...]
+
 
 # Whoever waits so waits for no accelerators to come free, which is all that an estimate goes by.
 UNTIMED = frozenset(
@@ -67,6 +76,7 @@ def wait_record(wait: Wait) -> Record:
         "latest_at": _text(None if why is None else why.latest_at),
         "promised_at": _text(wait.promised_at),
         "promised_since": _text(wait.promised_since),
+        "promised_on": [list(place) for place in wait.promised_on],
         "owners_ahead": [{"tenant_id": tenant_id, "runs": runs} for tenant_id, runs in wait.owners_ahead],
         "estimate": None if estimate is None else _estimate_record(estimate),
         "sentence": sentence(wait),
@@ -88,9 +98,19 @@ def wait_of(run_id: str, record: Mapping[str, Any]) -> Wait:
         explanation=_explanation_of(record),
         owners_ahead=tuple((TenantId(each["tenant_id"]), each["runs"]) for each in record["owners_ahead"]),
         estimate=None if record["estimate"] is None else _estimate_of(record["estimate"]),
-        promised_at=_instant(record.get("promised_at")),
-        promised_since=_instant(record.get("promised_since")),
+        **promised_in(record),
     )
+
+
+def promised_in(record: Mapping[str, Any]) -> Promised:
+    """What a run was promised by the record of its wait: as a WaitingRun takes it."""
+    return {
+        "promised_since": _instant(record.get("promised_since")),
+        "promised_at": _instant(record.get("promised_at")),
+        "promised_on": tuple(
+            (node_id, model, count) for node_id, model, count in record.get("promised_on", ())
+        ),
+    }
 
 
 def for_tenant(record: Mapping[str, Any], tenant_id: str, run_id: str = "") -> Record:
@@ -104,6 +124,7 @@ def for_tenant(record: Mapping[str, Any], tenant_id: str, run_id: str = "") -> R
     behind = record["behind"]
     return {
         **record,
+        "promised_on": [],
         "owners_ahead": [],
         "own_ahead": own,
         "others_ahead": others,

@@ -72,6 +72,8 @@ class WaitingRun:
     demand: Demand
     enqueued_at: datetime
     promised_since: datetime | None = None  # when it was first told by when it starts at the latest
+    promised_at: datetime | None = None  # by then
+    promised_on: tuple[tuple[str, str, int], ...] = ()  # there: node, model and accelerators of each pod
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from baseai.scheduling.gang import WHOLE, Gang, Shape, Terms
 from baseai.scheduling.hall import Hall, Misplaced, Spot
 from baseai.scheduling.plan import Explanation
 from baseai.scheduling.policy.house import Agreed, House
+from baseai.scheduling.policy.promise import Promise
 from baseai.scheduling.policy.registry import packing_named
 from baseai.scheduling.policy.seam import Running
 from baseai.scheduling.policy.shares import Shares
@@ -143,13 +144,17 @@ class Standing:
         )
         self._line_up(snapshot)
         written = {
-            run_id: seconds(run.promised_since)
+            run_id: Promise(
+                since_s=seconds(run.promised_since),
+                by_s=None if run.promised_at is None else seconds(run.promised_at),
+                on=run.promised_on,
+            )
             for run_id, run in self.runs.items()
             if run.promised_since is not None
         }
         # What the last cycle promised may not be written yet.
         self.house.promised = written | {
-            run_id: at_s for run_id, at_s in self.house.promised.items() if run_id in self.waiting
+            run_id: promise for run_id, promise in self.house.promised.items() if run_id in self.waiting
         }
 
     def _build(self, snapshot: Snapshot, now_s: float) -> None:

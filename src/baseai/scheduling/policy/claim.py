@@ -11,7 +11,7 @@ from typing import Literal
 
 from baseai.scheduling.calendar import FutureClaim
 from baseai.scheduling.gang import Gang, Shape
-from baseai.scheduling.hall import Hall, Misplaced, Spots
+from baseai.scheduling.hall import Hall, Ints, Misplaced, Spots
 from baseai.scheduling.outlook import Free, chosen, joined, needs, room, take
 
 
@@ -89,10 +89,18 @@ def beside(claims: list[Claim], at_s: float, free: Free, hall: Hall) -> None:
                 take(claim.shape, claim.rows, free, hall)
 
 
-def claimed(future: FutureClaim, at_s: float, free: Free, claims: list[Claim], hall: Hall) -> Claim:
+def claimed(
+    future: FutureClaim,
+    at_s: float,
+    free: Free,
+    claims: list[Claim],
+    hall: Hall,
+    promised: list[Claim] | None = None,
+) -> Claim:
     """The claim of an entry of the calendar: as many of its pods as there will be room for, the tightest rows first.
 
     free: of `at_s`, the beginning of the entry or now; it becomes what is left. claims: those made before.
+    promised: of runs, beside which it stands if all of it can.
     """
     beside(claims, at_s, free, hall)
     shape = future.shape
@@ -101,15 +109,24 @@ def claimed(future: FutureClaim, at_s: float, free: Free, claims: list[Claim], h
         rows = [row for row, node_id in enumerate(hall.node_ids) if node_id in named]
         free.open[rows] = False
         return Claim(future.name, "maintenance", at_s, future.until_s, None, rows, free, future)
+    each, rows = _room_for(future, shape, free, hall), list[int]()
+    if promised:
+        clear = free.copy()
+        beside(promised, at_s, clear, hall)
+        rows = chosen(shape, _room_for(future, shape, clear, hall), clear, hall) or rows
+    rows = rows or chosen(shape, each, free, hall) or _as_many(shape, each.tolist(), hall)
+    take(shape, rows, free, hall)
+    return Claim(future.name, "reservation", at_s, future.until_s, shape, rows, free, future)
+
+
+def _room_for(future: FutureClaim, shape: Shape, free: Free, hall: Hall) -> Ints:
     each = room(shape, free, hall)
     if future.node_ids:
         named = set(future.node_ids)
         for row in each.nonzero()[0].tolist():
             if hall.node_ids[row] not in named:
                 each[row] = 0
-    rows = chosen(shape, each, free, hall) or _as_many(shape, each.tolist(), hall)
-    take(shape, rows, free, hall)
-    return Claim(future.name, "reservation", at_s, future.until_s, shape, rows, free, future)
+    return each
 
 
 def _as_many(shape: Shape, each: list[int], hall: Hall) -> list[int]:

@@ -10,7 +10,7 @@ shape gets either, unless it may evict, or runs shorter than all that were held 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
@@ -25,15 +25,17 @@ from baseai.scheduling.outlook import (
     alone,
     chosen,
     free_now,
+    give,
     holds,
     installed,
-    needs,
     room,
     take,
 )
 from baseai.scheduling.plan import StartKind, WaitKind
-from baseai.scheduling.policy.claim import Claim, beside, claimed
+from baseai.scheduling.policy.claim import Claim, claimed
+from baseai.scheduling.policy.claims import Claims
 from baseai.scheduling.policy.consolidate import WINDOW_S, Moves, budget_of, consolidate
+from baseai.scheduling.policy.promise import Promise, promise_of
 from baseai.scheduling.policy.reclaim import Entitlement, Reclaimed, reclaim
 from baseai.scheduling.policy.seam import Moment, Move, Packing, Running, Start, Stop
 from baseai.scheduling.policy.shares import Shares, queue_of
@@ -44,6 +46,8 @@ MOVES_TRIED = 2  # gangs for which others may be moved aside, in one turn
 CLAIMS_MOST = 16  # of those who wait, in one turn
 FIRST_SOUGHT = 256  # that are looked at to find the first in line for each model
 RECLAIMS_MOST = 8  # questions whom to stop, in one turn
+INSTANT_S = 1e-6  # instants on record are rounded to it
+_UNKNOWN = Free(np.zeros((0, 0), np.int64), np.zeros(0, np.int64), np.zeros(0, np.bool_))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +68,6 @@ class Verdict:
     kind: WaitKind
     behind: Claim | None  # whom it would put off
     own: Claim | None  # the start it has claimed itself
-    claims: int  # how many stood when it was looked at
     limit: str | None = None  # the queue that holds all it may
 
 
@@ -158,9 +161,16 @@ class House:
         self.placed: dict[
             str, Candidate
         ] = {}  # who started in the last turn: nobody is stopped in the turn he starts in
-        self.claims: list[Claim] = []
+        self.claims = Claims(hall)
         self._first: dict[str, Gang] = {}
-        self.promised: dict[str, float] = {}  # since when somebody is told when he starts
+        self.promised: dict[str, Promise] = {}  # of those who wait; who has it keeps it, turn by turn
+        self._kept: dict[
+            str, Claim
+        ] = {}  # starts as they were promised, of those not yet looked at in this turn
+        self._row_of = {
+            (node_id, hall.models[model]): row
+            for row, (node_id, model) in enumerate(zip(hall.node_ids, hall.model.tolist(), strict=True))
+        }
         self.beside: Hall | None = (
             None  # the hall with those on it who give way and are still there; None: nobody is
         )
@@ -217,7 +227,8 @@ class House:
         """The moves of this instant. everybody: each who waits gets a verdict, also where nobody can start any more."""
         self._take_in(moment)
         self.verdicts, self.starts, self._used = {}, {}, {}
-        self.claims = self._calendar(moment)
+        wanted = self._as_promised(moment)
+        self.claims = Claims(self._hall, self._calendar(moment, wanted))
         self._booked = {
             (claim.future.tenant_id, claim.name): claim
             for claim in self.claims
@@ -226,6 +237,11 @@ class House:
         if self._empty is None or not np.array_equal(self._empty.open, self._hall.ready):
             self._empty = None
             self._ever.clear()
+        self._kept = {}
+        for gang, wish in wanted:
+            if self._still_holds(moment, gang, wish):
+                self.claims.put(wish, gang)
+                self._kept[gang.run_id] = wish
         turn = _Turn(everybody)
         seen = set[str]()
         for gang in chain(
@@ -235,6 +251,7 @@ class House:
                 gang.run_id in seen or gang.run_id not in moment.waiting
             ):  # the latter is stopped, and is not gone yet
                 continue
+            kept = self._withdraw(gang, turn)
             shapes = self._within_limits(gang)
             if not shapes:
                 continue  # its queue holds all it may: that is said at the end
@@ -243,12 +260,12 @@ class House:
             if (
                 booked is not None
             ):  # what it would take now it would take from others, beside what is kept for it
-                self.verdicts[gang.run_id] = Verdict(WaitKind.BOOKED, booked, booked, len(self.claims))
+                self.verdicts[gang.run_id] = Verdict(WaitKind.BOOKED, booked, booked)
                 self.shares.forgo(gang)
                 continue
             behind: Claim | None = None
             if shapes not in turn.short:
-                found = self._looked_for(moment, gang, shapes, turn)
+                found = self._looked_for(moment, gang, shapes, turn, kept)
                 if isinstance(found, Claim):
                     behind = found
                 elif found is not None:
@@ -289,24 +306,22 @@ class House:
                 elif behind is not None and turn.late_for_all(gang, moment):
                     turn.hopeless.add(gang.shape)
             if behind is not None:
-                stood = len(self.claims)
-                own = self._own_start(moment, gang, shapes, turn)
-                self.verdicts[gang.run_id] = Verdict(WaitKind.HELD, behind, own, stood)
+                own = self._own_start(moment, gang, shapes, turn, kept)
+                self.verdicts[gang.run_id] = Verdict(WaitKind.HELD, behind, own)
             else:
-                self._wait(moment, gang, shapes, turn)
+                self._wait(moment, gang, shapes, turn, kept)
         if everybody:
             self._wait_at_limits(moment, seen)
-        known, claims = self.promised, [claim for claim in self.claims if claim.kind == "run"]
-        self.promised = {
-            claim.name: known.get(claim.name, moment.now_s + number / 1e6)
-            for number, claim in enumerate(claims)
-        }
+        known, self.promised = self.promised, {}
+        for number, claim in enumerate(self.claims.of_runs()):
+            since_s = known[claim.name].since_s if claim.name in known else moment.now_s + number / 1e6
+            self.promised[claim.name] = promise_of(claim, since_s, self._hall)
 
     def _promised_first(self, moment: Moment) -> Iterator[Gang]:
         """Those who were told when they start, in that order, so that each finds room beside those before him."""
         waiting = [
-            (since_s, gang)
-            for run_id, since_s in self.promised.items()
+            (promise.since_s, gang)
+            for run_id, promise in self.promised.items()
             if (gang := moment.waiting.get(run_id))
         ]
         for _, gang in sorted(waiting, key=lambda each: (each[0], each[1].number)):
@@ -326,7 +341,7 @@ class House:
         for gang in islice(self.shares.firsts(), FIRST_SOUGHT):
             models = self._models(gang.shapes)
             is_booked = (gang.terms.owner, gang.terms.reservation) in self._booked
-            if not models <= covered and not is_booked:
+            if not models <= covered and not is_booked and self._could_ever(gang.shapes):
                 covered |= models
                 found[gang.run_id] = gang
         return found
@@ -337,7 +352,7 @@ class House:
         for gang in sorted(left_out, key=lambda gang: gang.number):
             models = [model for shape in gang.shapes for model in shape.models or self._hall.models]
             limit = next((queue for model in models if (queue := self.shares.limiting(gang, model))), None)
-            self.verdicts[gang.run_id] = Verdict(WaitKind.LIMIT, None, None, len(self.claims), limit)
+            self.verdicts[gang.run_id] = Verdict(WaitKind.LIMIT, None, None, limit)
 
     def _take_in(self, moment: Moment) -> None:
         self.shares.reckon(moment.now_s)  # with what was held until now
@@ -352,9 +367,12 @@ class House:
         self.placed = {}
 
     def _looked_for(
-        self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...], turn: _Turn
+        self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...], turn: _Turn, kept: Claim | None
     ) -> tuple[Spots, Shape] | Claim | None:
-        """Where it goes and as which shape; else whom it would put off; None where it finds no room at all."""
+        """Where it goes and as which shape; else whom it would put off; None where it finds no room at all.
+
+        kept: its start as it was promised: when that has come, it has its nodes, if it finds none as good.
+        """
         alike = _alike(gang, shapes)
         lasts_s = self._lasts_s(moment, gang, shapes[0])
         known = turn.late.get(alike)
@@ -371,6 +389,9 @@ class House:
             outlived = self._outlived(moment, gang, self._lasts_s(moment, gang, shape))
             if not _lets(one, spots, outlived, moment.hall):
                 spots = self._kept_clear(one, shape, outlived, moment.hall)
+            if spots is None and kept is not None and kept.shape == shape and kept.from_s <= moment.now_s:
+                spots = moment.hall.spots(shape, dict.fromkeys(kept.rows))
+                spots = spots if spots is not None and _lets(one, spots, outlived, moment.hall) else None
             if spots is not None:
                 return self._without_evicting(one, shape, spots, outlived, moment.hall), shape
             first = first or (
@@ -416,26 +437,32 @@ class House:
                 return claim
         return outlived[-1]
 
-    def _wait(self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...], turn: _Turn) -> None:
+    def _wait(
+        self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...], turn: _Turn, kept: Claim | None
+    ) -> None:
         """It finds no room; the first to wait for a model claims its start."""
-        stood = len(self.claims)
-        if shapes not in self._ever:
-            self._ever[shapes] = any(holds(shape, (self._when_empty(),), self._hall) for shape in shapes)
-        if not self._ever[shapes]:
-            self.verdicts[gang.run_id] = Verdict(WaitKind.NEVER, None, None, stood)
+        if not self._could_ever(shapes):
+            self.verdicts[gang.run_id] = Verdict(WaitKind.NEVER, None, None)
             self.shares.forgo(gang)  # its queue's quota is for those who can start
             return
-        own = self._own_start(moment, gang, shapes, turn)
-        self.verdicts[gang.run_id] = Verdict(WaitKind.SHORT, None, own, stood)
+        own = self._own_start(moment, gang, shapes, turn, kept)
+        self.verdicts[gang.run_id] = Verdict(WaitKind.SHORT, None, own)
 
-    def _own_start(self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...], turn: _Turn) -> Claim | None:
-        """What it claims; None for those who were promised nothing and are not the first for a model."""
+    def _own_start(
+        self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...], turn: _Turn, kept: Claim | None
+    ) -> Claim | None:
+        """What it claims; None for those who were promised nothing and are not the first for a model.
+
+        kept: its start as it was promised, which it leaves for an earlier one alone.
+        """
+        if kept is not None and self._hall.models[self._hall.model[kept.rows[0]]] not in self._models(shapes):
+            kept = None  # its queue may hold no more of that
         is_first = gang.run_id in self._first and turn.booked.isdisjoint(self._models(shapes))
-        if turn.heads == CLAIMS_MOST or not (is_first or gang.run_id in self.promised):
+        if kept is None and (turn.heads == CLAIMS_MOST or not (is_first or gang.run_id in self.promised)):
             return None
-        own = self._claim(moment, gang, shapes)
+        own = self._claim(moment, gang, shapes, math.inf if kept is None else kept.from_s) or kept
         if own is not None:
-            self.claims.append(own)
+            self.claims.put(own, gang)
             turn.booked.update(self._hall.models[self._hall.model[row]] for row in own.rows)
             turn.heads += 1
         return own
@@ -466,8 +493,8 @@ class House:
 
     # ------------------------------------------------------------------------------------------ claims
 
-    def _calendar(self, moment: Moment) -> list[Claim]:
-        """What the calendar claims, as it stands with what has started on it in this turn."""
+    def _calendar(self, moment: Moment, promised: Sequence[tuple[Gang, Claim]]) -> list[Claim]:
+        """What the calendar claims, with what has started on it in this turn; beside those promised, where it can."""
         found: list[Claim] = []
         for entry in self._agreed.calendar:
             future = entry
@@ -480,7 +507,8 @@ class House:
                     future = replace(entry, pods_left=left, shape=replace(entry.shape, pods=left))
             at_s = max(moment.now_s, entry.from_s)
             if at_s < entry.until_s:
-                found.append(claimed(future, at_s, self.outlook.free_at(at_s), found, self._hall))
+                apart = [claim for gang, claim in promised if not future.lets_own_on(*_booking(gang), at_s)]
+                found.append(claimed(future, at_s, self.outlook.free_at(at_s), found, self._hall, apart))
         return found
 
     def _count_used(self, moment: Moment, gang: Gang) -> None:
@@ -489,12 +517,55 @@ class House:
             return
         key = (gang.terms.owner, gang.terms.reservation)
         self._used[key] = self._used.get(key, 0) + gang.shape.pods
-        self.claims = [*self._calendar(moment), *(claim for claim in self.claims if claim.kind == "run")]
+        promised = [(moment.waiting[claim.name], claim) for claim in self.claims.of_runs()]
+        self.claims = Claims(self._hall, self._calendar(moment, promised), promised)
 
-    def _claim(self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...]) -> Claim | None:
-        """The earliest start that the ends of leases make sure, and what is left beside it then."""
+    # ------------------------------------------------------------------------------------------ promises
+
+    def _as_promised(self, moment: Moment) -> list[tuple[Gang, Claim]]:
+        """Those who were told a start and on which nodes, in that order; what is left beside it is not known yet."""
+        found: list[tuple[Gang, Claim]] = []
+        if not self._agreed.calendar and _has_shares(moment.hall):
+            return found  # sums say too little: they claim anew
+        for gang in self._promised_first(moment):
+            promise = self.promised[gang.run_id]
+            told = promise.rows(gang.shapes, self._row_of)
+            if promise.by_s is not None and told is not None:
+                shape, rows = told
+                at_s = max(moment.now_s, promise.by_s)
+                until_s = at_s + self._lasts_s(moment, gang, shape)
+                found.append((gang, Claim(gang.run_id, "run", at_s, until_s, shape, rows, _UNKNOWN)))
+        return found
+
+    def _still_holds(self, moment: Moment, gang: Gang, own: Claim) -> bool:
+        """Whether those rows are free then beside all claims that stand; if so, what is left beside it is known."""
+        assert own.shape is not None
+        free = self.outlook.free_at(own.from_s + INSTANT_S)
+        later = self.claims.beside(gang, own.from_s, own.until_s, free)
+        alone_there = free.copy()
+        alone_there.open[:] = False
+        alone_there.open[own.rows] = free.open[own.rows]
+        rows = chosen(own.shape, room(own.shape, alone_there, self._hall, later), alone_there, self._hall)
+        if rows is None:
+            return False
+        own.rows, own.left = rows, free
+        take(own.shape, rows, free, self._hall)
+        return True
+
+    def _withdraw(self, gang: Gang, turn: _Turn) -> Claim | None:
+        """Its start as it was promised, which holds nobody up while it is looked at itself."""
+        kept = self._kept.pop(gang.run_id, None)
+        if kept is not None:
+            self.claims.withdraw(kept, gang)
+            turn.late.clear()
+            turn.hopeless.clear()
+        return kept
+
+    def _claim(self, moment: Moment, gang: Gang, shapes: tuple[Shape, ...], before_s: float) -> Claim | None:
+        """The earliest start that the ends of leases make sure, and what is left beside it then; None if not before."""
         if not self._agreed.calendar and (shapes[0].milli % WHOLE or _has_shares(moment.hall)):
-            return self._claim_of_share(moment, gang, shapes)
+            own = self._claim_of_share(moment, gang, shapes)
+            return None if own is None or own.from_s >= before_s else own
         best: tuple[float, Free, list[int], Shape] | None = None
         for shape in shapes:
             lasts_s = self._lasts_s(moment, gang, shape)
@@ -502,16 +573,11 @@ class House:
             def rows_at(
                 at_s: float, free: Free, shape: Shape = shape, lasts_s: float = lasts_s
             ) -> list[int] | None:
-                concerning = [claim for claim in self.claims if claim.concerns(gang, at_s)]
-                beside(concerning, at_s, free, self._hall)
-                for claim in concerning:  # nodes come back through their tests: when, nobody can promise
-                    if claim.kind == "maintenance" and claim.from_s <= at_s:
-                        free.open[claim.rows] = False
-                later = [claim.left for claim in concerning if at_s < claim.from_s < at_s + lasts_s]
+                later = self.claims.beside(gang, at_s, at_s + lasts_s, free)
                 return chosen(shape, room(shape, free, self._hall, later), free, self._hall)
 
             also = [claim.until_s for claim in self.claims if math.isfinite(claim.until_s)]
-            start = self.outlook.first_start(shape, moment.now_s, rows_at, also)
+            start = self.outlook.first_start(shape, moment.now_s, rows_at, also, before_s)
             if start is not None and (best is None or start[0] < best[0]):
                 best = (*start, shape)
         if best is None:
@@ -540,13 +606,7 @@ class House:
         return None
 
     def _outlived(self, moment: Moment, gang: Gang, lasts_s: float) -> list[Claim]:
-        """Claims that begin before it would end, and concern it."""
-        now_s = moment.now_s
-        return [
-            claim
-            for claim in self.claims
-            if now_s + lasts_s > claim.from_s and now_s < claim.until_s and claim.concerns(gang, now_s)
-        ]
+        return self.claims.outlived(gang, moment.now_s, moment.now_s + lasts_s)
 
     # ------------------------------------------------------------------------------------------ evictions
 
@@ -648,7 +708,7 @@ class House:
             left = claim.left.copy()
             for each in gone:
                 if self._ends_s[each.gang.run_id] > claim.from_s:
-                    _give(each.gang.shape, [spot.row for spot in each.spots], left, self._hall)
+                    give(each.gang.shape, [spot.row for spot in each.spots], left, self._hall)
             found.append(replace(claim, left=left))
         return found
 
@@ -657,7 +717,7 @@ class House:
         rows = [spot.row for spot in self.stakes[gang.run_id].spots]
         for claim in self.claims:
             if self._ends_s[gang.run_id] > claim.from_s:
-                _give(gang.shape, rows, claim.left, self._hall)
+                give(gang.shape, rows, claim.left, self._hall)
 
     # ------------------------------------------------------------------------------------------ what it knows
 
@@ -696,6 +756,12 @@ class House:
     def _models(self, shapes: tuple[Shape, ...]) -> set[str]:
         return {model for shape in shapes for model in shape.models or self._hall.models}
 
+    def _could_ever(self, shapes: tuple[Shape, ...]) -> bool:
+        """Whether one of them finds room where nothing stands on the nodes that take runs now."""
+        if shapes not in self._ever:
+            self._ever[shapes] = any(holds(shape, (self._when_empty(),), self._hall) for shape in shapes)
+        return self._ever[shapes]
+
     def _when_empty(self) -> Free:
         """What those nodes have that take runs now, with nothing on them."""
         if self._empty is None:
@@ -706,6 +772,10 @@ class House:
 
 def _as(gang: Gang, shape: Shape) -> Gang:
     return gang if shape is gang.shape and not gang.others else replace(gang, shape=shape, others=())
+
+
+def _booking(gang: Gang) -> tuple[str, str]:
+    return gang.terms.owner, gang.terms.reservation
 
 
 def _alike(gang: Gang, shapes: tuple[Shape, ...]) -> tuple[object, ...]:
@@ -741,13 +811,3 @@ def _as_tight(one: Spots, other: Spots, hall: Hall) -> bool:
 def _lets(gang: Gang, spots: Spots, outlived: list[Claim], hall: Hall) -> bool:
     """Whether these spots leave each claim alone."""
     return all(claim.lets(gang.run_id, gang.shape, spots, hall) for claim in outlived)
-
-
-def _give(shape: Shape, rows: list[int], free: Free, hall: Hall) -> None:
-    """Put back what `take` took; whose tenants stand there is left as it was, which errs on the safe side."""
-    amounts = np.array(needs(shape), dtype=np.int64)
-    for row in rows:
-        siblings = list(hall.siblings.get(row, (row,)))
-        free.amounts[0, row] += amounts[0]
-        free.amounts[1:4, siblings] += amounts[1:4, np.newaxis]
-        free.amounts[4, list(hall.fed.get(row, siblings))] += amounts[4]
