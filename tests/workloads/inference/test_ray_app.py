@@ -1,7 +1,10 @@
 """A Ray cluster of a run's own: its token, its ports, its end; and an application in it where Ray is installed."""
 
 import importlib.util
+import os
+import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 import httpx
@@ -47,7 +50,22 @@ def test_two_clusters_of_one_node_share_nothing(tmp_path: Path) -> None:
         assert (
             len(str(cluster.temp_folder)) < 30
         )  # Ray's sockets lie some 70 characters deeper, and 107 are allowed
-        cluster.temp_folder.rmdir()
+        shutil.rmtree(cluster.temp_folder)
+
+
+def test_what_a_killed_host_left_is_swept_and_nobody_else_s(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for name, owner in (
+        ("baseai-ray-dead", ended.pid),
+        ("baseai-ray-alive", os.getpid()),
+        ("other", ended.pid),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "host.pid").write_text(str(owner))
+    (tmp_path / "baseai-ray-new").mkdir()  # its host has not written yet who it is
+    ray_app.sweep(tmp_path)
+    assert {each.name for each in tmp_path.iterdir()} == {"baseai-ray-alive", "baseai-ray-new", "other"}
 
 
 def test_a_new_attempt_has_a_new_token(tmp_path: Path) -> None:
@@ -56,14 +74,14 @@ def test_a_new_attempt_has_a_new_token(tmp_path: Path) -> None:
     second = made(tmp_path)
     assert second.token_file.read_text() != before
     for cluster in (first, second):
-        cluster.temp_folder.rmdir()
+        shutil.rmtree(cluster.temp_folder)
 
 
 def test_the_head_stays_ours_and_the_application_is_the_tenant_s(tmp_path: Path) -> None:
     asked = order(tmp_path, APP, threads=3, device="cuda", accelerators=2)
     asked.attempt_folder.mkdir()
     cluster = ray_app.made(asked, address="127.0.0.1")
-    cluster.temp_folder.rmdir()
+    shutil.rmtree(cluster.temp_folder)
     head = ray_app.head_argv(asked, cluster)
     assert head[:4] == ("ray", "start", "--head", "--block")
     assert {

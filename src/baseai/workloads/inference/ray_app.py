@@ -6,15 +6,19 @@ never by `ray stop` or another command that goes by name.
 """
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import secrets
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from baseai.workloads.inference.command import (
     LOOK_S,
@@ -35,6 +39,9 @@ TOKEN_FILE = "ray.token"  # noqa: S105  a name, no secret
 OBJECT_STORE_BYTES = (
     256 << 20
 )  # shared memory for large values; the rest of the lease's memory is the application's
+TEMP = Path("/tmp")  # noqa: S108  short, and everybody's: each cluster's folder in it is of mode 700
+PREFIX = "baseai-ray-"
+OWNER = "host.pid"
 ROUTES = "/-/routes"  # where Serve's proxy tells which applications it knows
 PORTS = (
     "port",
@@ -82,12 +89,19 @@ def made(order: Order, *, address: str) -> Cluster:
         port = free_port(address, None)
         if port not in ports.values():
             ports[PORTS[len(ports)]] = port
-    return Cluster(
-        address=address,
-        ports=ports,
-        token_file=token_file,
-        temp_folder=Path(tempfile.mkdtemp(prefix="baseai-ray-", dir="/tmp")),  # of mode 700
-    )
+    sweep(TEMP)
+    temp_folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=TEMP))  # of mode 700
+    (temp_folder / OWNER).write_text(str(os.getpid()))
+    return Cluster(address=address, ports=ports, token_file=token_file, temp_folder=temp_folder)
+
+
+def sweep(temp: Path) -> None:
+    """Remove what hosts left there that were killed before they could."""
+    for folder in temp.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError, ValueError):
+            pid = int((folder / OWNER).read_text())
+            if folder.stat().st_uid == os.getuid() and not psutil.pid_exists(pid):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def head_argv(order: Order, cluster: Cluster) -> tuple[str, ...]:
