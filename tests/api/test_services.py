@@ -257,7 +257,7 @@ async def test_replicas_are_told_as_they_stood(platform: Platform) -> None:
     course = [(one["wanted"], one["ready"]) for one in points]
     assert (course[0], course[-1]) == ((1, 0), (1, 1))
     assert list(dict.fromkeys(course)) == [(1, 0), (1, 1), (2, 1), (2, 2), (1, 2)]
-    assert [one["concurrency"] for one in points if one["concurrency"] is not None] == [5.0]
+    assert [one["concurrency"] for one in points if one["concurrency"]] == [0.5]  # of ten seconds one
 
 
 async def test_a_window_that_is_none_is_refused_with_those_there_are(platform: Platform) -> None:

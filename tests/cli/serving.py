@@ -160,7 +160,7 @@ def serve(app: FastAPI, state: Holds) -> None:
         point = TrafficPoint(
             at=LONG_AGO, **sum_of(**asked, error_ratio=0.008), concurrency=3.5, wanted=2, ready=1
         )
-        quiet = TrafficPoint(at=LONG_AGO + timedelta(seconds=10), **sum_of(), ready=1)
+        quiet = TrafficPoint(at=LONG_AGO + timedelta(seconds=10), **sum_of(), concurrency=0.0, ready=1)
         total = TrafficSum(**sum_of(**asked, errors=1, slow=3, cache_hits=50, bytes_in=2048, bytes_out=4096))
         return _shaped(
             TrafficView(

@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from baseai.views.services.traffic import COUNTED, WINDOWS, Steps, points_of, ready_steps, slo_of, told_of
+from baseai.views.services.traffic import (
+    COUNTED,
+    WINDOWS,
+    Steps,
+    points_of,
+    ready_steps,
+    slo_of,
+    told_of,
+    under_way,
+)
 from tests.views.services import counts
 
 AT = datetime(2026, 11, 22, 15, 0, tzinfo=UTC)
@@ -56,8 +65,13 @@ def test_every_step_has_its_point_as_things_stood_at_its_end() -> None:
         ready=Steps(at=(), values=()),
     )  # fmt: skip
     assert [(one["requests"], one["concurrency"], one["wanted"], one["ready"]) for one in points] == [
-        (50, None, 1, 0), (0, 2.5, 3, 0), (0, None, 3, 0),
+        (50, pytest.approx(0.05, rel=0.1), 1, 0), (0, 2.5, 3, 0), (0, 0.0, 3, 0),
     ]  # fmt: skip
+
+
+def test_requests_under_way_are_reckoned_from_how_long_they_took() -> None:
+    assert under_way(counted((500.0, 40), (2_000.0, 10)), 10) == pytest.approx(4.0, rel=0.1)
+    assert under_way(None, 10) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -686,7 +686,7 @@ class TrafficSum(Wire):
 
 class TrafficPoint(TrafficSum):
     at: datetime  # when the step began
-    concurrency: float | None = None  # requests under way; known for the last minutes alone
+    concurrency: float  # requests under way, counted over the last minutes, before that reckoned from latencies
     wanted: int | None = None
     ready: int
 

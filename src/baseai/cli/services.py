@@ -365,7 +365,7 @@ _TRAFFIC_HEADS = (
 
 def traffic_lines(told: "TrafficView") -> list[str]:
     """Steps in which something was asked or changed, the newest last, and the sum below."""
-    points = [one for one in told.points if one.requests or one.concurrency]
+    points = [one for one in told.points if one.requests or one.concurrency > 0.005]
     rows: list[Sequence[str]] = [
         (
             f"{one.at:%H:%M:%S}Z", *_asked_cells(one), figure(one.concurrency, digits=3),

@@ -34,7 +34,7 @@ from baseai.web.heatmap import ASPECTS
 from baseai.web.horizon import horizon_of
 from baseai.web.language import TAGS, Language, load_languages
 from baseai.web.month import hours
-from baseai.web.reading import bytes_shown, scaled
+from baseai.web.reading import bytes_shown, scaled, volume_shown
 from baseai.web.visit import (
     LANGUAGE_COOKIE,
     LANGUAGE_KEPT_S,
@@ -126,6 +126,7 @@ class Pages:
             watts=lambda watts: scaled(watts, "W", language),
             energy=lambda wh: scaled(wh, "Wh", language),
             size=lambda count: f"{language.number(count / 1e6, 1)} MB" if count else "–",
+            volume=lambda count: volume_shown(count, language),
         )
         environment.globals.update(
             language=language,

@@ -102,6 +102,14 @@ def bytes_shown(count: float | None, language: Language) -> str:
     )
 
 
+def volume_shown(count: int, language: Language) -> str:
+    """How large files or traffic are, from bytes to gigabytes."""
+    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= factor:
+            return f"{language.number(count / factor, 1)} {unit}"
+    return f"{language.number(count)} B"
+
+
 def scaled(value: float | None, unit: str, language: Language) -> str:
     """Watts or watt-hours with the prefix that fits; a dash for what is not known."""
     if value is None:

@@ -65,9 +65,9 @@ def chart_json(traffic: Row, detail: Row, language: Language) -> dict[str, Any]:
     def share(name: str) -> Callable[[Row], float | None]:
         return lambda point: None if point[name] is None else 100 * point[name]
 
-    def demand(point: Row) -> float | None:
-        asked = point["requests_per_s"] if terms.scaling.metric == "requests" else point["concurrency"]
-        return None if asked is None else asked / terms.scaling.target
+    def demand(point: Row) -> float:
+        asked = point["requests_per_s" if terms.scaling.metric == "requests" else "concurrency"]
+        return float(asked) / terms.scaling.target
 
     latency = [
         line(f"p{q}", f"p{q}", lambda point, q=q: point[f"p{q}_ms"])  # type: ignore[misc]

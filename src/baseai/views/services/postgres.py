@@ -30,6 +30,7 @@ REPLICAS_SHOWN = 100  # those that are there, then those that are gone, the newe
 SCALINGS_SHOWN = 50
 NOW_S = 60  # what a list shows of traffic
 SLO_SHORT_S, SLO_LONG_S = 300, 3_600
+DEMAND_KEPT_S = 540  # a little less than the keeper does: whole steps of it are there
 TRAFFIC_LATE_S = 20  # gateways tell ten seconds at a time, and then it has to arrive
 
 _SERVICE = f"""
@@ -58,9 +59,10 @@ WITH seen AS MATERIALIZED (
 )
 SELECT sums.*, latency, first_byte FROM (SELECT at, {_SUMS} FROM seen GROUP BY at) sums LEFT JOIN buckets USING (at)
 """  # noqa: S608 - pieces are constants of this file
+# Seconds in which nothing was asked have no row.
 _CONCURRENCY = """
 SELECT date_bin(make_interval(secs => %(step_s)s), at, %(from_at)s) AS step,
-  sum(concurrency)::float8 / count(DISTINCT at) AS concurrency
+  sum(concurrency)::float8 / %(step_s)s AS concurrency
 FROM service_demand WHERE service_id = %(service_id)s AND at >= %(from_at)s AND at < %(until_at)s GROUP BY 1
 """
 # The last decision before the window holds at its beginning.
@@ -175,7 +177,9 @@ class ServiceViews:
             }  # fmt: skip
             counted = {row["at"]: row for row in await fetch_all(session, _COUNTED, given)}
             whole = await fetch_all(session, _COUNTED, given | {"step_s": asked.span_s})
-            concurrency = await fetch_all(session, _CONCURRENCY, given)
+            concurrency = {
+                row["step"]: row["concurrency"] for row in await fetch_all(session, _CONCURRENCY, given)
+            }
             wanted = await fetch_all(session, _WANTED, given)
             answered = await fetch_all(
                 session,
@@ -191,7 +195,7 @@ class ServiceViews:
             "total": told_of(whole[0] if whole else None, asked.span_s),
             "points": points_of(
                 counted, from_at, until_at, asked.step_s,
-                concurrency={row["step"]: row["concurrency"] for row in concurrency},
+                concurrency=_kept(concurrency, now, asked.step_s, until_at),
                 wanted=Steps(at=tuple(row["at"] for row in wanted), values=tuple(row["wanted"] for row in wanted)),
                 ready=ready_steps([(row["ready_at"], row["until_at"]) for row in answered]),
             ),
@@ -309,6 +313,18 @@ def _replica(row: Mapping[str, Any], now: datetime) -> Row:
         "warm_up_s": None if ready_at is None else (ready_at - made_at).total_seconds(),
         "age_s": ((row["gone_at"] or now) - made_at).total_seconds(),
     }
+
+
+def _kept(
+    concurrency: Mapping[datetime, float], now: datetime, step_s: int, until_at: datetime
+) -> dict[datetime, float]:
+    """Of the steps of which every second is kept: nothing asked is zero."""
+    known = {}
+    at = until_at - timedelta(seconds=step_s)
+    while at >= now - timedelta(seconds=DEMAND_KEPT_S):
+        known[at] = concurrency.get(at, 0.0)
+        at -= timedelta(seconds=step_s)
+    return known
 
 
 def _floor(at: datetime, step_s: int) -> datetime:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Literal
 
-from baseai.serving.latency import quantile
+from baseai.serving.latency import BOUNDS_MS, LONGEST_MS, quantile
 
 Row = dict[str, Any]
 SloState = Literal["kept", "burning", "missed", "unmeasured"]
@@ -103,23 +103,38 @@ def points_of(
 ) -> list[Row]:  # fmt: skip
     """One point for each step of [from_at, until_at), also where nothing was asked.
 
-    counted and concurrency are by the start of their step; replicas are as of its end.
+    counted and concurrency are by the start of their step; replicas are as of its end. Where seconds of demand are not
+    kept any more, requests under way are reckoned from how long those took that were answered.
     """
     points = []
     at = from_at
     while at < until_at:
         end = min(at + timedelta(seconds=step_s), until_at)
+        seen = concurrency.get(at)
         points.append(
             {
                 "at": at,
                 **told_of(counted.get(at), step_s),
-                "concurrency": concurrency.get(at),
+                "concurrency": under_way(counted.get(at), step_s) if seen is None else seen,
                 "wanted": wanted.as_of(end),
                 "ready": ready.as_of(end) or 0,
             }
         )
         at += timedelta(seconds=step_s)
     return points
+
+
+def under_way(counts: Mapping[str, Any] | None, span_s: float) -> float:
+    """Mean of requests under way at once, by Little's law: how many came in a second times how long each took."""
+    if counts is None or not counts["latency"]:
+        return 0.0
+    edges = (BOUNDS_MS[0] / 2, *BOUNDS_MS, LONGEST_MS)
+    all_ms = sum(
+        count * (edges[bucket] * edges[bucket + 1]) ** 0.5
+        for bucket, count in enumerate(counts["latency"])
+        if count
+    )
+    return float(all_ms) / 1000 / span_s
 
 
 def slo_of(p99_ms: float | None, short: Mapping[str, Any], long: Mapping[str, Any]) -> Row | None:
