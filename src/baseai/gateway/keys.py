@@ -24,6 +24,7 @@ ALONE_S = 300.0  # until then it is good while the database gives no answer
 UNKNOWN_S = 2.0  # a key that nobody has is not asked for again meanwhile
 QUIET_S = 2.0  # after a question without an answer nobody waits for another
 ANSWER_WITHIN_S = 3.0
+LOG_EVERY_S = 60.0  # that there is none
 REMEMBERED_MOST = 20_000  # of each kind
 ASKING_MOST = 64  # different keys that are asked for at once
 ASKED_PER_S_MOST = (
@@ -77,6 +78,7 @@ class Keys:
         self._lent: dict[bytes, Caller] = {}  # keyed hashes of what this process calls itself with
         self._behalf: dict[Caller, bytes] = {}
         self._quiet_until_s = 0.0
+        self._logged_at_s = 0.0
         self._second = 0
         self._asked_in_second = 0
 
@@ -153,8 +155,9 @@ class Keys:
             _remember(self._unknown, mark, wall_s + UNKNOWN_S)
             return UNKNOWN
         except (Fault, TimeoutError) as away:
-            if wall_s >= self._quiet_until_s:
+            if abs(wall_s - self._logged_at_s) >= LOG_EVERY_S:
                 log.warning("nobody says whose keys are shown: %s", away or "no answer in time")
+                self._logged_at_s = wall_s
             self._quiet_until_s = max(self._quiet_until_s, wall_s + QUIET_S)
             entry = self._known.get(mark)
             return entry.said if entry is not None and wall_s - entry.at_s < ALONE_S else UNREACHABLE

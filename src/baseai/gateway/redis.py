@@ -17,6 +17,7 @@ from baseai.gateway.seams import Answer
 PREFIX = b"baseai:answer:1:"  # 1: of this layout
 WITHIN_S = 0.25
 QUIET_S = 1.0
+LOG_EVERY_S = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class RedisAnswers:
         )
         self._away = (RedisError, OSError, TimeoutError)
         self._quiet_until_s = 0.0
+        self._logged_at_s: float | None = None
 
     async def get(self, key: bytes) -> Found | None:
         """The answer, or None: unknown, too old, or the store gives no answer just now. May be cancelled."""
@@ -67,8 +69,9 @@ class RedisAnswers:
 
     def _be_quiet(self, wrong: BaseException) -> None:
         now_s = time.monotonic()
-        if now_s >= self._quiet_until_s:
+        if self._logged_at_s is None or now_s - self._logged_at_s >= LOG_EVERY_S:
             log.warning("the shared cache gives no answer, all is asked of replicas: %s", wrong or "too late")
+            self._logged_at_s = now_s
         self._quiet_until_s = now_s + QUIET_S
 
 

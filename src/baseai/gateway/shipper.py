@@ -64,6 +64,7 @@ class Shipper:
         self._turned_at = 0  # stretch, counted from 1970
         self._usage_at_s = 0.0
         self._left_at_s = 0.0
+        self._waits_for = ""  # why nothing could be shipped, as it was last logged
 
     async def run(self) -> None:
         """Ship for ever, a little after each second. Ends when it is cancelled; then call `close`."""
@@ -90,7 +91,11 @@ class Shipper:
                 self._left_at_s = wall_s
                 await self._ship_left()
         except (Fault, OSError) as wrong:
-            log.warning("what was counted waits to be shipped: %s", wrong)
+            if str(wrong) != self._waits_for:
+                log.warning("what was counted waits to be shipped: %s", wrong)
+            self._waits_for = str(wrong)
+        else:
+            self._waits_for = ""
 
     async def close(self) -> None:
         """Ship what is left, if the database answers; else another gateway will."""
