@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from baseai.cli.call import Call, command
+from baseai.cli.packed import text_of
 from baseai.cli.screen import Screen
+from baseai.cli.twin_serve import add_serve
 from baseai.ground.fault import Fault, Refused
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ def add_twin(app: typer.Typer, environ: Mapping[str, str]) -> None:
     @room.callback()
     def twin() -> None:
         """What would be, on a virtual clock."""
+
+    add_serve(room, environ)
 
     example = (
         "baseai twin replay --cluster c.csv --workload w.csv.gz --policy easy --out d.csv --report r.html"
@@ -117,15 +121,15 @@ def add_twin(app: typer.Typer, environ: Mapping[str, str]) -> None:
         else:
             from baseai.scheduling.hall import Hall
 
-            with _text(cluster) as lines:
+            with text_of(cluster) as lines:
                 hall = Hall(bays_of(lines, str(cluster)))
-        with _text(workload) as lines:
+        with text_of(workload) as lines:
             submissions = submissions_of(lines, str(workload), hall, with_durations=mode == "time")
         outages: tuple[Outage, ...] = ()
         if failures is not None:
             if mode == "packing":
                 raise Refused("--failures: in packing nothing ends, so nothing can fail; take --mode time")
-            with _text(failures) as lines:
+            with text_of(failures) as lines:
                 outages = outages_of(lines, str(failures), hall)
         rng = np.random.default_rng(seed)
         told = _Progress(call.screen)
@@ -323,20 +327,6 @@ def _blamed(*policies: str) -> Iterator[None]:
 
 
 # ---------------------------------------------------------------------------------------------------------- files
-
-
-@contextmanager
-def _text(file: Path) -> Iterator[Iterable[str]]:
-    """The lines of a file, unpacked. Raises Refused where it cannot be read."""
-    try:
-        if file.suffix == ".gz":
-            with gzip.open(file, "rt", encoding="utf-8", newline="") as packed:
-                yield packed
-        else:
-            with file.open(encoding="utf-8", newline="") as plain:
-                yield plain
-    except OSError as wrong:
-        raise Refused(f"{file}: {wrong.strerror or wrong}") from wrong
 
 
 def _captured(file: Path) -> "Hall":

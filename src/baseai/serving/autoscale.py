@@ -1,20 +1,38 @@
 """How many replicas a service is to have is decided from what was asked of it in the last seconds.
 
 Invariant: `desired` is one pure function for production and twin: equal arguments, equal answer. What it must know of
-earlier decisions it hands out as `Remembered` and takes back; a `Remembered()` in its place (a restarted controller)
-costs calm for one window, nothing else. Nobody changes a `Wanted`; the next second makes another.
+earlier seconds it hands out as `Remembered` and takes back; where that is lost (a restarted controller) it learns
+anew from the stable window. Nobody changes a `Wanted`; the next second makes another.
+
+Two questions are kept apart. What is *usual*: the level of the load and how far it strays, learnt slowly, and from
+the stable window alone as soon as that says something else. What is *urgent*: the panic window, and a queue that
+stands. Replicas follow what is usual; what is urgent counts when it is twice what there is, or when requests are held.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from baseai.serving.demand import DemandSecond
 from baseai.workloads.service import Scaling
 
-UTILISATION = 0.7  # of the target that a replica is planned to carry; the rest takes what comes unevenly
-PANIC_AT = 2.0  # times what is ready
+MARGIN_SIGMAS = 1.5  # that a load may stray from its level and still find room
+MEMORY = 5  # stable windows, over which level, growth and straying are learnt
+GROWTH_GAIN = (
+    0.25  # of what one second tells of growth, as a share of what it tells of the level: critically damped
+)
+STRAYS_LEAST = (
+    0.5  # variance over level: of requests that come by chance it would be 1 in a moment, 0.5 in its mean
+)
+STRAYS_MOST = 4.0  # times the known variance, that one second may tell of a greater one
+ANOTHER_LEVEL_SIGMAS = 1.5  # from the level to the mean of half a stable window: then there is another level
+LEARNT_S = 20  # least seconds that tell another level, growth, or that fewer replicas are enough
+PANIC_AT = 2.0  # times the replicas that are ready
+PANIC_SIGMAS = 3.0  # beyond the level, so that few replicas do not panic at chance
+PANIC_S = 12.0  # least length; by default two panic windows
 DOWN_AT_ONCE = 2.0  # a decision at most divides by it
+GUESSED_S = 1.0  # that a request takes, until one was seen
+LATE_S = 2  # gateways tell a second at most so late; then nothing was asked in it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +55,30 @@ class ReplicasSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Usual:
+    """The load as it has been of late, in the service's metric."""
+
+    level: float
+    variance: float  # of means over the panic window around the level
+    learnt_s: int  # seconds that it is learnt from
+    grows: float = 0.0  # the level, each second
+
+    @property
+    def strays(self) -> float:
+        return math.sqrt(self.variance)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered:
     """What a decision leaves for the next one."""
 
+    usual: Usual | None = None  # None: nothing was learnt yet
+    loads: tuple[float, ...] = ()  # of the stable window's seconds that were learnt from, the newest last
+    learnt_at_s: int | None = None  # the second after the last of these
+    service_s: float | None = None  # of a request on a replica, by Little's law
+    asked_at_s: float | None = None  # when anything was last asked of the service
     panic_until_s: float | None = None  # None: calm
     panic_replicas: int = 0  # the most that this panic wanted
-    asked_at_s: float | None = None  # when anything was last asked of the service
     lately: tuple[tuple[float, int], ...] = ()  # (instant, replicas) within the scale-down delay
 
 
@@ -61,7 +97,7 @@ class Wanted:
 
 def looks_back_s(scaling: Scaling) -> float:
     """How many seconds of demand `desired` reads; older ones it leaves aside."""
-    return max(scaling.stable_window_s, scaling.panic_window_s)
+    return max(scaling.stable_window_s, scaling.panic_window_s) + LATE_S + 1
 
 
 def desired(
@@ -75,84 +111,246 @@ def desired(
     """The replicas that a service is to have from now on.
 
     seconds: of the last `looks_back_s`, in any order, of one gateway or of several; a second without a row is one in
-    which nothing was asked. The second that `now_s` lies in counts as far as it is told.
+    which nothing was asked. Cost: some hundred additions a call, whatever the demand.
     """
     remembered = remembered or Remembered()
-    summed = _by_second(seconds, since_s=now_s - looks_back_s(scaling), now_s=now_s)
-    per_replica = scaling.target * UTILISATION
-    newest_s = max(summed, default=math.floor(now_s))
-    stable = _mean(summed, scaling, newest_s, scaling.stable_window_s)
-    panic = _mean(summed, scaling, newest_s, scaling.panic_window_s)
-    held = summed[newest_s].held if newest_s in summed else 0
-    if held:
-        panic = max(panic, _metric(summed[newest_s], scaling))
-    asked_at_s = max(
-        (at_s for at_s, second in summed.items() if second.arrivals or second.concurrency),
-        default=remembered.asked_at_s,
-    )
-    calm, urgent = math.ceil(stable / per_replica), math.ceil(panic / per_replica)
-    until_s = remembered.panic_until_s
-    if urgent >= PANIC_AT * max(1, replicas.ready - replicas.leaving) and urgent > 1:
-        until_s = now_s + scaling.stable_window_s
-    if until_s is not None and now_s >= until_s:
-        until_s = None
-    in_panic = until_s is not None
-    most_in_panic = max(remembered.panic_replicas, calm, urgent) if in_panic else 0
-    by_demand = most_in_panic if in_panic else max(calm, urgent)
+    told = _told(scaling, seconds, remembered.learnt_at_s, now_s)
+    learnt = _learnt(scaling, told, replicas, remembered)
+    usual = learnt.usual or Usual(level=0.0, variance=0.0, learnt_s=0)
+    asked_at_s = _asked_at_s(told, replicas, remembered, now_s)
     rests = asked_at_s is None or now_s - asked_at_s > scaling.stable_window_s + scaling.to_zero_after_s
-    if not rests:
-        by_demand = max(1, by_demand)
-    wanted = max(by_demand + scaling.warm, math.ceil(replicas.staying / DOWN_AT_ONCE) if not rests else 0)
-    wanted = min(max(wanted, scaling.least), scaling.most)
-    lately = tuple(each for each in remembered.lately if each[0] > now_s - scaling.scale_down_delay_s)
-    delayed = max([wanted, *(count for _, count in lately)])
-    after = replace(
-        remembered,
-        panic_until_s=until_s,
-        panic_replicas=most_in_panic,
-        asked_at_s=asked_at_s,
-        lately=(*lately, (now_s, wanted)) if scaling.scale_down_delay_s else (),
-    )
+    ahead = _ahead(scaling, usual, replicas.warm_up_s)
+    expected = 0.0 if rests else usual.level + MARGIN_SIGMAS * usual.strays + ahead
+    urgent = _urgent(scaling, told, replicas, learnt.service_s)
+    by_usual = 0 if rests else max(1, _enough(expected, scaling))
+    by_urgent = _enough(urgent, scaling)
+    until_s = remembered.panic_until_s
+    goes_on = until_s is not None and now_s < until_s and by_urgent > by_usual
+    sudden = goes_on or by_urgent >= PANIC_AT * max(1, replicas.ready - replicas.leaving)
+    if sudden and urgent > usual.level + PANIC_SIGMAS * usual.strays:
+        until_s = now_s + max(PANIC_S, 2 * scaling.panic_window_s)
+    in_panic = until_s is not None and now_s < until_s
+    needed = by_usual
+    if in_panic:
+        needed = max(needed, by_urgent, remembered.panic_replicas)
+    elif told and told[-1].held:
+        needed = max(needed, by_urgent)
+    if usual.learnt_s < LEARNT_S and not rests:
+        needed = max(needed, replicas.staying)  # too little is known to let any of them go
+    bounded = _bounded(scaling, needed, replicas, rests=rests)
+    since_s = now_s - scaling.scale_down_delay_s
+    lately = (*((at_s, count) for at_s, count in remembered.lately if at_s > since_s), (now_s, bounded))
+    wanted = max(count for _, count in lately)
     return Wanted(
-        replicas=delayed,
-        start=max(0, delayed - replicas.staying),
-        stop=max(0, replicas.staying - delayed),
+        replicas=wanted,
+        start=max(0, wanted - replicas.staying),
+        stop=max(0, replicas.staying - wanted),
         panic=in_panic,
-        demand=max(stable, panic),
-        why=f"{max(stable, panic):.3g} of {scaling.metric}, {per_replica:.3g} for each replica",
-        remembered=after,
+        demand=max(expected, urgent) if in_panic else expected,
+        why=_why(scaling, wanted, needed, usual, urgent, in_panic=in_panic, rests=rests),
+        remembered=Remembered(
+            usual=learnt.usual,
+            loads=learnt.loads,
+            learnt_at_s=learnt.learnt_at_s,
+            service_s=learnt.service_s,
+            asked_at_s=asked_at_s,
+            panic_until_s=until_s if in_panic else None,
+            panic_replicas=max(needed, remembered.panic_replicas) if in_panic else 0,
+            lately=lately if scaling.scale_down_delay_s else (),
+        ),
     )
+
+
+def _enough(load: float, scaling: Scaling) -> int:
+    return math.ceil(load / scaling.target - 1e-9)
+
+
+def _bounded(scaling: Scaling, needed: int, replicas: ReplicasSeen, *, rests: bool) -> int:
+    """Within the spec's bounds, with the standbys it pays for; to rest at once, otherwise down step by step."""
+    slowly = 0 if rests else math.floor(replicas.staying / DOWN_AT_ONCE)
+    return min(max(needed + scaling.warm, slowly, scaling.least), scaling.most)
+
+
+def _why(
+    scaling: Scaling, wanted: int, needed: int, usual: Usual, urgent: float, *, in_panic: bool, rests: bool
+) -> str:
+    unit = "requests at once" if scaling.metric == "concurrency" else "requests a second"
+    if rests:
+        told = f"nothing was asked for {scaling.stable_window_s + scaling.to_zero_after_s:g} s"
+    elif in_panic:
+        told = f"{urgent:.3g} {unit} all of a sudden, {usual.level:.3g} are usual, {scaling.target:g} each"
+    else:
+        told = f"{usual.level:.3g} {unit} ± {usual.strays:.2g}, {scaling.target:g} each"
+    if scaling.warm and wanted == needed + scaling.warm:
+        return f"{told}; {scaling.warm} stand by"
+    if wanted == needed:
+        return told
+    if wanted == scaling.most and needed > wanted:
+        return f"{told}; {wanted} at most"
+    return f"{told}; {wanted} at least" if wanted == scaling.least else f"{told}; fewer step by step"
+
+
+# ------------------------------------------------------------------------------------------------ what was asked
 
 
 @dataclass(slots=True)
-class _Sum:
+class _Second:
+    """One second, summed over all gateways."""
+
+    at_s: int
     concurrency: float = 0.0
     held: int = 0
     arrivals: int = 0
 
 
-def _by_second(seconds: Sequence[DemandSecond], *, since_s: float, now_s: float) -> dict[int, _Sum]:
-    summed: dict[int, _Sum] = {}
+def _told(
+    scaling: Scaling, seconds: Sequence[DemandSecond], learnt_at_s: int | None, now_s: float
+) -> list[_Second]:
+    """The seconds that count, oldest first, none left out; of a service never heard of from its first row on."""
+    over_s = math.floor(now_s) - 1  # the last second that is over
+    since_s = over_s - math.ceil(looks_back_s(scaling))
+    found: dict[int, _Second] = {}
     for second in seconds:
-        if since_s <= second.at_s <= now_s:
-            one = summed.setdefault(math.floor(second.at_s), _Sum())
+        at_s = math.floor(second.at_s)
+        if since_s < at_s <= over_s:
+            one = found.setdefault(at_s, _Second(at_s))
             one.concurrency += second.concurrency
             one.held += second.held
             one.arrivals += second.arrivals
-    return summed
+    known_s = [*found] if learnt_at_s is None else [*found, max(learnt_at_s, since_s + 1)]
+    if not known_s:
+        return []
+    end_s = max([over_s - LATE_S, *found])
+    return [found.get(at_s) or _Second(at_s) for at_s in range(min(known_s), end_s + 1)]
 
 
-def _metric(second: _Sum, scaling: Scaling) -> float:
-    return second.concurrency if scaling.metric == "concurrency" else float(second.arrivals)
+def _asked_at_s(
+    told: Sequence[_Second], replicas: ReplicasSeen, remembered: Remembered, now_s: float
+) -> float | None:
+    """When anything was last asked; replicas of a past that nobody remembers count as if asked just now."""
+    for second in reversed(told):
+        if second.concurrency or second.arrivals or second.held:
+            return float(second.at_s)
+    if remembered.asked_at_s is None and replicas.staying:
+        return now_s
+    return remembered.asked_at_s
 
 
-def _mean(summed: dict[int, _Sum], scaling: Scaling, newest_s: int, window_s: float) -> float:
-    count = max(1, round(window_s))
-    return (
-        sum(
-            _metric(summed[at_s], scaling)
-            for at_s in range(newest_s - count + 1, newest_s + 1)
-            if at_s in summed
-        )
-        / count
+def _load(
+    scaling: Scaling, told: Sequence[_Second], end: int, replicas: ReplicasSeen, service_s: float | None
+) -> float:
+    """What the second `told[end]` asked for, in the metric.
+
+    What is held counts in full, as far as it stands. A queue that grows since replicas are too few, or still start, is
+    told by the flow instead: what comes times how long each takes; or else each second of waiting would order more of
+    what is ordered already. A queue that will be gone before another replica could be ready is not counted either.
+    """
+    last = told[end]
+    if scaling.metric == "requests":
+        return float(last.arrivals)
+    if last.held == 0:
+        return last.concurrency
+    age = 1
+    while age <= end and told[end - age].held:
+        age += 1
+    half = (age + 1) // 2
+    before = told[end - half].held if end >= half else 0
+    grows = (last.held - before) / half  # each second
+    stands = last.held - grows * age if grows > 0 else last.held + grows * max(replicas.warm_up_s, age)
+    window = told[max(0, end + 1 - round(scaling.panic_window_s)) : end + 1]
+    flow = _arrivals(window) * (_service_s(window) or service_s or GUESSED_S)
+    return min(max(last.concurrency, float(last.held)), flow + max(0.0, stands))
+
+
+def _urgent(
+    scaling: Scaling, told: Sequence[_Second], replicas: ReplicasSeen, service_s: float | None
+) -> float:
+    """What the panic window asks for."""
+    if not told:
+        return 0.0
+    window = told[-round(scaling.panic_window_s) :]
+    if scaling.metric == "requests":
+        return _arrivals(window)
+    if window[-1].held:
+        return _load(scaling, told, len(told) - 1, replicas, service_s)
+    return sum(second.concurrency for second in window) / len(window)
+
+
+def _arrivals(window: Sequence[_Second]) -> float:
+    """Each second."""
+    return sum(second.arrivals for second in window) / len(window)
+
+
+def _service_s(window: Sequence[_Second]) -> float | None:
+    """How long a request takes on a replica: those under way over those answered each second (Little's law)."""
+    under_way = sum(max(0.0, second.concurrency - second.held) for second in window) / len(window)
+    grown = (window[-1].concurrency - window[0].concurrency) / max(1, len(window) - 1)
+    answered = _arrivals(window) - grown
+    return under_way / answered if under_way > 0 and answered > 0 else None
+
+
+# ------------------------------------------------------------------------------------------------- what is usual
+
+
+def _learnt(
+    scaling: Scaling, told: Sequence[_Second], replicas: ReplicasSeen, remembered: Remembered
+) -> Remembered:
+    """What is remembered, with the seconds since the last decision; the newest may not be told by every gateway yet."""
+    usual, service_s, learnt_at_s = remembered.usual, remembered.service_s, remembered.learnt_at_s
+    loads = list(remembered.loads)
+    stable, panic = round(scaling.stable_window_s), round(scaling.panic_window_s)
+    for end, second in enumerate(told[:-1]):
+        if learnt_at_s is not None and second.at_s < learnt_at_s:
+            continue
+        learnt_at_s = second.at_s + 1
+        window = told[max(0, end + 1 - panic) : end + 1]
+        seen_s = None if second.held else _service_s(window)
+        if seen_s is not None:
+            service_s = seen_s if service_s is None else service_s + 0.1 * (seen_s - service_s)
+        loads.append(_load(scaling, told, end, replicas, service_s))
+        del loads[:-stable]
+        usual = _another(usual, loads, stable, panic)
+    return Remembered(
+        usual=usual,
+        loads=tuple(loads),
+        learnt_at_s=learnt_at_s,
+        service_s=service_s,
+        asked_at_s=remembered.asked_at_s,
     )
+
+
+def _ahead(scaling: Scaling, usual: Usual, warm_up_s: float) -> float:
+    """What the load will have grown by when a replica ordered now is ready; at most what one replica carries.
+
+    Growth within half of what the load strays is none: it may be chance, and the margin has room for it.
+    """
+    grown = usual.grows * warm_up_s
+    return min(grown, scaling.target) if grown > usual.strays / 2 else 0.0
+
+
+def _another(usual: Usual | None, loads: Sequence[float], stable: int, panic: int) -> Usual:
+    """What is usual, one second on; from half a stable window alone where that is at another level.
+
+    Level and growth are learnt together (Holt's linear method, its gain falling as more is learnt), so that a steady
+    rise is not lagged behind.
+    """
+    if usual is None:
+        return Usual(level=loads[-1], variance=STRAYS_LEAST * loads[-1], learnt_s=1)
+    newest = loads[-max(1, stable // 2) :]
+    mean = sum(newest) / len(newest)
+    learnt_s = min(usual.learnt_s + 1, MEMORY * stable)
+    off = loads[-1] - usual.level - usual.grows
+    grows = usual.grows + GROWTH_GAIN * off / learnt_s**2 if learnt_s > LEARNT_S else 0.0
+    level = max(0.0, usual.level + usual.grows + off / learnt_s)
+    known = max(usual.variance, STRAYS_LEAST * level)
+    window = loads[-panic:]
+    strayed = min((sum(window) / len(window) - level) ** 2, STRAYS_MOST * known)
+    variance = max(STRAYS_LEAST * level, known + (strayed - known) / learnt_s)
+    if len(loads) >= LEARNT_S and abs(mean - level) > ANOTHER_LEVEL_SIGMAS * math.sqrt(variance):
+        last = loads[-2 * panic :]  # those of the new level alone, or nearly so
+        middle = sum(last) / len(last)
+        around = sum((load - middle) ** 2 for load in last) / len(last)
+        return Usual(
+            level=mean, variance=max(STRAYS_LEAST * mean, min(variance, around)), learnt_s=len(newest)
+        )
+    return Usual(level=level, variance=variance, learnt_s=learnt_s, grows=grows)

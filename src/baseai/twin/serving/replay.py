@@ -23,6 +23,7 @@ Tell = Callable[[float, float], None]
 """Told every ten virtual minutes: the instant, and the one at which the replay ends."""
 
 TOLD_EVERY_S = 600
+NO_TOKENS = Request(0.0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,7 @@ class Clients:
     count: int
     from_s: float
     until_s: float
-    request: Request = Request(0.0, 0, 0)
+    request: Request = NO_TOKENS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,9 +251,7 @@ class ServingReplay:
             return
         starting = [each for each in self._replicas if each.ready_s is None and each.ended_s is None]
         ready = [replica for level in self._by_load for replica in level.values()]
-        seen = ReplicasSeen(
-            ready=len(ready), starting=len(starting), warm_up_s=self._hardware.warm_up_s
-        )
+        seen = ReplicasSeen(ready=len(ready), starting=len(starting), warm_up_s=self._hardware.warm_up_s)
         wanted = autoscaler.wanted(self._seconds[-autoscaler.looks_back_s :], seen, now_s)
         had = len(ready) + len(starting)
         if wanted == had:

@@ -98,9 +98,7 @@ def _azure(rows: Iterable[Sequence[str]], file: str) -> Iterator[Request]:
             at_s = datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{part or 0}")
         except ValueError:
             raise BadRow(file, line, AZURE[0], f"{cells[0]!r} is no instant") from None
-        yield Request(
-            at_s, _whole(file, line, AZURE[1], cells[1]), _whole(file, line, AZURE[2], cells[2])
-        )
+        yield Request(at_s, _whole(file, line, AZURE[1], cells[1]), _whole(file, line, AZURE[2], cells[2]))
 
 
 def _mooncake(lines: Iterable[str], file: str) -> Iterator[Request]:
@@ -139,12 +137,14 @@ def _drawn(rows: Iterable[Sequence[str]], file: str, draw: Draw) -> list[Request
     count = math.ceil(sums[-1] + 10 * draw.gap_variation * math.sqrt(sums[-1]) + 10)
     if count > REQUESTS_MOST:
         raise BadRow(
-            file, 1, "requests_per_s", f"about {count:,} requests are more than {REQUESTS_MOST:,}; take a share"
+            file,
+            1,
+            "requests_per_s",
+            f"about {count:,} requests are more than {REQUESTS_MOST:,}; take a share",
         )
     shape = 1 / draw.gap_variation**2
     reached = np.cumsum(draw.rng.gamma(shape, 1 / shape, count))
-    rising = np.concatenate([[True], np.diff(sums) > 0])  # nothing comes where the rate is 0
-    times_s = np.interp(reached[reached < sums[-1]], sums[rising], edges_s[rising])
+    times_s = np.interp(reached[reached < sums[-1]], sums, edges_s)  # over a rate of 0 it jumps
     return [Request(float(at_s), 0, 0) for at_s in times_s]
 
 

@@ -2,7 +2,7 @@
 
 Two windows of concurrency over a target of which 70 % are used; panic at twice what is ready; no fewer pods in panic;
 up by a factor of 1000 and down by 2 a decision; 30 s of grace before the last pod goes. It decides every 2 s. What its
-activator holds at zero counts, also when there are pods: more than Knative promises, so that nothing is held against it.
+activator holds at zero counts, also when there are pods: more than Knative promises, to hold nothing against it.
 """
 
 import math
@@ -48,8 +48,7 @@ class Kpa:
             if in_panic > self._panic_most:
                 self._panic_since_s, self._panic_most = now_s, in_panic
             wanted = max(wanted, self._panic_most)
-        wanted = min(max(self._at_rest(stable, wanted, now_s), terms.least), terms.most)
-        return wanted
+        return min(max(self._at_rest(stable, wanted, now_s), terms.least), terms.most)
 
     def _at_rest(self, stable: int, wanted: int, now_s: float) -> int:
         """The last pod stays for the grace time after the stable window is empty."""
