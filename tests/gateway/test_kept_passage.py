@@ -35,6 +35,8 @@ async def test_the_same_question_is_answered_from_what_is_kept() -> None:
     assert first.content == second.content
     assert second.headers["cache-status"].startswith("baseai; hit")
     assert second.headers["x-baseai-replica"] == "run_0"
+    assert second.headers["x-baseai-version"] == "1"
+    assert second.headers["x-ratelimit-remaining-requests"]
     assert second.headers["x-request-id"] != first.headers["x-request-id"]
     assert len(replica.seen) == 1
     assert [each.cache for each in told] == [None, "hit"]

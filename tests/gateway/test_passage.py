@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 
 import httpx
+import openai
 import pytest
 
 from baseai.gateway.seams import Caller, Outcome, Told
@@ -12,6 +13,7 @@ from baseai.serving.route import RoutedVersion
 from tests.gateway.replicas import (
     KEY,
     CountedLimits,
+    Gateway,
     Replica,
     Seen,
     Send,
@@ -366,6 +368,33 @@ async def test_a_stream_whose_time_is_over_ends_with_an_error_that_clients_see()
     assert b'data: {"error": ' in answer.content
     assert b"[DONE]" not in answer.content
     assert (told.outcome, told.tokens_out > 0) == ("failed", True)
+
+
+async def test_the_official_client_reads_a_stream_and_raises_where_it_broke() -> None:
+    async def breaks(replica: Replica, seen: Seen, send: Send) -> None:
+        head = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": chunk("um") + b"data: {", "more_body": True})
+        await asyncio.sleep(0.05)
+        replica.drop_connections()
+        await asyncio.sleep(5)
+
+    async def hear(door: Gateway, heard: list[str]) -> None:
+        async with openai.AsyncOpenAI(base_url=f"{door.url}/v1", api_key="good", max_retries=0) as client:
+            async for part in await client.chat.completions.create(model="tiny", messages=[], stream=True):
+                heard.append(part.choices[0].delta.content or "")
+
+    heard: list[str] = []
+    async with replicas(1, streams) as [well], gateway(route(well.backend())) as door:
+        await hear(door, heard)
+    assert heard == ["um", "dois", "três"]
+    heard.clear()
+    async with replicas(1, breaks) as [sick], gateway(route(sick.backend())) as door:
+        with pytest.raises(openai.APIError, match="broke off"):
+            await hear(door, heard)
+        [told] = await door.told()
+    assert heard == ["um"]
+    assert (told.outcome, told.tokens_out) == ("failed", 1)
 
 
 async def test_a_replicas_own_error_passes_and_counts_against_it() -> None:

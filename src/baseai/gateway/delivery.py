@@ -110,13 +110,13 @@ class Delivery:
         self._count(tail)
         await self._body(self._stream.rest() if self._stream is not None else b"", more=False)
 
-    async def kept(self, kept: Kept) -> None:
+    async def kept(self, kept: Kept, limits: Headers) -> None:
         """An answer that was known."""
         answer = kept.answer
         self.run_id = answer.run_id
         self.cache_status = kept.status
         self._usage = Usage(answer.tokens_in, answer.tokens_out)
-        await self._whole(answer, kept.headers)
+        await self._whole(answer, (*kept.headers, *limits))
 
     async def refusal(self, refusal: Refusal, kind: Kind) -> None:
         """The gateway's own no."""

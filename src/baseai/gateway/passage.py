@@ -20,6 +20,7 @@ from baseai.gateway.seams import (
     Admitted,
     Bypass,
     Cache,
+    Headers,
     Kept,
     Lead,
     Limited,
@@ -136,7 +137,8 @@ class Passage:
             if isinstance(kept, Refusal):
                 return kept
             if kept is not None:
-                await self._delivery.kept(kept)
+                self._delivery.version_no = version.version_no
+                await self._delivery.kept(kept, self._limits_told)
                 self._outcome = "served"
                 return None
         return await self._forward(route, version)
@@ -162,6 +164,10 @@ class Passage:
             )
         self._admitted = verdict
         return STOPPED if route.state == "stopped" else None
+
+    @property
+    def _limits_told(self) -> Headers:
+        return () if self._admitted is None else self._admitted.headers
 
     def _chosen_version(self, route: Route) -> RoutedVersion:
         if len(route.versions) == 1:
@@ -252,7 +258,7 @@ class Passage:
                 wire,
                 kind=inquiry.address.kind,
                 asked=inquiry.asked,
-                limits=self._admitted.headers if self._admitted is not None else (),
+                limits=self._limits_told,
                 lead=self._lead,
             )
         except BrokenOff as broken:
