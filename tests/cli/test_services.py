@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from baseai.cli.calling import spoken_of
 from baseai.cli.serving import outcome_of, progress_lines
 from tests.cli.conftest import Baseai
 from tests.cli.loopback import Loopback, run_of
@@ -279,3 +280,19 @@ def test_a_call_that_makes_no_sense_is_not_sent(
     assert wrong.status == 2
     assert sentence in wrong.err
     assert platform.state.serving.called == []
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ({"choices": [{"message": {"content": "Olá"}}]}, "Olá"),
+        ({"choices": [{"delta": {"role": "assistant"}}]}, ""),
+        ({"choices": [{"text": " vez"}]}, " vez"),
+        ({"text_output": "Era uma vez"}, "Era uma vez"),
+        ({"choices": []}, None),
+        ({"data": [1.0]}, None),
+        ([1, 2], None),
+    ],
+)
+def test_what_a_language_model_said_is_shown_as_text(document: object, text: str | None) -> None:
+    assert spoken_of(document) == text

@@ -640,7 +640,7 @@ class ExampleView(Wire):
     method: Literal["GET", "POST"]
     url: str
     body: dict[str, Any] | None = None
-    said: Literal["messages", "prompt", "input"] | None = None  # the key of the body that takes a person's text
+    said: Literal["messages", "prompt", "input", "text_input"] | None = None  # key of a person's text
     streams: bool = False
     takes_bytes: bool = False  # a body that is no JSON is sent as it is
     curl: str  # the same as a command

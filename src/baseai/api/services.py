@@ -13,7 +13,7 @@ from baseai.api.gate import Gate, scope_of
 from baseai.ground.clock import now_utc
 from baseai.ground.fault import Refused
 from baseai.ground.identity import mint
-from baseai.serving.example import address_of, examples_of
+from baseai.serving.example import examples_of, url_of
 from baseai.tenancy.key import Holder
 from baseai.tenancy.role import Deed
 from baseai.truth.session import Scope
@@ -70,7 +70,7 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
         return await gate.once(request, holder, 201, make)
 
     def _view(row: Row) -> wire.ServiceView:
-        url = doors.gateway_url and address_of(doors.gateway_url, row["service_id"])
+        url = doors.gateway_url and url_of(doors.gateway_url, row["service_id"])
         return wire.ServiceView(**row, url=url)
 
     def _examples(scope: Scope, service_id: str, terms: Service) -> list[wire.ExampleView]:

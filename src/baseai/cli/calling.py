@@ -191,6 +191,8 @@ def _print_stream(call: Call, reply: "httpx.Response", began: float) -> float | 
 
 def spoken_of(document: Any) -> str | None:
     """What a language model said, whole or a piece of it; None where the answer is something else."""
+    if isinstance(document, dict) and isinstance(document.get("text_output"), str):
+        return str(document["text_output"])
     try:
         choice = document["choices"][0]
     except (KeyError, IndexError, TypeError):

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from baseai.workloads.service import Service
 
-Said = Literal["messages", "prompt", "input"]  # the key of a body that takes what a person wrote
+Said = Literal["messages", "prompt", "input", "text_input"]  # the key of a body that takes what a person wrote
 
 JSON = "application/json"
 BYTES = "application/octet-stream"
@@ -26,7 +26,7 @@ MOST_TOKENS = 48  # of an answer to try things with: fits, with its question, in
 class Example:
     """One request."""
 
-    name: str  # how doors call it: chat, completion, embeddings, infer, json, models, metadata, any
+    name: str  # how doors call it: chat, completion, generate, embeddings, infer, json, models, metadata, any
     method: Literal["GET", "POST"]
     path: str  # below the gateway's address
     body: Mapping[str, Any] | None = None
@@ -57,7 +57,7 @@ class Example:
         return text
 
 
-def address_of(gateway_url: str, service_id: str) -> str:
+def url_of(gateway_url: str, service_id: str) -> str:
     """Where one service is outright, whatever else has its name; the only way without a key."""
     return f"{gateway_url}/s/{service_id}"
 
@@ -94,9 +94,16 @@ def examples_of(service_id: str, terms: Service, *, by_name: bool) -> tuple[Exam
         return (chat, completion, listed)
     if terms.protocol == "oip":
         place = f"{root}/v2/models/{quote(model, safe='')}"
+        metadata = Example(name="metadata", method="GET", path=place)
+        if terms.engine == "chat":
+            generate = Example(
+                name="generate", method="POST", path=f"{place}/generate",
+                body={"text_input": HELLO, "parameters": {"max_tokens": MOST_TOKENS}}, said="text_input", text=HELLO,
+            )  # fmt: skip
+            return (generate, metadata)
         tensor = {"name": "input", "datatype": "FP32", "shape": [1, 3], "data": [0.1, 0.2, 0.3]}
         return (
-            Example(name="metadata", method="GET", path=place),
+            metadata,
             Example(name="infer", method="POST", path=f"{place}/infer", body={"inputs": [tensor]}),
         )
     if terms.engine == "callable":

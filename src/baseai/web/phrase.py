@@ -476,7 +476,7 @@ _AMOUNTS: Mapping[str, Callable[[Any], str]] = MappingProxyType(
 # What a run that would fit must not put off.
 OBSTACLES: Mapping[str, str] = MappingProxyType(
     {
-        "run": N_("It fits now, but would put off a run ahead that has booked its start."),
+        "run": N_("It fits now, but would put off a run that was promised its start."),
         "reservation": N_("It fits now, but would still run when a reservation begins."),
         "maintenance": N_("It fits now, but would still run when the maintenance of a node begins."),
         "queue": N_(

@@ -67,6 +67,7 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
     {
         "chat": N_("Chat"),
         "completion": N_("Completion of a text"),
+        "generate": N_("Continuation by a language model"),
         "embeddings": N_("Embedding of a text"),
         "infer": N_("Inference over tensors"),
         "json": N_("Call with JSON"),

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from baseai.ground.fault import Fault, NotFound, Refused
-from baseai.serving.example import BYTES, JSON, Example, address_of
+from baseai.serving.example import BYTES, JSON, Example, url_of
 from baseai.tenancy.role import Deed
 from baseai.views.services.traffic import WINDOWS
 from baseai.web.doors import GatewayAway, News, Row, Serving
@@ -87,7 +87,7 @@ class ServicePages:
             **detail, "total": traffic["total"], "money": money, "cost_window": COST_WINDOW, "back": WINDOWS[window],
             "ended": detail["service"]["state"] == "stopped", "charts": CHARTS, "terms": terms_of(detail),
             "examples": self._examples(visit, detail), "try_it": self._may_try(visit, detail),
-            "address": self._serving.gateway_url and address_of(self._serving.gateway_url, service_id),
+            "address": self._serving.gateway_url and url_of(self._serving.gateway_url, service_id),
         }  # fmt: skip
 
     async def series(self, visit: Visit, name: str, window: str) -> Facts:

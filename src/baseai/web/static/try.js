@@ -3,6 +3,7 @@
 "use strict";
 (() => {
   const spoken = (said) => {
+    if (typeof said?.text_output === "string") return said.text_output;
     const choice = said?.choices?.[0];
     if (!choice) return null;
     const part = choice.message ?? choice.delta ?? choice;
