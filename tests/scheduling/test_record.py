@@ -74,7 +74,7 @@ TURN = "Waiting, number 3 in the queue."
         ),
         pytest.param(
             wait(WaitKind.HELD, behind="run_head", behind_tenant=ZETA, explanation=explanation()),
-            f"{TURN} It fits now, but would put off run_head, which is ahead and has booked its start."
+            f"{TURN} It fits now, but would put off run_head, which was promised its start."
             " It would start now with 4 accelerators on each node instead of 8.",
             id="behind a run",
         ),
@@ -172,14 +172,14 @@ def test_who_waits_for_nothing_to_come_free_is_told_no_instant(kind: WaitKind) -
             wait(WaitKind.HELD, owners_ahead=((ACME, 2),), behind="run_head", behind_tenant=ZETA),
             {"kind": "run", "name": None, "tenant_id": None},
             f"{TURN} 2 own runs are ahead of it."
-            " It fits now, but would put off a run, which is ahead and has booked its start.",
+            " It fits now, but would put off a run, which was promised its start.",
             id="a run of others has no name",
         ),
         pytest.param(
             wait(WaitKind.HELD, owners_ahead=((ACME, 2),), behind="run_head", behind_tenant=ACME),
             {"kind": "run", "name": "run_head", "tenant_id": None},
             f"{TURN} 2 own runs are ahead of it."
-            " It fits now, but would put off run_head, which is ahead and has booked its start.",
+            " It fits now, but would put off run_head, which was promised its start.",
             id="an own run has",
         ),
         pytest.param(

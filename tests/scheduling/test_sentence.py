@@ -20,7 +20,7 @@ def test_sentences() -> None:
         "It starts by 2026-03-01 14:00 UTC at the latest if no node is lost."
     )
     assert long == (
-        "Waiting, number 2 in the queue. It fits now, but would put off head, which is ahead and has booked its "
+        "Waiting, number 2 in the queue. It fits now, but would put off head, which was promised its "
         "start. It would start now with a max_duration of 2 h 00 min instead of 9 h 00 min. "
         "By the ends of the leases that stand, not before 2026-03-01 14:00 UTC."
     )

@@ -19,7 +19,7 @@ class WaitKind(StrEnum):
     """Why a run does not start in this cycle."""
 
     SHORT = "short"  # too few nodes can take it now
-    HELD = "held"  # it would fit, and would put off a run ahead that has booked its start
+    HELD = "held"  # it would fit, and would put off a run that was promised its start
     NEVER = "never"  # the nodes that are ready could not take it even without a single lease
     CLEARING = "clearing"  # what yields or is preempted is being stopped for it; it starts once that is gone
     BOOKED = "booked"  # it is for a reservation, which has not begun
@@ -31,7 +31,7 @@ class WaitKind(StrEnum):
 class Obstacle(StrEnum):
     """What a run that would fit must not put off, or is held up by."""
 
-    RUN = "run"  # one ahead of it, which has booked its start
+    RUN = "run"  # one that was promised its start
     RESERVATION = "reservation"
     MAINTENANCE = "maintenance"
     QUEUE = "queue"  # that holds all it may: its own, or one above it

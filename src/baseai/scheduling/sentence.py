@@ -57,7 +57,7 @@ def _kind_sentence(wait: Wait) -> str:
     match wait.kind, wait.obstacle:
         case WaitKind.HELD, Obstacle.RUN:
             ahead = wait.behind or "a run"
-            return f"It fits now, but would put off {ahead}, which is ahead and has booked its start."
+            return f"It fits now, but would put off {ahead}, which was promised its start."
         case WaitKind.HELD, Obstacle.RESERVATION:
             return f"It fits now, but would still run when {_the('reservation', wait.behind)} begins."
         case WaitKind.HELD, _:
