@@ -99,9 +99,10 @@ def test_a_deadline_within_a_stream_is_an_event_of_it(served: Served) -> None:
     assert done == "data: [DONE]"
 
 
-def test_a_deadline_that_is_no_number_is_none(served: Served, patient: Patient) -> None:
+@pytest.mark.parametrize("left", ["soon", "", "nan", "inf", "1e300"])
+def test_a_deadline_that_is_none_ends_nothing(served: Served, patient: Patient, left: str) -> None:
     patient.free = True
-    assert served.post("/json", json=1, headers={"x-baseai-deadline-ms": "soon"}).json() == 1
+    assert served.post("/json", json=1, headers={"x-baseai-deadline-ms": left}).json() == 1
 
 
 def test_an_error_within_a_stream_is_raised_by_the_official_client(served: Served) -> None:
@@ -151,7 +152,8 @@ def test_a_body_over_the_limit_is_refused_whether_its_length_is_told_or_not(
     assert (told.status_code, told.json()["status"]) == (413, 413)
     assert "1,000 bytes at most, and this one has 1,001" in told.json()["detail"]
     untold = served.post("/json", content=iter([b"a" * 600, b"a" * 600]))
-    assert (untold.status_code, "has more" in untold.json()["detail"]) == (413, True)
+    assert untold.status_code == 413
+    assert "1,000 bytes at most" in untold.json()["detail"]
     with pytest.raises(openai.APIStatusError) as refused:
         served.client.completions.create(model="patient", prompt="a" * 2000)
     assert (refused.value.status_code, refused.value.code) == (413, "body_too_large")

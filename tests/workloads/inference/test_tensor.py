@@ -87,6 +87,8 @@ def test_an_empty_tensor_is_one() -> None:
         pytest.param("BOOL", [1], [1], "must hold true and false of BOOL", id="number for truth"),
         pytest.param("BYTES", [1], [1], "must hold strings, not a number", id="number for text"),
         pytest.param("BYTES", [2], ["a"], "shape [2] has 2 elements, but data has 1", id="too few texts"),
+        pytest.param("BYTES", [1], [["a"]], "must hold strings, not an array", id="texts too deep"),
+        pytest.param("BYTES", [2, 2], [["a", "b"], ["c"]], "3 strings, and not in shape", id="ragged texts"),
         pytest.param("FP32", [1], 1.0, "data must be a list, not a number", id="no list"),
         pytest.param("FP32", [1], None, "data must be a list, not null", id="nothing"),
     ],

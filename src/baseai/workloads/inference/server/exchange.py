@@ -6,6 +6,7 @@ nothing is sent to a client that is gone. The application makes one per request.
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Literal
 
@@ -33,6 +34,7 @@ WANTED = frozenset(
         b"x-baseai-deadline-ms",
     }
 )
+MOST_DEADLINE_S = 86_400.0
 LOOK_AFTER_S = 0.02  # most answers are there before; only longer work is worth watching its client
 
 
@@ -81,9 +83,12 @@ class Exchange:
         if left is None:
             return None
         try:
-            return asyncio.get_running_loop().time() + float(left) / 1000
+            left_s = float(left) / 1000
         except ValueError:
-            return None  # a gateway of another version; its own deadline still holds
+            return None  # of a gateway of another version, whose own deadline still holds
+        if not math.isfinite(left_s):
+            return None
+        return asyncio.get_running_loop().time() + min(left_s, MOST_DEADLINE_S)
 
     @property
     def is_over(self) -> bool:

@@ -151,7 +151,7 @@ def _shaped(name: str, given: Array, shape: Sequence[int], came: tuple[int, ...]
 
 def _bytes_tensor(name: str, shape: Sequence[int], data: list[Any], in_base64: bool) -> Array:
     parts = []
-    for element in _flat(data):
+    for element in _flat(data, len(shape)):
         if not isinstance(element, str):
             raise BadInput(f"input {name}: data must hold strings, not {kind_of(element)}", name)
         try:
@@ -166,10 +166,11 @@ def _bytes_tensor(name: str, shape: Sequence[int], data: list[Any], in_base64: b
     return made.reshape(tuple(shape))
 
 
-def _flat(data: list[Any]) -> Iterator[Any]:
+def _flat(data: list[Any], depth: int) -> Iterator[Any]:
+    """The elements in row-major order; lists that lie deeper than `depth` are taken for elements."""
     for element in data:
-        if isinstance(element, list):
-            yield from _flat(element)
+        if isinstance(element, list) and depth > 1:
+            yield from _flat(element, depth - 1)
         else:
             yield element
 
