@@ -124,7 +124,7 @@ def test_a_port_that_is_taken_says_what_to_do(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with hosted(tmp_path, f"commands: [sleep 60]\nport: {port}") as replica:
-            assert replica.ended() == 64
+            assert replica.ended() == 1  # tried again: another replica of the service may be leaving it
             assert replica.last_line().startswith(f"port {port} of this node cannot be had")
             assert "listen at $PORT" in replica.last_line()
 

@@ -1,5 +1,6 @@
 """A Ray cluster of a run's own: its token, its ports, its end; and an application in it where Ray is installed."""
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from baseai.workloads.inference import ray_app
+from baseai.workloads.inference.command import bound
 from baseai.workloads.inference.engine import ModelUnusable
 from tests.workloads.inference.hosted import hosted, write
 from tests.workloads.inference.test_vllm import order
@@ -38,7 +40,11 @@ def made(folder: Path) -> ray_app.Cluster:
 def test_two_clusters_of_one_node_share_nothing(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    one, other = made(tmp_path / "a"), made(tmp_path / "b")
+    one = made(tmp_path / "a")
+    with contextlib.ExitStack() as running:
+        for port in one.ports.values():
+            running.enter_context(bound("127.0.0.1", port))
+        other = made(tmp_path / "b")
     assert set(one.ports) == set(ray_app.PORTS)
     assert not set(one.ports.values()) & set(other.ports.values())
     assert one.temp_folder != other.temp_folder

@@ -34,6 +34,23 @@ class Program:
     ready_path: str
 
 
+class PortTaken(Fault):
+    """Nothing can listen at a port of this node now."""
+
+    retryable = True
+
+    def __init__(self, port: int | None, why: str) -> None:
+        super().__init__(port, why)
+        self.port = port  # None: any free one
+        self.why = why
+
+    def __str__(self) -> str:
+        if self.port is None:
+            return f"this node gives no port ({self.why})"
+        fix = "leave `port` out and listen at $PORT, which is free"
+        return f"port {self.port} of this node cannot be had ({self.why}); {fix}"
+
+
 class NeverReady(Fault):
     """A command runs and does not answer."""
 
@@ -92,20 +109,19 @@ def host_to_listen(address: str) -> str:
 
 
 def bound(host: str, port: int | None) -> socket.socket:
-    """A socket bound there, not yet listening; without a port, at a free one. Raises Refused where it is taken."""
+    """A socket bound there, not yet listening; without a port, at a free one. Raises PortTaken."""
     listener = socket.socket(_family(host), socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port or 0))
     except OSError as wrong:
         listener.close()
-        fix = "leave `port` out and listen at $PORT, which is free"
-        raise Refused(f"port {port} of this node cannot be had ({wrong.strerror}); {fix}") from wrong
+        raise PortTaken(port, wrong.strerror or str(wrong)) from wrong
     return listener
 
 
 def free_port(host: str, port: int | None) -> int:
-    """A port that was free a moment ago. Raises Refused where the one that is wanted is taken."""
+    """A port that was free a moment ago. Raises PortTaken where the one that is wanted is."""
     with bound(host, port) as listener:
         return int(listener.getsockname()[1])
 

@@ -24,7 +24,7 @@ from baseai.ground.fault import Fault, Refused
 from baseai.workloads import progress
 from baseai.workloads.inference import command, ray_app, vllm
 from baseai.workloads.inference.batching import gather_of
-from baseai.workloads.inference.command import Child, Program
+from baseai.workloads.inference.command import Child, PortTaken, Program
 from baseai.workloads.inference.engine import Assignment, Engine, ModelUnusable
 from baseai.workloads.inference.model_source import Resolved, resolve
 from baseai.workloads.inference.order import Order, read
@@ -161,7 +161,7 @@ class Replica:
             server_header=False,
             date_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=max(1, round(order.stop_grace_s - SPARE_S)),
+            timeout_graceful_shutdown=1,  # after `_drained`, which waits for the requests
             ws="none",
         )
         server = _server(config)
@@ -170,7 +170,7 @@ class Replica:
             await asyncio.sleep(0.01)
         if serving.done():
             serving.result()  # raises what kept it from listening
-            raise Refused(f"nothing listens at port {port}")
+            raise PortTaken(port, "it was closed")
         self._tell_ready(port, model)
         asked = asyncio.create_task(self._stop.asked())
         await asyncio.wait({serving, asked}, return_when=asyncio.FIRST_COMPLETED)
@@ -208,9 +208,11 @@ class Replica:
             proxy = await Child.start(
                 ray_app.proxy_argv(cluster, host=self._host, port=port), variables, order.work_folder
             )
+            children.append(proxy)
             code = await self._stop.or_result(proxy.ended())
             if code != 0:
-                raise Refused(f"`serve start` exited with {code}; the log says why")
+                raise ray_app.ClusterFailed("serve start", code)
+            children.remove(proxy)
             # On an interrupt `serve run` takes its application down. Serve's proxy goes with it, so requests under way
             # are answered only where the gateway has let them end before, which it does.
             started = await Child.start(application, variables, order.work_folder, ends_on=signal.SIGINT)
@@ -261,7 +263,7 @@ def _failed(code: int, *, was_ready: bool) -> int:
 
 
 async def _listening(address: str, port: int, child: Child) -> None:
-    """Until something listens there. Raises Refused where the child ends before."""
+    """Until something listens there. Raises ClusterFailed where the child ends before."""
     ended = asyncio.create_task(child.ended())
     try:
         while not ended.done():
@@ -270,7 +272,7 @@ async def _listening(address: str, port: int, child: Child) -> None:
                 writer.close()
                 return
             await asyncio.sleep(LOOK_S)
-        raise Refused(f"the head of the Ray cluster exited with {ended.result()}; the log says why")
+        raise ray_app.ClusterFailed("ray start", ended.result())
     finally:
         ended.cancel()
 

@@ -20,13 +20,14 @@ from pathlib import Path
 
 import psutil
 
+from baseai.ground.fault import Fault
 from baseai.workloads.inference.command import (
     LOOK_S,
     START_MOST_S,
     NeverReady,
     answer_of,
+    bound,
     environment_of,
-    free_port,
     script_argv,
 )
 from baseai.workloads.inference.command import until_ready as until_answered
@@ -70,6 +71,20 @@ class Cluster:
         return f"{self.address}:{self.ports['port']}"
 
 
+class ClusterFailed(Fault):
+    """A part of the cluster ended before the application could be started."""
+
+    retryable = True
+
+    def __init__(self, command: str, exit_code: int) -> None:
+        super().__init__(command, exit_code)
+        self.command = command
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return f"`{self.command}` of this run's Ray cluster exited with {self.exit_code}; the log says why"
+
+
 def require() -> None:
     """Raises ModelUnusable where this node has no Ray."""
     if importlib.util.find_spec(PACKAGE) is None:
@@ -84,11 +99,8 @@ def made(order: Order, *, address: str) -> Cluster:
     handle = os.open(token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w") as file:
         file.write(secrets.token_hex(32))
-    ports: dict[str, int] = {}
-    while len(ports) < len(PORTS):
-        port = free_port(address, None)
-        if port not in ports.values():
-            ports[PORTS[len(ports)]] = port
+    with contextlib.ExitStack() as held:  # all at once, so that none is chosen twice
+        ports = {name: held.enter_context(bound(address, None)).getsockname()[1] for name in PORTS}
     sweep(TEMP)
     temp_folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=TEMP))  # of mode 700
     (temp_folder / OWNER).write_text(str(os.getpid()))
