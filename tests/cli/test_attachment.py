@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from baseai.cli.attachment import BadAttachment, attachments, named, reference
+from baseai.cli.attachment import BadAttachment, attachments, kind_of, named, reference
 from baseai.ground.fault import Refused
 
 
@@ -93,3 +93,18 @@ def test_named(text: str, expected: str) -> None:
 def test_a_flow_mapping_is_not_renamed() -> None:
     with pytest.raises(Refused):
         named("{type: task}", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("type: service\nname: x\n", "service"),
+        ("{type: service}", "service"),
+        ("name: x\n", None),
+        ("type: [service]\n", None),
+        ("type: [", None),
+        ("- type: service\n", None),
+    ],
+)
+def test_the_type_says_where_a_spec_goes_as_far_as_anybody_can_read_it(text: str, kind: str | None) -> None:
+    assert kind_of(text) == kind

@@ -20,8 +20,9 @@ class ServiceMoney:
 
     async def service_cost(self, scope: Scope, name: str, window: str = "24h") -> dict[str, Any]:
         """Raises NotFound, Refused."""
-        service, from_at, until_at, times, answered = await self._views.spent(scope, name, window)
-        rows = await costs_in(self._truth, self._rates, scope, by=By.RUN, service_id=service["service_id"])
+        from_at, until_at, times, answered = await self._views.spent(scope, name, window)
+        replicas = [time.run_id for time in times]
+        rows = await costs_in(self._truth, self._rates, scope, by=By.RUN, runs=replicas)
         ours = scope.tenant_id is None  # what a thing costs us is not a tenant's to see
         money = [
             ReplicaMoney(

@@ -4,6 +4,8 @@ Invariant: time in the books, time in usage lines that are not posted yet, and o
 are read in one statement, so an hour that is posted meanwhile is seen on one side only. Nothing is written.
 """
 
+from collections.abc import Sequence
+
 from baseai.finance.cost import BookedSum, By, CostRow, UsedSum, cost_rows
 from baseai.finance.postgres.observed import SEEN, UNBILLABLE, UNBILLED_KINDS
 from baseai.finance.rate import Rates
@@ -25,7 +27,7 @@ NAMED = {
     By.TENANT: "{0}.tenant_id = %(subject)s",
     By.ACCELERATOR: "{0}.accelerator_no = (SELECT accelerator_no FROM accelerators WHERE accelerator_id = %(subject)s)",
 }
-OF_SERVICE = "{0}.run_id IN (SELECT run_id FROM runs WHERE service_id = %(service_id)s)"
+OF_RUNS = "{0}.run_id = ANY(%(runs)s)"
 SUMS = """
 WITH posted AS (
   SELECT DISTINCT t.run_id, t.accelerator_no, t.hour FROM transfers t
@@ -69,23 +71,23 @@ FROM used GROUP BY grouped, model, site_id, CASE WHEN open THEN hour ELSE date_t
 
 async def costs_in(
     truth: Truth, rates: Rates, scope: Scope = PLATFORM, *, by: By, subject: str | None = None,
-    service_id: str | None = None,
+    runs: Sequence[str] | None = None,
 ) -> tuple[CostRow, ...]:  # fmt: skip
     """Hours, revenue, cost and contribution by run, node, accelerator or tenant; of one `subject`, or of all.
 
-    service_id: only of the runs that are replicas of that service. An accelerator is named by its accelerator_id.
-    What the scope may not see counts as if it were not there.
+    runs: only what these runs used. An accelerator is named by its accelerator_id. What the scope may not see counts as
+    if it were not there.
     """
     shown, grouped = SUBJECT[by]
     pieces = {"seen": SEEN}
     for alias in "tul":  # transfers, usage lines, leases
         named = "true" if subject is None else NAMED[by].format(alias)
-        pieces[f"where_{alias}"] = named if service_id is None else f"{named} AND {OF_SERVICE.format(alias)}"
+        pieces[f"where_{alias}"] = named if runs is None else f"{named} AND {OF_RUNS.format(alias)}"
         pieces[f"shown_{alias}"] = shown.format(alias)
         pieces[f"grouped_{alias}"] = grouped.format(alias)
     params = {
         "subject": subject,
-        "service_id": service_id,
+        "runs": None if runs is None else list(runs),
         "unbillable": UNBILLABLE,
         "unbilled_kinds": UNBILLED_KINDS,
     }

@@ -88,7 +88,7 @@ SELECT run_id, (sum(extract(epoch FROM seen - since)) * 1000000)::bigint AS all_
 FROM (SELECT l.run_id, greatest(l.observed_from, l.granted_at) AS since, l.observed_until AS seen FROM leases l
   JOIN runs u USING (run_id) JOIN lease_accelerators USING (lease_id)
   WHERE u.service_id = %(service_id)s AND l.observed_until > greatest(l.observed_from, l.granted_at)) leased
-GROUP BY run_id
+GROUP BY run_id HAVING bool_or(seen > %(from_at)s AND since < %(until_at)s)
 """
 _MODELS = """
 SELECT m.*, t.name AS tenant, p.name AS project, r.name AS origin_run, r.result AS origin_result,
@@ -203,20 +203,20 @@ class ServiceViews:
 
     async def spent(
         self, scope: Scope, name: str, window: str = "24h"
-    ) -> tuple[Row, datetime, datetime, Sequence[ReplicaTime], Row]:
-        """What a cost is made of: the service, from and until when, its replicas' time, and what they answered.
+    ) -> tuple[datetime, datetime, Sequence[ReplicaTime], Row]:
+        """What a cost is made of: from and until when, time of the replicas that were there, and what they answered.
 
         Raises as `traffic`.
         """
         asked = window_of(window)
         async with self._truth.transaction(scope) as session:
-            row = await _found(session, name)
+            service_id = (await _found(session, name))["service_id"]
             until_at = (await fetch_all(session, "SELECT now() AS now"))[0]["now"]
             from_at = until_at - timedelta(seconds=asked.span_s)
-            given = {"service_id": row["service_id"], "from_at": from_at, "until_at": until_at}
+            given = {"service_id": service_id, "from_at": from_at, "until_at": until_at}
             times = await fetch_all(session, _TIMES, given)
-            answered = await _sum(session, row["service_id"], from_at, until_at)
-        return _service(row), from_at, until_at, [ReplicaTime(**time) for time in times], answered
+            answered = await _sum(session, service_id, from_at, until_at)
+        return from_at, until_at, [ReplicaTime(**time) for time in times], answered
 
     async def models(
         self, scope: Scope, *, limit: int = 100, cursor: str | None = None
