@@ -111,7 +111,8 @@ def host_to_listen(address: str) -> str:
 def bound(host: str, port: int | None) -> socket.socket:
     """A socket bound there, not yet listening; without a port, at a free one. Raises PortTaken."""
     listener = socket.socket(_family(host), socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if port is not None:  # a free port shall be nobody's; a certain one may have served a moment ago
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port or 0))
     except OSError as wrong:
