@@ -122,7 +122,8 @@ def server_metadata(peers: Peers) -> None:
     told = peers.mirror.get("/v2").json()
     assert isinstance(told["name"], str)
     assert isinstance(told["version"], str)
-    assert told["extensions"] == ["binary_tensor_data", "generate"]
+    assert told["extensions"] == ["binary_tensor_data"]
+    assert peers.gpt.get("/v2").json()["extensions"] == ["generate"]
 
 
 def model_metadata(peers: Peers) -> None:

@@ -70,7 +70,7 @@ class App:
         self._most_under_way = 2 * terms.concurrency  # gateways do not know of each other
         described = engine.describe()
         self._free: dict[str, Free] = {"/baseai/ready": self._ready}
-        self._free |= openai.routes(terms) | oip.routes(described, terms, lambda: not self.draining)
+        self._free |= openai.routes(terms) | oip.routes(engine, terms, lambda: not self.draining)
         self._work: dict[str, Work] = {}
         if isinstance(engine, Generates):
             self._work |= completion.routes(engine, described, terms) | generation.routes(engine, terms)

@@ -10,7 +10,7 @@ from typing import Any
 
 import baseai
 from baseai.workloads.inference.datatype import DTYPES, datatype_of
-from baseai.workloads.inference.engine import BadInput, Described, Infers, TensorForm
+from baseai.workloads.inference.engine import BadInput, Described, Engine, Generates, Infers, TensorForm
 from baseai.workloads.inference.server import tensor
 from baseai.workloads.inference.server.exchange import JSON, Exchange, kind_of, parsed, usage_header
 from baseai.workloads.inference.server.refusal import UnknownModel
@@ -20,12 +20,14 @@ from baseai.workloads.inference.server.terms import Terms
 Free = Callable[[], tuple[int, Any]]
 
 MODELS = "/v2/models/"
-EXTENSIONS = ("binary_tensor_data", "generate")
 HEAD_LENGTH = b"inference-header-content-length"
 
 
-def routes(described: Described, terms: Terms, is_ready: Callable[[], bool]) -> dict[str, Free]:
+def routes(engine: Engine, terms: Terms, is_ready: Callable[[], bool]) -> dict[str, Free]:
     """Health and metadata, of the server and of its one model under each of its names."""
+    described = engine.describe()
+    extensions = ["binary_tensor_data"] if isinstance(engine, Infers) else []
+    extensions += ["generate"] if isinstance(engine, Generates) else []
 
     def ready() -> tuple[int, Any]:
         return (200 if is_ready() else 503), {"live": True, "ready": is_ready()}
@@ -43,7 +45,7 @@ def routes(described: Described, terms: Terms, is_ready: Callable[[], bool]) -> 
         }
         return lambda: (200, told)
 
-    server = {"name": "baseai", "version": baseai.__version__, "extensions": list(EXTENSIONS)}
+    server = {"name": "baseai", "version": baseai.__version__, "extensions": extensions}
     free: dict[str, Free] = {
         "/v2": lambda: (200, server),
         "/v2/health/live": lambda: (200, {"live": True}),
