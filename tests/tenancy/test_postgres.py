@@ -82,10 +82,25 @@ async def test_a_key_is_made_for_less_and_says_so(tenancy: Tenancy) -> None:
         600,
         100_000,
     )
+    assert holder.project_id is None
     [listed] = [row for row in await tenancy.keys(ALL) if row["key_id"] == made["key_id"]]
     assert (listed["scopes"], listed["expires_at"]) == (["call", "service:chat"], None)
     with pytest.raises(Refused, match="'all' is not a scope"):
         await tenancy.make_key("x", Role.OPERATOR, actor="test", scopes=("all",))
+
+
+async def test_a_key_for_one_project_calls_its_services_and_does_nothing_else(tenancy: Tenancy) -> None:
+    await tenancy.make_tenant("a", actor="test")
+    _, project_id = await tenancy.project(ALL, "a", "main")
+    made = await tenancy.make_key(
+        "x", Role.CUSTOMER, actor="test", tenant="a", project="main", scopes=["call"]
+    )
+    assert (await tenancy.holder(made["secret"])).project_id == project_id
+    assert [row["project"] for row in await tenancy.keys(ALL)] == ["main"]
+    with pytest.raises(Refused, match="add --tenant and --scope call"):
+        await tenancy.make_key("x", Role.CUSTOMER, actor="test", tenant="a", project="main")
+    with pytest.raises(NotFound, match="no project none"):
+        await tenancy.make_key("x", Role.CUSTOMER, actor="test", tenant="a", project="none", scopes=["call"])
 
 
 async def test_a_link_and_a_session_end_in_time(tenancy: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:

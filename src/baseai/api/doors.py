@@ -49,6 +49,7 @@ class TenancyDoor(Protocol):
         *,
         actor: str,
         tenant: str | None = None,
+        project: str | None = None,
         expires_in: timedelta | None = None,
         scopes: Sequence[str] = (),
         requests_per_minute: int | None = None,

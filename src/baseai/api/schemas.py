@@ -1033,6 +1033,7 @@ class KeyView(Wire):
     name: str
     role: str
     tenant: str | None = None
+    project: str | None = None  # whose services alone it calls
     created_at: datetime
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None

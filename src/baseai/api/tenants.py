@@ -57,6 +57,7 @@ def routes(doors: Doors, gate: Gate) -> APIRouter:
                     Role(body.role),
                     actor=holder.name,
                     tenant=body.tenant,
+                    project=body.project,
                     expires_in=None if body.expires_in_s is None else timedelta(seconds=body.expires_in_s),
                     scopes=body.scopes,
                     requests_per_minute=body.requests_per_minute,

@@ -120,7 +120,10 @@ def _add_keys(app: typer.Typer, environ: Mapping[str, str]) -> None:
         name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is.")],
         role: Annotated[str, typer.Option("--role", help=", ".join(ROLES))],
         tenant: Annotated[str | None, typer.Option("--tenant", help="The tenant it is for.")] = None,
-        project: Annotated[str | None, typer.Option("--project", help="The project it is for.")] = None,
+        project: Annotated[
+            str | None,
+            typer.Option("--project", help="The project whose services alone it calls; with --scope."),
+        ] = None,
         expires: Annotated[
             str | None,
             typer.Option("--expires", help="How long it opens anything, as 30d; for ever without it."),

@@ -30,12 +30,12 @@ UPDATE api_keys SET last_used_at = now() WHERE hash = %s AND {GOOD}
 """  # noqa: S608 - pieces are constants of this file
 KEY = f"SELECT * FROM api_keys WHERE hash = %s AND {GOOD}"  # noqa: S608 - likewise
 INSERT_KEY = f"""
-INSERT INTO api_keys AS k (key_id, tenant_id, node_id, name, role, hash, expires_at, scopes, requests_per_minute,
-  tokens_per_minute) VALUES (%s, %s, %s, %s, %s, %s, now() + %s, %s, %s, %s) RETURNING {SHOWN}
+INSERT INTO api_keys AS k (key_id, tenant_id, project_id, node_id, name, role, hash, expires_at, scopes,
+  requests_per_minute, tokens_per_minute) VALUES (%s, %s, %s, %s, %s, %s, %s, now() + %s, %s, %s, %s) RETURNING {SHOWN}
 """  # noqa: S608 - likewise
 KEYS = f"""
-SELECT {SHOWN}, t.name AS tenant FROM api_keys k LEFT JOIN tenants t USING (tenant_id) WHERE k.role <> 'node'
-ORDER BY k.created_at
+SELECT {SHOWN}, t.name AS tenant, p.name AS project FROM api_keys k LEFT JOIN tenants t USING (tenant_id)
+LEFT JOIN projects p USING (project_id) WHERE k.role <> 'node' ORDER BY k.created_at
 """  # noqa: S608 - likewise
 Row = dict[str, Any]
 
@@ -208,6 +208,16 @@ class Tenancy:
             raise NotFound("tenant", name)
         return str(row["tenant_id"])
 
+    async def _project_id(self, session: Session, tenant_id: str | None, name: str) -> str:
+        row = await fetch_one(
+            session,
+            "SELECT project_id FROM projects WHERE tenant_id = %s AND (name = %s OR project_id = %s)",
+            (tenant_id, name, name),
+        )
+        if row is None:
+            raise NotFound("project", name)
+        return str(row["project_id"])
+
     # ---- keys
 
     async def make_key(
@@ -217,6 +227,7 @@ class Tenancy:
         *,
         actor: str,
         tenant: str | None = None,
+        project: str | None = None,
         node_id: NodeId | None = None,
         text: str | None = None,
         expires_in: timedelta | None = None,
@@ -226,9 +237,10 @@ class Tenancy:
     ) -> Row:
         """A new key; its text stands in `secret` of the answer and nowhere else.
 
-        expires_in: from now, by the database's clock; None: never. scopes, as `key_scope` has them: none for all that
-        the role may do. The two limits hold at the gateway, beside those of services.
-        Raises Refused where role and tenant do not go together, or for a scope there is not.
+        project: whose services alone it calls; None: those of all. expires_in: from now, by the database's clock; None:
+        never. scopes, as `key_scope` has them: none for all that the role may do. The two limits hold at the gateway,
+        beside those of services.
+        Raises Refused where role and tenant, or project and scopes, do not go together, or for a scope there is not.
         """
         kept_scopes = scopes_of(scopes)
         if (role is Role.CUSTOMER) != (tenant is not None):
@@ -237,18 +249,23 @@ class Tenancy:
                 if role is Role.CUSTOMER
                 else f"a key of the role {role} is the platform's own and takes no tenant"
             )
+        if project is not None and (tenant is None or kept_scopes is None):
+            raise Refused(
+                "a key for one project is for calling its services alone: add --tenant and --scope call"
+            )
         text = text or key_text("bai", chance.token_bytes(25))
         async with self._truth.transaction(Scope(tenant_id=None, actor=actor)) as session:
             tenant_id = await self._tenant_id(session, tenant) if tenant is not None else None
+            project_id = await self._project_id(session, tenant_id, project) if project is not None else None
             made = await fetch_one(
                 session,
                 INSERT_KEY,
-                (mint("key"), tenant_id, node_id, name, role.value, self._hash(text), expires_in,
+                (mint("key"), tenant_id, project_id, node_id, name, role.value, self._hash(text), expires_in,
                  list(kept_scopes) if kept_scopes else None, requests_per_minute, tokens_per_minute),
             )  # fmt: skip
             assert made is not None
             await record(session, "key", made["key_id"], "made", actor=actor, tenant_id=tenant_id)
-        return {**made, "tenant": tenant, "secret": text}
+        return {**made, "tenant": tenant, "project": project, "secret": text}
 
     async def ensure_key(self, name: str, role: Role, text: str) -> None:
         """A platform key with this very text, once."""
