@@ -302,6 +302,17 @@ def binary_datatypes(peers: Peers) -> None:
     assert sizes["BYTES"] == sum(4 + len(text.encode()) for text in EXAMPLES["BYTES"])
 
 
+def bytes_of_no_text(peers: Peers) -> None:
+    raw = tensor("BYTES", [1, 2], ["/wA=", "YQ=="], parameters={"content_type": "base64"})
+    others = [tensor(each, [1, 2], EXAMPLES[each][:2]) for each in DTYPES if each != "BYTES"]
+    asked = {"inputs": [raw, *others], "outputs": [{"name": "BYTES_back"}]}
+    answer = infer(peers.every, asked, "every")
+    assert answer.status_code == 400
+    assert "output BYTES_back holds bytes that are no text" in answer.json()["error"]
+    asked["outputs"][0]["parameters"] = {"binary_data": True}
+    assert parts(infer(peers.every, asked, "every"))[1] == b"\2\0\0\0\xff\0\1\0\0\0a"
+
+
 def binary_mixed(peers: Peers) -> None:
     asked = pair(2)
     wholes = np.arange(4, dtype="<i8").tobytes()
@@ -382,7 +393,8 @@ CHECKS: dict[str, Callable[[Peers], None]] = {
     for check in (
         live, ready, model_ready, unknown_model, server_metadata, model_metadata, identity, parameters, row_major,
         batch, outputs, datatypes, not_json, missing_input, strange_input, wrong_datatype, wrong_shape, wrong_data,
-        strange_output, error_object, binary_input, binary_output, binary_datatypes, binary_mixed, binary_lengths,
+        strange_output, error_object, binary_input, binary_output, binary_datatypes, bytes_of_no_text, binary_mixed,
+        binary_lengths,
         generate, generate_parameters, generate_refused, generate_stream,
     )
 } | {"infer": infers}  # fmt: skip

@@ -205,7 +205,11 @@ def _told(
             tails.append(tensor.bytes_of(output))
             form["parameters"] = {"binary_data_size": len(tails[-1])}
         else:
-            form["data"] = tensor.json_of(output)
+            try:
+                form["data"] = tensor.json_of(output)
+            except UnicodeDecodeError:
+                fix = "ask for it with `binary_data`"
+                raise BadInput(f"output {name} holds bytes that are no text; {fix}", name) from None
         told.append(form)
     head = json.dumps({**answer, "outputs": told}).encode()
     if not tails:

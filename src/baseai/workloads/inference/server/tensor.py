@@ -111,7 +111,7 @@ def tensor_of_bytes(name: str, datatype: str, shape: Sequence[int], part: memory
 
 
 def json_of(tensor: Array) -> list[Any]:
-    """The elements, flat in row-major order. Raises ValueError where bytes are no text: ask for them as bytes."""
+    """The elements, flat in row-major order. Raises UnicodeDecodeError where bytes are no text."""
     if tensor.dtype == object:
         return [
             element.decode() if isinstance(element, bytes) else str(element) for element in tensor.ravel()
