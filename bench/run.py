@@ -1,7 +1,7 @@
 """Run the benches in order, stream what they print, and end with one table of all figures.
 
-    make bench                              all of them, about 25 minutes on two quiet cores
-    make bench ARGS=--quick                 a short look at each, within 5 minutes; too short to judge by
+    make bench                              all of them, about an hour and a half on two quiet cores
+    make bench ARGS=--quick                 a short look at each, about 10 minutes; too short to judge by
     make bench ARGS="--only start"          one or some of them, by name
     make bench ARGS=--write                 leave the raw values in bench/results-<date>.json as well
 
@@ -230,6 +230,30 @@ BENCHES = (
     ),
     Bench(name="kills", script="platform/kills.py", quick=("--kills", "2")),
     Bench(name="store", script="telemetry/store.py", quick=("--quick",)),
+    Bench(
+        name="gateway",
+        script="serving/gateway.py",
+        full=("--rounds", "2", "--upstream-ms", "0", "20"),
+        quick=("--rounds", "1", "--seconds", "0.5", "--peers", "nginx", "haproxy"),
+        minutes_max=60,
+    ),
+    Bench(
+        name="streams",
+        script="serving/streams.py",
+        quick=("--rounds", "1", "--seconds", "1", "--peers", "nginx"),
+        minutes_max=30,
+    ),
+    Bench(name="real-model", script="serving/real_model.py", quick=("--rounds", "1", "--seconds", "1")),
+    Bench(name="balance", script="serving/balance.py", quick=("--rounds", "1", "--seconds", "2")),
+    Bench(
+        name="kept-answers",
+        script="serving/cache.py",
+        quick=("--rounds", "1", "--seconds", "0.5", "--peers", "nginx"),
+    ),
+    Bench(name="serving-kills", script="serving/kills.py", quick=("--kills", "2")),
+    Bench(
+        name="step-of-load", script="serving/step.py", quick=("--hold", "15", "--gone-within", "0", "--peers")
+    ),
 )
 
 

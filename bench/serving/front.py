@@ -7,6 +7,7 @@ reason, and the bench goes on without it.
 
 import importlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -230,7 +231,8 @@ def ended(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def stage() -> Iterator[Stage]:
-    """A place for fronts and replicas; whatever was started on it is over afterwards."""
+    """A place for fronts and replicas; whatever was started on it is over afterwards, also when the bench is ended."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     base = os.environ.get("TMPDIR", "/tmp")
     with tempfile.TemporaryDirectory(prefix="bsv-", dir=base, ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o755)

@@ -35,6 +35,8 @@ def measured(here: Stage, called: str, direct_port: int, seconds: float) -> dict
     """One turn: the greatest rate, then the three shares of it, each with the replica alone beside it."""
     front = here.fronts[called]
     body = (chat(),)
+    # It stood still until now; what it catches up with is not counted.
+    take(here, front, Load(port=0, seconds=min(0.5, seconds), bodies=body, connections=8))
     closed = take(here, front, Load(port=0, seconds=seconds, bodies=body, connections=32))
     own_rate = closed.result.rate
     found = {"rate": own_rate, "bad": float(closed.not_served), "late": 0.0}

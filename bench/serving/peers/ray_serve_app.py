@@ -5,6 +5,7 @@ RAY_ENVIRONMENT/bin/python bench/serving/peers/ray_serve_app.py '{"port": …, "
 
 import asyncio
 import json
+import re
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 CHUNKS, PACE_S = 50, 0.010
+ECHOED = re.compile(rb"#(\d{8})#")
 
 
 @serve.deployment
@@ -53,12 +55,14 @@ class Replica:
     async def __call__(self, request: Request) -> Response:
         if request.method != "POST":
             return Response("ready")
-        body = json.loads(await request.body())
+        raw = await request.body()
+        body = json.loads(raw)
         if body.get("stream"):
             return StreamingResponse(self.stream(), media_type="text/event-stream")
         if self.wait_s:
             await asyncio.sleep(self.wait_s)
-        content = str(body.get("user", "--------")) + self.padding
+        echo = ECHOED.search(raw)
+        content = (echo[1].decode() if echo else "--------") + self.padding
         return JSONResponse(self.told("message", {"role": "assistant", "content": content}))
 
 
