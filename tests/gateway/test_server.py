@@ -92,6 +92,25 @@ async def test_told_to_end_it_takes_nothing_new_and_finishes_what_it_has() -> No
     assert answer.headers["connection"] == "close"
 
 
+async def test_what_takes_longer_than_the_process_waits_is_written_down_as_lost() -> None:
+    async def sleeps(replica: Replica, seen: Seen, send: Send) -> None:
+        await asyncio.sleep(30)
+
+    async with (
+        replicas(1, sleeps) as [replica],
+        gateway(route(replica.backend()), server=ServerSettings(drain_s=1)) as door,
+        door.client() as client,
+    ):
+        asking = asyncio.ensure_future(client.post("/v1/completions", json=CHAT, headers=KEY))
+        await until(lambda: replica.under_way == 1)
+        door.server.should_exit = True
+        [told] = await door.told()
+        answer = await asking
+        await until(lambda: bool(replica.left))
+    assert answer.status_code >= 500
+    assert (told.outcome, told.status) == ("lost", 500)
+
+
 async def test_its_health_says_how_old_its_routes_are() -> None:
     async with gateway(route()) as door, door.client() as client:
         fresh = await client.get("/health")

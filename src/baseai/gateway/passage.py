@@ -46,6 +46,7 @@ STOPPED = Refusal(
     "the service was stopped; `baseai apply` of its spec starts it again",
     hopeless=True,
 )
+CUT = 500  # what the server says by itself when a process ends before an answer has begun
 NOT_KEPT = Refusal(
     504, "not_kept", "no answer is kept, and `only-if-cached` asks for none other", hopeless=True
 )
@@ -108,8 +109,11 @@ class Passage:
                 return
             except asyncio.CancelledError:
                 self._over = True
-                if self._stopped is None or self._task is None:
-                    raise  # the process ends
+                if (
+                    self._stopped is None or self._task is None
+                ):  # the process ends, and has waited long enough
+                    self._outcome = "failed" if self._delivery.begun else "lost"
+                    raise
                 self._task.uncancel()
                 refusal = await self._cut_short()
             if refusal is not None:
@@ -312,7 +316,7 @@ class Passage:
             self._lead.drop()
         now_s = steady_s()
         self._settle(now_s)
-        status = GONE if self._outcome == "gone" else self._delivery.status
+        status = GONE if self._outcome == "gone" else self._delivery.status or CUT
         self._door.counts.answered(status)
         if self._inquiry.route is not None:
             self._tell(self._inquiry.route, status, now_s)
