@@ -161,6 +161,20 @@ async def test_a_full_replica_is_asked_again_later_and_another_one_at_once() -> 
     assert len(replica.seen) == 4
 
 
+async def test_a_replica_that_is_away_for_longer_says_so_itself() -> None:
+    async def away(replica: Replica, seen: Seen, send: Send) -> None:
+        await reply(send, b'{"until": "tomorrow"}', status=503, headers={"retry-after": "3600"})
+
+    async with (
+        replicas(1, away) as [replica],
+        gateway(route(replica.backend())) as door,
+        door.client() as client,
+    ):
+        answer = await asked(client)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "3600")
+    assert len(replica.seen) == 1
+
+
 async def test_no_replica_gets_more_than_it_takes_at_once_and_who_came_first_is_first() -> None:
     order: list[str] = []
 

@@ -19,6 +19,7 @@ from baseai.gateway.upstream import BrokenOff, NotReached, Wire
 from baseai.serving.route import RoutedVersion
 
 SENT_MOST = 3  # replicas that are sent one request
+SOON_S = 5  # `retry-after` of a replica that is only full
 FULL_MOST = 16  # answers "I am full" that are taken before one goes to the client
 
 BROKEN = Refusal(
@@ -171,5 +172,10 @@ class Errand:
 
 
 def _is_full(wire: Wire) -> bool:
-    """A replica over its capacity says so, and when to come back; it has done nothing of what was asked."""
-    return wire.status == 503 and any(name == b"retry-after" for name, _ in wire.headers)
+    """A replica over its capacity says so, and to come back soon; it has done nothing of what was asked.
+
+    One that names a later time, or a day, has another reason, which is the client's to hear.
+    """
+    return wire.status == 503 and any(
+        name == b"retry-after" and value.isdigit() and int(value) <= SOON_S for name, value in wire.headers
+    )
