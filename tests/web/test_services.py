@@ -105,6 +105,7 @@ async def test_a_replicas_run_leads_to_its_service() -> None:
     async with browser(Platform(rows=[replica])) as client:
         one, all_ = (await client.get(f"/runs/{replica['run_id']}")).text, (await client.get("/runs")).text
     assert f'replica of <a href="/services/{SERVICE}">magika</a>, version 3' in one
+    assert "Tokens per second" not in one  # a replica learns nothing
     assert f'replica of <a href="/services/{SERVICE}">magika</a>' in all_
 
 

@@ -74,6 +74,7 @@ RUN_PARTS = (
     "preemptions",
     "events",
 )
+REPLICA_PARTS = tuple(part for part in RUN_PARTS if part not in ("curve", "figures"))  # it learns nothing
 NODE_PARTS = ("readings", "accelerators", "health", "collectors")
 ACCELERATOR_PARTS = ("readings", "health", "leases")
 Facts = dict[str, Any]
@@ -646,7 +647,9 @@ def router(doors: WebDoors) -> APIRouter:
     @routes.get("/runs/{run_id}")
     async def run(request: Request, run_id: str) -> Response:
         visit = await pages.visit(request, Deed.SEE_RUNS)
-        return pages.page(request, visit, "run.html", parts=RUN_PARTS, **await pages.run(visit, run_id))
+        facts = await pages.run(visit, run_id)
+        parts = REPLICA_PARTS if facts["run"].get("service") else RUN_PARTS
+        return pages.page(request, visit, "run.html", parts=parts, **facts)
 
     @routes.get("/runs/{run_id}/series")
     async def run_series(request: Request, run_id: str) -> Response:

@@ -85,7 +85,7 @@
       stroke: line.edge ? paint.soft : paint.lines[order % paint.lines.length],
       width: line.edge ? 1 : 1.8,
       dash: line.edge ? [3, 3] : DASHES[Math.floor(order / paint.lines.length) % 4] || [],
-      points: { show: Boolean(told.dots), size: 3 }, // where a lone point is all there is
+      points: { show: Boolean(told.dots && !line.edge), size: 3 }, // where a lone point is all there is
       spanGaps: false,
       value: (chart, value, number_, index) => {
         const own = drawn.get(name)?.told.lines[order] || line;
