@@ -111,7 +111,7 @@ async def test_no_more_than_three_replicas_are_sent_one_request() -> None:
         [told] = await door.told()
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "replica_lost")
     assert sum(len(each.seen) for each in sick) == 3
-    assert (told.outcome, told.tokens_in) == ("lost", 0)
+    assert (told.outcome, told.tokens_in, told.retries) == ("lost", 0, 2)
 
 
 async def test_an_answer_that_broke_off_is_cut_and_never_sent_again() -> None:

@@ -95,19 +95,22 @@ class Errand:
 
     async def answer(self) -> tuple[Desk, Wire] | Refusal:
         """A wire whose answer has begun, and the desk it comes from; both stay held until `give_back`."""
-        sent = full = 0
+        failed = sent = full = 0
         while True:
             desk = self._lobby.desk_now(self._wish)
             if desk is None:
-                if self._lobby.full and not self.retries:
+                if self._lobby.full and not failed and not full:  # who was let in once is not sent away
                     return QUEUE_FULL
                 desk = await self._lobby.desk(self._wish)
             self._desk = desk
+            self.retries = failed
             try:
                 wire = await self._exchanged(desk)
             except NotReached:  # nothing was sent: it is as if nobody had been asked
+                failed += 1
                 self._try_another(desk, "refused")
             except BrokenOff as broken:
+                failed += 1
                 sent += 1
                 self._try_another(desk, "broken")
                 if not self._repeatable or broken.answered or sent >= SENT_MOST:
@@ -136,7 +139,6 @@ class Errand:
     def _try_another(self, desk: Desk, end: End) -> None:
         self.give_back(end)
         self._wish = self._wish._replace(tried=self._wish.tried | {desk.run_id})
-        self.retries += 1
 
     async def _exchanged(self, desk: Desk) -> Wire:
         """A wire whose answer has begun. Raises NotReached, BrokenOff."""
