@@ -4,6 +4,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.api.platform import HELLO, Platform, digest_of
 from tests.views.services import (
@@ -364,6 +365,7 @@ async def test_models_are_listed_with_their_origin_and_who_serves_them(platform:
         await insert(
             session, "models", model_id="mdl_1", tenant_id=of["alpha"][0], project_id=of["alpha"][1], name="chat",
             digest="d" * 64, source="run:train", origin_run_id=run_id, bytes=42, license="MIT", engine="chat",
+            evaluation=Jsonb({"kind": "result", "step": 40, "sample": "def", "bits_per_byte": 1.82}),
         )  # fmt: skip
     [one] = (await platform.ask("GET", "/models", key="alpha")).json()["items"]
     assert (one["origin_run"], one["served_by"], one["bytes"], one["license"]) == (
@@ -372,4 +374,5 @@ async def test_models_are_listed_with_their_origin_and_who_serves_them(platform:
         42,
         "MIT",
     )
+    assert one["evaluation"] == {"bits_per_byte": 1.82}  # of the model, and not of its training
     assert (await platform.ask("GET", "/models", key="beta")).json()["items"] == []

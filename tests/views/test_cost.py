@@ -54,6 +54,17 @@ def test_where_nothing_was_answered_there_is_no_quotient(answered: int, tokens: 
     assert row["cost_per_million_tokens"] is None
 
 
+def test_a_quotient_has_as_many_digits_as_say_something() -> None:
+    times = [ReplicaTime(run_id="a", all_us=HOUR, within_us=HOUR)]
+    answered = {"answered": 7, "tokens_in": 61, "tokens_out": 0}
+    [row] = cost_of([money("a", "0.0001", "0.000003")], times, answered)
+    assert (row["revenue_per_1000_requests"], row["cost_per_1000_requests"]) == (
+        Decimal("0.01429"),
+        Decimal("0.000429"),
+    )
+    assert row["revenue_per_million_tokens"] == Decimal("1.639")
+
+
 def test_what_is_not_to_be_seen_is_not_summed() -> None:
     times = [ReplicaTime(run_id="a", all_us=HOUR, within_us=HOUR)]
     [row] = cost_of([money("a", "1", None)], times, ANSWERED)

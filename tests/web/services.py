@@ -152,7 +152,7 @@ class Shelf:
             {
                 "model_id": "mdl_2", "name": "chat", "digest": "e" * 64, "tenant": "acme", "project": "default",
                 "source": "run:run_x", "origin_run_id": "run_x", "origin_run": "train-gpt",
-                "evaluation": {"bits_per_byte": 1.821, "sample": "Era uma vez"}, "bytes": 41_200_000, "license": None,
+                "evaluation": {"bits_per_byte": 1.821}, "bytes": 41_200_000, "license": None,
                 "engine": "chat", "served_by": [], "made_at": NOON,
             },
         ]  # fmt: skip

@@ -97,7 +97,6 @@ async def test_models_are_told_with_digest_origin_and_evaluation(client: httpx.A
         "bits_per_byte <b>1.821</b>",
     ):
         assert shown in text, shown
-    assert "Era uma vez" not in text  # a figure is an evaluation; a sample is not
 
 
 async def test_a_replicas_run_leads_to_its_service() -> None:

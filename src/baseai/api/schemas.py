@@ -743,7 +743,7 @@ class ModelView(Wire):
     source: str
     origin_run_id: str | None = None  # the training run that made it
     origin_run: str | None = None
-    evaluation: dict[str, Any] = Field(default_factory=dict)
+    evaluation: dict[str, float] = Field(default_factory=dict)  # by the name of the figure
     bytes: int
     license: str | None = None
     engine: str

@@ -7,13 +7,14 @@ Pure.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 from baseai.ground.money import MICRO
 
 Row = dict[str, Any]
 HOUR_US = 3_600_000_000
+DIGITS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +77,13 @@ def _told(row: Row, answered: Mapping[str, Any]) -> Row:
 
 
 def _per(amount: Decimal | None, count: int, unit: int) -> Decimal | None:
-    return None if amount is None or not count else _fine(amount * unit / count)
+    """A quotient to DIGITS significant digits, and no finer than a micro-unit."""
+    if amount is None or not count:
+        return None
+    quotient = amount * unit / count
+    return _fine(Context(prec=DIGITS).plus(quotient))
 
 
 def _fine(amount: Decimal | None) -> Decimal | None:
-    """To a micro-unit, as everything that is shown; postings are exact, this is a quotient."""
+    """To a micro-unit, as everything that is shown; postings are exact, a part of them is not."""
     return None if amount is None else (amount * MICRO).to_integral_value() / MICRO

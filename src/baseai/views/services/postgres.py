@@ -31,6 +31,9 @@ SCALINGS_SHOWN = 50
 NOW_S = 60  # what a list shows of traffic
 SLO_SHORT_S, SLO_LONG_S = 300, 3_600
 DEMAND_KEPT_S = 540  # a little less than the keeper does: whole steps of it are there
+OF_THE_TRAINING = frozenset(
+    {"step", "repeated_steps", "goodput_ratio", "tokens_per_s"}
+)  # not of what it made
 TRAFFIC_LATE_S = 20  # gateways tell ten seconds at a time, and then it has to arrive
 
 _SERVICE = f"""
@@ -230,7 +233,7 @@ class ServiceViews:
                 " ORDER BY m.made_at DESC, m.model_id DESC LIMIT %(limit)s",
                 {"at": at, "id": after_id, "limit": limit_of(limit) + 1},
             )
-        return page_of(rows, limit, "made_at", "model_id")
+        return page_of([_model(row) for row in rows], limit, "made_at", "model_id")
 
 
 def window_of(name: str) -> Window:
@@ -313,6 +316,16 @@ def _replica(row: Mapping[str, Any], now: datetime) -> Row:
         "warm_up_s": None if ready_at is None else (ready_at - made_at).total_seconds(),
         "age_s": ((row["gone_at"] or now) - made_at).total_seconds(),
     }
+
+
+def _model(row: Row) -> Row:
+    """A model with the figures that say how good it is."""
+    figures = {
+        name: value
+        for name, value in row["evaluation"].items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and name not in OF_THE_TRAINING
+    }
+    return {**row, "evaluation": figures}
 
 
 def _kept(
