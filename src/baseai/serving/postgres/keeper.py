@@ -211,6 +211,10 @@ class Keeper:
         members = seen.members()
         live = [each for each in members if each.state in LIVE]
         answering = [each for each in live if each.state is ReplicaState.READY]
+        leaving = sum(each.leaving for each in answering)
+        # While a version takes over there are replicas of both: what is beyond the number wanted is there twice.
+        counted = len(live) if row["candidate_no"] is None else min(len(live), max(1, row["wanted"]))
+        answer = min(len(answering), counted)
         demand = await fetch_all(
             session, DEMAND, {"id": service_id, "back_s": looks_back_s(scaling) + KEPT_DEMAND.seconds / 10}
         )
@@ -218,9 +222,9 @@ class Keeper:
             scaling,
             [DemandSecond(**second) for second in demand],
             ReplicasSeen(
-                ready=len(answering),
-                starting=len(live) - len(answering),
-                leaving=sum(each.leaving for each in answering),
+                ready=answer,
+                starting=counted - answer,
+                leaving=min(leaving, answer),
                 warm_up_s=(warmed or {}).get("warm_up_s") or WARM_UP_S,
             ),
             now_s=seen.now.timestamp(),

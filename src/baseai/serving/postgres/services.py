@@ -363,7 +363,9 @@ async def _pinned(session: Session, project: tuple[TenantId, ProjectId], spec: R
         raise Refused(f"model: {model}: there is no run {name}; `baseai ps --all` lists those there are")
     if run["kind"] not in ("train", "task") or not run["kept"]:
         why = "has saved no checkpoint yet" if run["kind"] == "train" else "has made nothing yet"
-        raise Refused(f"model: {model}: {name} {why}; name a run that has ended well, or a training run that saved")
+        raise Refused(
+            f"model: {model}: {name} {why}; name a run that has ended well, or a training run that saved"
+        )
     pinned = replace(source, place=run["run_id"])
     return replace(spec, work=replace(spec.work, model=pinned.written))
 
