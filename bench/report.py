@@ -36,13 +36,13 @@ class Figure:
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """Ours over the peer beside it."""
-        return tuple(a / b for a, b in zip(self.ours, self.peer, strict=False) if b)
+        """Ours over the peer beside it; a difference that chance made negative has none."""
+        return tuple(a / b for a, b in zip(self.ours, self.peer, strict=False) if b > 0 and a >= 0)
 
     @property
     def own_ratios(self) -> tuple[float, ...]:
         """The peer over itself: what this machine calls equal today."""
-        return tuple(a / b for a, b in zip(self.peer[::2], self.peer[1::2], strict=False) if b)
+        return tuple(a / b for a, b in zip(self.peer[::2], self.peer[1::2], strict=False) if b > 0 and a >= 0)
 
     def columns(self) -> tuple[str, ...]:
         """Name, ours, peer, ratio, the peer against itself, target, reached; as the table shows them."""

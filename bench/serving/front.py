@@ -232,11 +232,12 @@ def ended(process: subprocess.Popen[bytes]) -> None:
 @contextmanager
 def stage() -> Iterator[Stage]:
     """A place for fronts and replicas; whatever was started on it is over afterwards, also when the bench is ended."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     base = os.environ.get("TMPDIR", "/tmp")
     with tempfile.TemporaryDirectory(prefix="bsv-", dir=base, ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o755)
         with ExitStack() as stack:
+            stack.callback(signal.signal, signal.SIGTERM, before)
             yield Stage(Path(folder), stack)
 
 

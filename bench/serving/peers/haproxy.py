@@ -48,7 +48,7 @@ defaults
   timeout server 120s
   option http-keep-alive
   option http-no-delay
-  option redispatch
+  option redispatch 1
   retries 3
   retry-on conn-failure empty-response
 frontend clients
