@@ -254,6 +254,7 @@ BENCHES = (
     Bench(
         name="step-of-load", script="serving/step.py", quick=("--hold", "15", "--gone-within", "0", "--peers")
     ),
+    Bench(name="autoscale", script="serving/autoscale.py", quick=("--quick",), minutes_max=30),
 )
 
 

@@ -25,7 +25,8 @@ STRAYS_LEAST = (
     0.5  # variance over level: of requests that come by chance it would be 1 in a moment, 0.5 in its mean
 )
 STRAYS_MOST = 4.0  # times the known variance, that one second may tell of a greater one
-ANOTHER_LEVEL_SIGMAS = 1.5  # from the level to the mean of half a stable window: then there is another level
+ANOTHER_LEVEL_SIGMAS = 1.5  # from the level to the mean of half a stable window: then there is another level,
+CHANCE_SIGMAS = 2.5  # if it is also so far from what chance makes of requests that long
 LEARNT_S = 20  # least seconds that tell another level, growth, or that fewer replicas are enough
 PANIC_AT = 2.0  # times the replicas that are ready
 PANIC_SIGMAS = 3.0  # beyond the level, so that few replicas do not panic at chance
@@ -309,7 +310,7 @@ def _learnt(
             service_s = seen_s if service_s is None else service_s + 0.1 * (seen_s - service_s)
         loads.append(_load(scaling, told, end, replicas, service_s))
         del loads[:-stable]
-        usual = _another(usual, loads, stable, panic)
+        usual = _another(usual, loads, stable, panic, service_s or 0.0)
     return Remembered(
         usual=usual,
         loads=tuple(loads),
@@ -328,7 +329,7 @@ def _ahead(scaling: Scaling, usual: Usual, warm_up_s: float) -> float:
     return min(grown, scaling.target) if grown > usual.strays / 2 else 0.0
 
 
-def _another(usual: Usual | None, loads: Sequence[float], stable: int, panic: int) -> Usual:
+def _another(usual: Usual | None, loads: Sequence[float], stable: int, panic: int, service_s: float) -> Usual:
     """What is usual, one second on; from half a stable window alone where that is at another level.
 
     Level and growth are learnt together (Holt's linear method, its gain falling as more is learnt), so that a steady
@@ -346,7 +347,10 @@ def _another(usual: Usual | None, loads: Sequence[float], stable: int, panic: in
     window = loads[-panic:]
     strayed = min((sum(window) / len(window) - level) ** 2, STRAYS_MOST * known)
     variance = max(STRAYS_LEAST * level, known + (strayed - known) / learnt_s)
-    if len(loads) >= LEARNT_S and abs(mean - level) > ANOTHER_LEVEL_SIGMAS * math.sqrt(variance):
+    # Requests that take long keep a chance crowd together: the mean of a window strays the more, the fewer fit into it.
+    by_chance = math.sqrt(level * min(1.0, 2 * service_s / len(newest)))
+    off_least = max(ANOTHER_LEVEL_SIGMAS * math.sqrt(variance), CHANCE_SIGMAS * by_chance)
+    if len(loads) >= LEARNT_S and abs(mean - level) > off_least:
         last = loads[-2 * panic :]  # those of the new level alone, or nearly so
         middle = sum(last) / len(last)
         around = sum((load - middle) ** 2 for load in last) / len(last)
