@@ -61,9 +61,9 @@ class _Cycle:
     beside: Hall  # with everything that is physically there
     clearing: set[int]  # numbers of nodes on which somebody has to go first
     grants: list[Grant] = field(default_factory=list)
-    stood_aside: list[tuple[int, RunId]] = field(
+    stood_aside: list[tuple[int, Gang, Spots]] = field(
         default_factory=list
-    )  # who starts once that is clear; how many waited
+    )  # who starts there once that is clear; how many waited
     evictions: dict[RunId, Eviction] = field(default_factory=dict)
     started: list[Gang] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
@@ -182,7 +182,7 @@ def _start(run_id: str, spots: Spots, standing: Standing, cycle: _Cycle, now: da
     for key, held in leaving:
         draws = Shape(pods=len(held.spots), watts=held.shape.watts)
         cycle.beside.place(f"{key} draws", draws, tuple(Spot(spot.row) for spot in held.spots), stands=True)
-    cycle.stood_aside.append((len(house.verdicts), RunId(run_id)))
+    cycle.stood_aside.append((len(house.verdicts), gang, spots))
 
 
 def _stands_beside(run_id: str, shape: Shape, spots: Spots, cycle: _Cycle) -> bool:
@@ -313,9 +313,9 @@ def _waits(
     aside = 0
     for number in range(len(verdicts) + 1):
         while aside < len(cycle.stood_aside) and cycle.stood_aside[aside][0] <= number:
-            run_id = cycle.stood_aside[aside][1]
-            waits.append(_clearing(run_id, len(waits), owners.ahead(), at(now_s)))
-            owners.add(standing.runs[run_id].demand.tenant_id)
+            _, gang, spots = cycle.stood_aside[aside]
+            waits.append(_clearing(gang, spots, standing.hall, len(waits), owners.ahead(), at(now_s)))
+            owners.add(standing.runs[RunId(gang.run_id)].demand.tenant_id)
             aside += 1
         if number == len(verdicts):
             break
@@ -373,17 +373,23 @@ class _Owners:
         return self._shown
 
 
-def _clearing(run_id: RunId, ahead: int, owners: tuple[tuple[TenantId, int], ...], now: datetime) -> Wait:
+def _clearing(
+    gang: Gang, spots: Spots, hall: Hall, ahead: int, owners: tuple[tuple[TenantId, int], ...], now: datetime
+) -> Wait:
+    """It comes first once they are gone, and there: else they would take again what they left for it."""
+    places = [
+        (hall.node_ids[spot.row], hall.models[hall.model[spot.row]], gang.shape.devices) for spot in spots
+    ]
     return Wait(
-        run_id=run_id,
+        run_id=RunId(gang.run_id),
         position=ahead + 1,
         ahead=ahead,
         kind=WaitKind.CLEARING,
         behind=None,
         explanation=None,
-        promised_since=at(
-            0.0
-        ),  # it comes first once they are gone: else they would take again what they left for it
+        promised_at=now,
+        promised_since=at(0.0),
+        promised_on=tuple(places),
         owners_ahead=owners,
     )
 
