@@ -127,13 +127,13 @@ def test_a_step_from_1_to_20_is_decided_within_3_s_and_overshoots_by_one_replica
 
 def test_after_the_step_it_goes_back_and_to_rest() -> None:
     def count(second: int) -> int:
-        return 0 if second >= 180 else 20 if 60 <= second < 120 else 1
+        return 0 if second >= 190 else 20 if 60 <= second < 120 else 1
 
     scaling = replace(SCALING, target=5.0, stable_window_s=60.0, to_zero_after_s=30.0)
     lived = live(scaling, 300, clients(count, places=5, service_s=0.2), ready=1)
-    assert lived.replicas[179] == 1
-    assert lived.replicas[180 + 85] == 1
-    assert lived.replicas[180 + 92] == 0
+    assert lived.replicas[189] == 1
+    assert lived.replicas[190 + 85] == 1
+    assert lived.replicas[190 + 92] == 0
 
 
 def test_a_queue_that_grows_while_replicas_start_orders_none_twice() -> None:

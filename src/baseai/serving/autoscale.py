@@ -17,17 +17,15 @@ from baseai.serving.demand import DemandSecond
 from baseai.workloads.service import Scaling
 
 MARGIN_SIGMAS = 1.5  # that a load may stray from its level and still find room
-MEMORY = 5  # stable windows, over which level, growth and straying are learnt
-GROWTH_GAIN = (
-    0.25  # of what one second tells of growth, as a share of what it tells of the level: critically damped
-)
+MEMORY = 5  # stable windows, over which level and straying are learnt
 STRAYS_LEAST = (
     0.5  # variance over level: of requests that come by chance it would be 1 in a moment, 0.5 in its mean
 )
 STRAYS_MOST = 4.0  # times the known variance, that one second may tell of a greater one
-ANOTHER_LEVEL_SIGMAS = 1.5  # from the level to the mean of half a stable window: then there is another level,
+ANOTHER_LEVEL_SIGMAS = 1.5  # from the level to the mean of the stable window: then there is another level,
 CHANCE_SIGMAS = 2.5  # if it is also so far from what chance makes of requests that long
-LEARNT_S = 20  # least seconds that tell another level, growth, or that fewer replicas are enough
+LEARNT_S = 20  # least seconds that tell another level, or that fewer replicas are enough
+GROWTH_SIGMAS = 1.5  # from the first half of the stable window to the second, that are more than chance
 PANIC_AT = 2.0  # times the replicas that are ready
 PANIC_SIGMAS = 3.0  # beyond the level, so that few replicas do not panic at chance
 PANIC_S = 12.0  # least length; by default two panic windows
@@ -62,7 +60,6 @@ class Usual:
     level: float
     variance: float  # of means over the panic window around the level
     learnt_s: int  # seconds that it is learnt from
-    grows: float = 0.0  # the level, each second
 
     @property
     def strays(self) -> float:
@@ -120,7 +117,7 @@ def desired(
     usual = learnt.usual or Usual(level=0.0, variance=0.0, learnt_s=0)
     asked_at_s = _asked_at_s(told, replicas, remembered, now_s)
     rests = asked_at_s is None or now_s - asked_at_s > scaling.stable_window_s + scaling.to_zero_after_s
-    ahead = _ahead(scaling, usual, replicas.warm_up_s)
+    ahead = _ahead(scaling, learnt.loads, usual, replicas.warm_up_s)
     expected = 0.0 if rests else usual.level + MARGIN_SIGMAS * usual.strays + ahead
     urgent = _urgent(scaling, told, replicas, learnt.service_s)
     by_usual = 0 if rests else max(1, _enough(expected, scaling))
@@ -320,41 +317,42 @@ def _learnt(
     )
 
 
-def _ahead(scaling: Scaling, usual: Usual, warm_up_s: float) -> float:
+def _ahead(scaling: Scaling, loads: Sequence[float], usual: Usual, warm_up_s: float) -> float:
     """What the load will have grown by when a replica ordered now is ready; at most what one replica carries.
 
-    Growth within half of what the load strays is none: it may be chance, and the margin has room for it.
+    Growth is that from the first half of the stable window to the second. What may be chance is none: on recorded
+    demand, following smaller growth costs more than it saves.
     """
-    grown = usual.grows * warm_up_s
-    return min(grown, scaling.target) if grown > usual.strays / 2 else 0.0
+    half = len(loads) // 2
+    if half < LEARNT_S // 2:
+        return 0.0
+    grown = (sum(loads[-half:]) - sum(loads[-2 * half : -half])) / half
+    return min(grown / half * warm_up_s, scaling.target) if grown > GROWTH_SIGMAS * usual.strays else 0.0
 
 
 def _another(usual: Usual | None, loads: Sequence[float], stable: int, panic: int, service_s: float) -> Usual:
-    """What is usual, one second on; from half a stable window alone where that is at another level.
+    """What is usual, one second on; from the stable window alone where that is at another level.
 
-    Level and growth are learnt together (Holt's linear method, its gain falling as more is learnt), so that a steady
-    rise is not lagged behind.
+    It is where its mean is too far off to be chance, or where not one of its seconds reached over to the level.
     """
     if usual is None:
         return Usual(level=loads[-1], variance=STRAYS_LEAST * loads[-1], learnt_s=1)
-    newest = loads[-max(1, stable // 2) :]
-    mean = sum(newest) / len(newest)
+    mean = sum(loads) / len(loads)
     learnt_s = min(usual.learnt_s + 1, MEMORY * stable)
-    off = loads[-1] - usual.level - usual.grows
-    grows = usual.grows + GROWTH_GAIN * off / learnt_s**2 if learnt_s > LEARNT_S else 0.0
-    level = max(0.0, usual.level + usual.grows + off / learnt_s)
+    level = usual.level + (loads[-1] - usual.level) / learnt_s
     known = max(usual.variance, STRAYS_LEAST * level)
     window = loads[-panic:]
     strayed = min((sum(window) / len(window) - level) ** 2, STRAYS_MOST * known)
     variance = max(STRAYS_LEAST * level, known + (strayed - known) / learnt_s)
     # Requests that take long keep a chance crowd together: the mean of a window strays the more, the fewer fit into it.
-    by_chance = math.sqrt(level * min(1.0, 2 * service_s / len(newest)))
+    by_chance = math.sqrt(level * min(1.0, 2 * service_s / len(loads)))
     off_least = max(ANOTHER_LEVEL_SIGMAS * math.sqrt(variance), CHANCE_SIGMAS * by_chance)
-    if len(loads) >= LEARNT_S and abs(mean - level) > off_least:
+    one_sided = len(loads) >= stable and (max(loads) < level or min(loads) > level)
+    if one_sided or (len(loads) >= LEARNT_S and abs(mean - level) > off_least):
         last = loads[-2 * panic :]  # those of the new level alone, or nearly so
         middle = sum(last) / len(last)
         around = sum((load - middle) ** 2 for load in last) / len(last)
         return Usual(
-            level=mean, variance=max(STRAYS_LEAST * mean, min(variance, around)), learnt_s=len(newest)
+            level=mean, variance=max(STRAYS_LEAST * mean, min(variance, around)), learnt_s=len(loads)
         )
-    return Usual(level=level, variance=variance, learnt_s=learnt_s, grows=grows)
+    return Usual(level=level, variance=variance, learnt_s=learnt_s)
