@@ -85,7 +85,7 @@ def chart_json(traffic: Row, detail: Row, language: Language) -> dict[str, Any]:
                 line("refused", say(N_("refused")), rate("refused")),
             ],
         ),
-        "latency": chart("ms", latency),
+        "latency": chart("ms", latency, log=True),  # a warm-up lasts a thousand times as long as an answer
         "replicas": chart(
             "",
             [

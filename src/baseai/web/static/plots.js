@@ -73,10 +73,17 @@
   };
 
   const range = (told) => (chart, low, high) => {
+    if (told.log) return low === null ? [1, 1000] : [10 ** Math.floor(Math.log10(low)), 10 ** Math.ceil(Math.log10(high * 1.01))];
     if (told.high !== null) return [0, told.high];
     if (low === null) return [0, 1];
     if (told.unit === "°C") return [Math.min(20, Math.floor(low - 2)), Math.max(60, Math.ceil(high + 5))];
     return [0, (high || 1) * 1.12];
+  };
+
+  const decades = (chart, axis, low, high) => {
+    const found = [];
+    for (let each = low; each <= high * 1.001; each *= 10) found.push(each);
+    return found;
   };
 
   const make = (name, told, host) => {
@@ -97,10 +104,10 @@
     const labels = () => (frame.until - frame.from > 86400 * 1.5 ? days : frame.until - frame.from < 600 ? shortly : hours);
     const chart = new uPlot({
       width: Math.max(200, host.clientWidth), height: HEIGHT, cursor: { sync: { key: "time" }, drag: { x: true, y: false, setScale: true }, points: { size: 6 } },
-      scales: { x: { time: true, range: (own, low, high) => (zoomed ? [low, high] : [frame.from, frame.until]) }, y: { range: range(told) } },
+      scales: { x: { time: true, range: (own, low, high) => (zoomed ? [low, high] : [frame.from, frame.until]) }, y: { range: range(told), distr: told.log ? 3 : 1 } },
       axes: [
         { ...axis, space: 70, size: 30, values: (own, splits) => splits.map((ts) => at(labels(), ts).replace(",", "")) },
-        { ...axis, size: 52, values: (own, splits) => splits.map(number) },
+        { ...axis, size: 52, ...(told.log ? { splits: decades } : {}), values: (own, splits) => splits.map((split) => (split === null ? "" : number(split))) },
       ],
       series: [{ label: words.time, value: (own, ts) => (ts === null ? at(seconds, frame.until) : at(seconds, ts)) }, ...series],
       bands: told.area ? [{ series: told.area, fill: paint.area }] : undefined,
