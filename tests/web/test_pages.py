@@ -124,8 +124,17 @@ async def test_another_site_cannot_sign_anybody_out(headers: dict[str, str]) -> 
         pytest.param(Role.FINANCE, set(PATHS), id="finance"),
         pytest.param(
             Role.CUSTOMER,
-            {"/queue", "/runs", "/runs?state=all", f"/runs/{RUN}", "/services", f"/services/{SERVICE}", "/models",
-             "/offers", "/books"},
+            {
+                "/queue",
+                "/runs",
+                "/runs?state=all",
+                f"/runs/{RUN}",
+                "/services",
+                f"/services/{SERVICE}",
+                "/models",
+                "/offers",
+                "/books",
+            },
             id="customer",
         ),
         pytest.param(

@@ -136,7 +136,9 @@ class Pages:
             serves=self.doors.serving is not None,
             zone=self.doors.settings.zone,
             static=lambda name: f"/static/{name}?v={self.static[name].digest}",
-            look=lambda noun, state: (service_word if noun in service_word.LOOKS else phrase).look_of(noun, state),
+            look=lambda noun, state: (service_word if noun in service_word.LOOKS else phrase).look_of(
+                noun, state
+            ),
             reason=lambda code: phrase.reason(language, code),
             event_words=lambda code: phrase.event(language, code),
             role_words=lambda code: phrase.role(language, code),
