@@ -92,7 +92,7 @@ def next_step(
     """What becomes of a rollout now.
 
     new, old: since the step began; of the old one rather more, as since the rollout began. wanted: replicas of the
-    service, as `autoscale` has it. p99_ms: the SLO, None where there is none. Wrong is looked for at every call and ends
+    service, as `autoscale` has it. p99_ms: the SLO, None where there is none. Wrong is looked for at each call and ends
     the rollout as soon as it is sure; right needs the whole bake time, and enough requests or `PATIENCE` times as long.
     """
     if (wrong := _never_ready(candidate, now_s)) is not None:
