@@ -56,9 +56,11 @@ def test_what_connection_names_stays_on_its_side() -> None:
         headers=headers,
         own=b"x-request-id: r\r\n",
         length=None,
+        token=b"t",
         keeps_key=False,
     )
-    assert head == b"GET /p?q=1 HTTP/1.1\r\nhost: h:1\r\nx-end: 2\r\nx-request-id: r\r\n\r\n"
+    own = b"x-request-id: r\r\nauthorization: Bearer t\r\n"
+    assert head == b"GET /p?q=1 HTTP/1.1\r\nhost: h:1\r\nx-end: 2\r\n" + own + b"\r\n"
     passed, content_type, usage = head_for_client(
         [*headers, (b"content-type", b"t"), (b"x-baseai-usage", b"u")]
     )

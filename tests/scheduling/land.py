@@ -42,7 +42,7 @@ class Land:
         self.fleet = Fleet(truth, self.tenancy, lambda _: None)
         self.runs = Runs(truth)
         places = Places(checkpoints=lambda run: str(folder / run), outputs=lambda run: str(folder / run))
-        self.engine = Engine(truth, self.tenancy, places)
+        self.engine = Engine(truth, self.tenancy, places, replica_key=b"r" * 32)
         self.reservations = Reservations(truth, catalog.models_matching)
         self.windows = Windows(truth)
         self.extensions = Extensions(truth, catalog.models_matching)

@@ -12,6 +12,7 @@ from baseai.workloads.service import Rollout
 from tests.serving.yard import OPERATOR, WORK, Yard, at_once, scaled, spec_of_service
 
 pytestmark = pytest.mark.anyio
+KEY = b"k" * 32
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ async def test_a_spec_becomes_a_service_whose_replica_answers(yard: Yard) -> Non
     await yard.turn()
     assert await yard.replicas() == [(1, "ready")]
     assert (await yard.service())["state"] == "serving"
-    [route] = (await load_routes(yard.rooms.truth)).by_id.values()
+    [route] = (await load_routes(yard.rooms.truth, KEY)).by_id.values()
     [backend] = route.backends
     assert (backend.address, backend.port, backend.draining) == ("127.0.0.1", yard.port, False)
     [run] = await yard.rows("SELECT * FROM runs")
@@ -65,7 +66,7 @@ async def test_one_that_is_spared_ends_only_after_gateways_have_heard_of_it(yard
     await yard.rooms.services.scale(OPERATOR, "echo", least=1, most=1, by="test")
     await yard.turn()
     assert await yard.replicas() == [(1, "draining"), (1, "ready")]
-    [route] = (await load_routes(yard.rooms.truth)).by_id.values()
+    [route] = (await load_routes(yard.rooms.truth, KEY)).by_id.values()
     assert sorted(backend.draining for backend in route.backends) == [False, True]
     assert await yard.rows("SELECT FROM runs WHERE stop_reason IS NOT NULL") == []
     await yard.age("draining_at", 3.0)
@@ -86,7 +87,7 @@ async def test_a_new_version_takes_over_once_it_answers_and_the_old_one_stays_ti
     assert (second.version_no, second.rolling) == (2, True)
     await yard.rooms.keeper.step()
     assert await yard.replicas() == [(1, "ready"), (2, "starting")]
-    [route] = (await load_routes(yard.rooms.truth)).by_id.values()
+    [route] = (await load_routes(yard.rooms.truth, KEY)).by_id.values()
     assert [(version.version_no, version.share) for version in route.versions] == [(1, 1.0), (2, 0.0)]
     await yard.turn()
     assert (await yard.service())["candidate_share"] == 1.0
@@ -178,11 +179,11 @@ async def test_a_replica_that_was_lost_gets_nothing_until_it_answers_again(yard:
     await fail_the_new(yard, set(), reason="process_lost")
     await yard.rooms.engine.settle()
     await yard.rooms.keeper.step()
-    [route] = (await load_routes(yard.rooms.truth)).by_id.values()
+    [route] = (await load_routes(yard.rooms.truth, KEY)).by_id.values()
     assert route.backends == ()
     assert (await yard.service())["state"] == "starting"
     await yard.turn()
-    [route] = (await load_routes(yard.rooms.truth)).by_id.values()
+    [route] = (await load_routes(yard.rooms.truth, KEY)).by_id.values()
     assert [backend.port for backend in route.backends] == [yard.port]
 
 
@@ -193,7 +194,7 @@ async def test_stopping_ends_every_replica_and_frees_the_name(yard: Yard) -> Non
     with pytest.raises(Conflict):
         await yard.rooms.services.stop(OPERATOR, "echo", by="test")
     await yard.rooms.keeper.step()
-    assert (await load_routes(yard.rooms.truth)).by_id == {}
+    assert (await load_routes(yard.rooms.truth, KEY)).by_id == {}
     await yard.age("draining_at", 3.0)
     await yard.rooms.keeper.step()
     await yard.rooms.engine.settle()

@@ -153,7 +153,14 @@ def service_order(launch: Launch, cores: int, attempt_folder: Path, work_folder:
         "attempt_folder": str(attempt_folder),
         "work_folder": str(work_folder),
         "python_path": launch.env.get("PYTHONPATH"),
+        "token": asked.get("token"),
     }
+
+
+def masked_of(launch: Launch) -> list[str]:
+    """What a run's own output must not tell: its secrets, and the token of a replica."""
+    token = (launch.service or {}).get("token")
+    return [*launch.secrets.values(), *([token] if token else [])]
 
 
 def burn_in_order(launch: Launch, cores: Sequence[int], attempt_folder: Path) -> dict[str, object]:

@@ -19,7 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from baseai.agent.environment import burn_in_order, cores_of, environment_of, service_order, train_order
+from baseai.agent.environment import (
+    burn_in_order,
+    cores_of,
+    environment_of,
+    masked_of,
+    service_order,
+    train_order,
+)
 from baseai.agent.files import FileUnfit, is_disk_full, place_below
 from baseai.agent.folder import AttemptFolder, Born, write_whole
 from baseai.agent.shim import start_ticks
@@ -148,7 +155,7 @@ class ShimLauncher:
             ),
             "folder": str(cwd),
             "cores": cores,
-            "mask": list(launch.secrets.values()),
+            "mask": masked_of(launch),
             "stop_grace_s": launch.stop_grace_s,
             "segment_bytes": self._segment_bytes,
             "segments": self._segments,
@@ -185,7 +192,7 @@ class ShimLauncher:
         elif launch.kind == "service":
             folder.train.mkdir(parents=True, exist_ok=True)
             order = service_order(launch, self._cores_bound(launch), folder.train, cwd)
-            write_whole(folder.train / "service.json", json.dumps(order, indent=1))
+            write_whole(folder.train / "service.json", json.dumps(order, indent=1), mode=0o600)
             argv = [sys.executable, "-m", SERVICE_MODULE, str(folder.train / "service.json")]
         else:
             write_whole(folder.path / "script.sh", "\n".join(launch.commands) + "\n")

@@ -99,7 +99,8 @@ class Launch(Wire):
         None  # recipe, config, parallel, checkpoint_every, max_restarts, seed, workers
     )
     burn_in: dict[str, Any] | None = None  # model, accelerators, profile of a test of this node
-    service: dict[str, Any] | None = None  # terms, service_id, version_no, model_path of a replica
+    # Of a replica: terms, service_id, version_no, model_path, and the token that its gateway shows.
+    service: dict[str, Any] | None = Field(default=None, repr=False)
     env: dict[str, str] = Field(default_factory=dict)
     secrets: dict[str, str] = Field(
         default_factory=dict

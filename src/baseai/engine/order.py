@@ -37,7 +37,7 @@ class Order:
     commands: tuple[str, ...]
     train: dict[str, Any] | None
     burn_in: dict[str, Any] | None
-    service: dict[str, Any] | None
+    service: dict[str, Any] | None = field(repr=False)  # with the replica's token
     env: dict[str, str]
     secrets: dict[str, str] = field(repr=False)
     files: tuple[OrderedFile, ...]

@@ -18,6 +18,7 @@ from baseai.fleet.lease import LeaseState, clipped
 from baseai.fleet.node import SILENT_AFTER_S, NodeState
 from baseai.ground.fault import Conflict, NotFound
 from baseai.scheduling.preemption.postgres import note_loss
+from baseai.tenancy.replica_token import replica_token
 from baseai.truth.history import record
 from baseai.truth.session import Scope, Session, Truth, fetch_all, fetch_one
 from baseai.workloads.burn import BurnIn
@@ -63,10 +64,11 @@ class Places:
 class Engine:
     """What nodes are told and tell."""
 
-    def __init__(self, truth: Truth, secrets: SecretBox, places: Places) -> None:
+    def __init__(self, truth: Truth, secrets: SecretBox, places: Places, *, replica_key: bytes) -> None:
         self._truth = truth
         self._secrets = secrets
         self._places = places
+        self._replica_key = replica_key  # the gateways' own: of what they show replicas
 
     # ---- towards the nodes
 
@@ -182,6 +184,7 @@ class Engine:
             "terms": work.to_json(),
             "service_id": row["service_id"],
             "version_no": row["version_no"],
+            "token": replica_token(self._replica_key, row["run_id"]),
         }
         source = None if work.model is None else model_source_of(work.model)
         if source is None or source.kind != "run":

@@ -31,9 +31,11 @@ class Desk:
         "backend",
         "breaker",
         "most",
+        "own_program",
         "pool",
         "run_id",
         "slowness",
+        "token",
         "under_way",
     )
 
@@ -42,6 +44,8 @@ class Desk:
         self.run_id = backend.run_id
         self.pool = pool
         self.most = most
+        self.own_program = False  # of the tenant: its server knows keys of its own, perhaps
+        self.token = (backend.token or "").encode()
         self.breaker = Breaker()
         self.under_way = 0
         self.slowness = 1.0  # beside its peers; its lobby keeps it fresh

@@ -156,7 +156,8 @@ class Errand:
             headers=sheet.headers,
             own=b"x-request-id: %b\r\nx-baseai-deadline-ms: %d\r\n" % (self._request_id.encode(), left_ms),
             length=len(sheet.body) if bodied else None,
-            keeps_key=not inquiry.route.terms.auth,
+            token=desk.token,
+            keeps_key=desk.own_program and not inquiry.route.terms.auth,
         )
         while True:
             wire = pool.taken(once=not self._repeatable, now_s=steady_s()) or await pool.connected()

@@ -1,7 +1,8 @@
 """A head is the first part of a message: what of a client's goes to a replica, and what of a replica's to the client.
 
 Invariant: what is of one connection stays with it (RFC 9110, 7.6.1), a client's key never reaches a replica, and no
-side can pretend to be the gateway: every `x-baseai-…` on the other side was written here.
+side can pretend to be the gateway: every `x-baseai-…` on the other side was written here, and so was the token by
+which a replica knows its gateway.
 """
 
 import re
@@ -105,12 +106,14 @@ def head_for_replica(
     headers: Iterable[tuple[bytes, bytes]],
     own: bytes,
     length: int | None,
+    token: bytes,
     keeps_key: bool,
 ) -> bytes:
     """The head of the request that a replica gets.
 
     own: lines that the gateway adds, each with its end. length: of the body; None: the request has none.
-    keeps_key: the service asks for no key of ours, so `authorization` may be its own.
+    token: by which the replica knows its gateway; empty: it asks for none. keeps_key: `authorization` is between the
+    client and a program of the tenant's own, which is shown the token beside it.
     """
     lines = [method.encode(), b" ", path]
     if query:
@@ -128,6 +131,8 @@ def head_for_replica(
             if name in KNOWN or (keeps_key and name == b"authorization"):
                 lines += (name, b": ", value, b"\r\n")
     lines.append(own)
+    if token:
+        lines += (b"x-baseai-replica-token: " if keeps_key else b"authorization: Bearer ", token, b"\r\n")
     if length is not None:
         lines.append(b"content-length: %d\r\n" % length)
     lines.append(b"\r\n")

@@ -17,6 +17,7 @@ from baseai.serving.route import Backend, Route
 
 FRESH_S = 0.1  # how old the comparison of replicas may be
 PULSE_S = 0.05  # how often those who wait are looked after, beside each time a place is free
+OWN_PROGRAMS = ("command", "ray")  # engines whose HTTP is the tenant's
 
 
 class Wish(NamedTuple):
@@ -58,15 +59,17 @@ class Lobby:
     def renew(self, route: Route) -> None:
         """The service as it is now. Desks of replicas that stay keep what they know."""
         self.route = route
-        caps = {version.version_no: version.terms.concurrency for version in route.versions}
+        versions = {version.version_no: version.terms for version in route.versions}
         desks = {}
         for backend in route.backends:
-            most = max(1, -(-caps.get(backend.version_no, route.terms.concurrency) // self._processes))
+            terms = versions.get(backend.version_no, route.terms)
+            most = max(1, -(-terms.concurrency // self._processes))
             desk = self.desks.get(backend.run_id)
             if desk is None or _moved(desk.backend, backend):
                 desk = Desk(backend, Pool(backend.address, backend.port, self._loop), most)
             desk.backend = backend
             desk.most = most
+            desk.own_program = terms.engine in OWN_PROGRAMS
             desks[backend.run_id] = desk
         for run_id, desk in self.desks.items():
             if desks.get(run_id) is not desk:
@@ -191,7 +194,7 @@ class Lobby:
 
 
 def _moved(old: Backend, new: Backend) -> bool:
-    return (old.address, old.port) != (new.address, new.port)
+    return (old.address, old.port, old.token) != (new.address, new.port, new.token)
 
 
 def lobbies_renewed(lobbies: Mapping[str, Lobby], routes: Mapping[str, Route]) -> dict[str, Lobby]:

@@ -5,7 +5,7 @@ while the database is away. Read by `postgres`; replaced as a whole, never edite
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from baseai.workloads.service import Service
@@ -22,6 +22,8 @@ class Backend:
     address: str
     port: int
     draining: bool  # what it has it finishes; it gets nothing new
+    # What it is shown, so that it answers; None: it is one that asks for nothing.
+    token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,7 +63,7 @@ async def keep_gate(
     rung = asyncio.Event()
     beside = [
         asyncio.create_task(_hear(truth, rung)),
-        asyncio.create_task(_follow(truth, app, rung)),
+        asyncio.create_task(_follow(truth, household.key("replicas"), app, rung)),
         asyncio.create_task(shipper.run()),
     ]
     try:
@@ -91,14 +91,14 @@ async def _hear(truth: Truth, rung: asyncio.Event) -> None:
         rung.set()
 
 
-async def _follow(truth: Truth, app: GatewayApp, rung: asyncio.Event) -> None:
+async def _follow(truth: Truth, replica_key: bytes, app: GatewayApp, rung: asyncio.Event) -> None:
     """Routes as they change. While the database is away the last ones stand, and /health says how old they are."""
     away = ""
     while True:
         rung.clear()
         wait_s = ROUTES_EVERY_S
         try:
-            app.hold_routes(await load_routes(truth))
+            app.hold_routes(await load_routes(truth, replica_key))
             away = ""
         except TruthUnavailable as wrong:
             wait_s = ROUTES_AGAIN_S

@@ -3,6 +3,7 @@
 Invariant: one supervisor holds the folder at a time; its keys are made once, readable by its owner only.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -171,17 +172,22 @@ class Household:
 
     def key(self, name: str) -> bytes:
         """32 secret bytes of that name, made on first use."""
-        path = self.data / "keys" / name
-        if not path.exists():
-            write_private(path, secrets.token_bytes(32))
-        return path.read_bytes()
+        return self._made_once(name, secrets.token_bytes(32))
 
     def text(self, name: str, prefix: str) -> str:
         """A secret text of that name, made on first use."""
+        return self._made_once(name, key_text(prefix, secrets.token_bytes(25)).encode()).decode()
+
+    def _made_once(self, name: str, fresh: bytes) -> bytes:
+        """What that key is; `fresh` from now on where there was none. Of processes that come at once, one makes it."""
         path = self.data / "keys" / name
         if not path.exists():
-            write_private(path, key_text(prefix, secrets.token_bytes(25)).encode())
-        return path.read_text()
+            offered = path.with_name(f".{name}.{os.getpid()}.{secrets.token_hex(4)}")
+            write_private(offered, fresh)
+            with contextlib.suppress(FileExistsError):
+                os.link(offered, path)
+            offered.unlink()
+        return path.read_bytes()
 
     def read(self, path: Path) -> dict[str, Any]:
         try:

@@ -408,7 +408,10 @@ class Rooms:
         self.queues = PostgresQueues(truth, [one.model for one in self.catalog.accelerators])
         self.admission = Admission(self.catalog, self.queue, self.reservations)
         self.engine = Engine(
-            truth, self.tenancy, Places(checkpoints=household.checkpoints, outputs=household.outputs)
+            truth,
+            self.tenancy,
+            Places(checkpoints=household.checkpoints, outputs=household.outputs),
+            replica_key=household.key("replicas"),
         )
         self.views = Views(truth)
         self.service_views = ServiceViews(truth)

@@ -4,6 +4,7 @@ from collections import defaultdict
 from typing import Any
 
 from baseai.serving.route import Backend, Route, RoutedVersion, Routes, routes_of
+from baseai.tenancy.replica_token import replica_token
 from baseai.truth.session import Session, Truth, fetch_all
 from baseai.workloads.service import Service
 from baseai.workloads.spec import RunSpec
@@ -18,13 +19,16 @@ SELECT * FROM replicas WHERE port IS NOT NULL AND state IN ('ready', 'draining')
 """
 
 
-async def load_routes(truth: Truth) -> Routes:
-    """All routes, as of one moment. A version that cannot be read is left out, and its service with it."""
+async def load_routes(truth: Truth, replica_key: bytes) -> Routes:
+    """All routes, as of one moment. A version that cannot be read is left out, and its service with it.
+
+    replica_key: the engine's own, of what replicas are shown.
+    """
     async with truth.transaction(snapshot=True) as session:
-        return await routes_in(session)
+        return await routes_in(session, replica_key)
 
 
-async def routes_in(session: Session) -> Routes:
+async def routes_in(session: Session, replica_key: bytes) -> Routes:
     """The same, in the caller's transaction."""
     services = await fetch_all(session, SERVICES)
     if not services:
@@ -41,6 +45,7 @@ async def routes_in(session: Session) -> Routes:
                 address=row["address"],
                 port=row["port"],
                 draining=row["state"] == "draining",
+                token=replica_token(replica_key, row["run_id"]),
             )
         )
     return routes_of(

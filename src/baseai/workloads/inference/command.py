@@ -17,6 +17,7 @@ from pathlib import Path
 
 from baseai.ground.fault import Fault, Refused
 from baseai.workloads.inference.order import Order
+from baseai.workloads.inference.server.guard import VARIABLE as TOKEN_VARIABLE
 
 LINUX = sys.platform == "linux"
 LOOK_S = 0.1
@@ -86,7 +87,10 @@ def script_argv(order: Order) -> tuple[str, ...]:
 def environment_of(
     order: Order, own: Mapping[str, str], *, host: str, port: int, model: str | None
 ) -> dict[str, str]:
-    """The run's variables with the tenant's PYTHONPATH in place of the host's own, and where to listen."""
+    """The run's variables with the tenant's PYTHONPATH in place of the host's own, where to listen, and the token.
+
+    The token goes by a variable: a command line can be read by everybody on the node.
+    """
     environment = {name: value for name, value in own.items() if name != "PYTHONPATH"}
     if order.python_path:
         environment["PYTHONPATH"] = order.python_path
@@ -94,6 +98,8 @@ def environment_of(
     environment["BASEAI_MODEL_NAME"] = order.service.model_name
     if model is not None:
         environment["BASEAI_MODEL"] = model
+    if order.token is not None:
+        environment[TOKEN_VARIABLE] = order.token
     return environment
 
 

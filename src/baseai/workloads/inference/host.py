@@ -27,7 +27,7 @@ from baseai.workloads.inference.batching import gather_of
 from baseai.workloads.inference.command import Child, PortTaken, Program
 from baseai.workloads.inference.engine import Assignment, Engine, ModelUnusable
 from baseai.workloads.inference.model_source import Resolved, resolve
-from baseai.workloads.inference.order import Order, read
+from baseai.workloads.inference.order import Order, taken
 
 ENDED, FAILED, CANNOT, STOPPED = 0, 1, 64, 143
 # The engines that compute in this process.
@@ -151,6 +151,7 @@ class Replica:
             concurrency=service.concurrency,
             most_body_bytes=service.most_body_bytes,
             created_at_s=int(time.time()),
+            token=order.token,
         )
         app = asgi_app(engine, terms, facts={"run": order.run_id, "source": service.model})
         config = uvicorn.Config(
@@ -328,7 +329,7 @@ def main(arguments: list[str]) -> int:
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     try:
-        return _run(_served(read(Path(arguments[0]).absolute())))
+        return _run(_served(taken(Path(arguments[0]).absolute())))
     except (ModelUnusable, Refused) as refused:
         print(refused, file=sys.stderr)
         return CANNOT

@@ -1,11 +1,14 @@
 """An order is what the node's agent asks of one replica: service.json of one attempt, read once.
 
-Invariant: an order that could be read can be served; what is wrong with it is said by key.
+Invariant: an order that could be read can be served; what is wrong with it is said by key. Its token does not stay in
+the file, which others of the same user might read.
 """
 
+import contextlib
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +41,8 @@ class Order:
     attempt_folder: Path  # for progress and what only this attempt needs
     work_folder: Path  # the tenant's files
     python_path: str | None  # the tenant's own PYTHONPATH, for commands
+    # What its gateway shows. None where a platform from before there were tokens ordered it: whoever comes is answered.
+    token: str | None = field(default=None, repr=False)
 
 
 def read(path: Path) -> Order:
@@ -62,6 +67,7 @@ def read(path: Path) -> Order:
             attempt_folder=Path(told["attempt_folder"]),
             work_folder=Path(told["work_folder"]),
             python_path=told.get("python_path"),
+            token=told.get("token"),
         )
     except OSError as wrong:
         raise Refused(f"cannot read {path}: {wrong.strerror}") from wrong
@@ -69,3 +75,16 @@ def read(path: Path) -> Order:
         raise Refused(f"{path.name} lacks {missing.args[0]}") from missing
     except (ValueError, TypeError, AttributeError) as wrong:
         raise Refused(f"{path.name}: {wrong}") from wrong
+
+
+def taken(path: Path) -> Order:
+    """The order, whose token is in the file no more. Raises Refused as `read` does."""
+    order = read(path)
+    if order.token is not None:
+        told = json.loads(path.read_bytes()) | {"token": None}
+        kept = path.with_name(f"{path.name}.taken")
+        with contextlib.suppress(OSError):  # a full disk: it still is its owner's alone
+            with os.fdopen(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                json.dump(told, file, indent=1)
+            kept.replace(path)
+    return order

@@ -30,9 +30,11 @@ from baseai.workloads.inference.server.exchange import (
     Scope,
     Send,
 )
+from baseai.workloads.inference.server.guard import shows
 from baseai.workloads.inference.server.refusal import (
     Headers,
     NotOffered,
+    NotTheGateway,
     Refusal,
     Spelling,
     WrongMethod,
@@ -53,6 +55,7 @@ Free = Callable[[], tuple[int, Any]]
 Work = Callable[[Exchange, bytes], Awaitable[None]]
 """Answers a POST by the model, given its body."""
 
+READY = "/baseai/ready"  # open to all: it tells who is here, and asks nothing of the model
 RETRY_AFTER_S = 1.0
 PROBLEM: Headers = ((b"content-type", b"application/problem+json"),)
 
@@ -69,7 +72,7 @@ class App:
         self.draining = False  # set by the host: readiness says no, requests are still taken
         self._most_under_way = 2 * terms.concurrency  # gateways do not know of each other
         described = engine.describe()
-        self._free: dict[str, Free] = {"/baseai/ready": self._ready}
+        self._free: dict[str, Free] = {READY: self._ready}
         self._free |= openai.routes(terms) | oip.routes(engine, terms, lambda: not self.draining)
         self._work: dict[str, Work] = {}
         if isinstance(engine, Generates):
@@ -103,6 +106,8 @@ class App:
             await _refuse(exchange, wrong)
 
     async def _answered(self, exchange: Exchange) -> None:
+        if exchange.path != READY and not self._admits(exchange):
+            raise NotTheGateway
         work = self._work.get(exchange.path)
         if work is None or exchange.method != "POST":
             await self._answered_freely(exchange)
@@ -120,6 +125,10 @@ class App:
             exchange.unwatch()
             self.under_way -= 1
             self.served += 1
+
+    def _admits(self, exchange: Exchange) -> bool:
+        token = self.terms.token
+        return token is None or shows(exchange.headers.get(b"authorization"), token)
 
     async def _answered_freely(self, exchange: Exchange) -> None:
         free = self._free.get(exchange.path)

@@ -26,6 +26,7 @@ EVENTS: Headers = (
 )
 WANTED = frozenset(
     {
+        b"authorization",
         b"content-length",
         b"content-type",
         b"inference-header-content-length",

@@ -25,6 +25,7 @@ USELESS: Headers = ((b"x-should-retry", b"false"),)
 
 TITLES = {
     400: "Bad request",
+    401: "Not the gateway",
     404: "Not found",
     405: "Method not allowed",
     413: "Body too large",
@@ -46,6 +47,16 @@ class BodyTooLarge(Fault):
     def __str__(self) -> str:
         size = "more" if self.size_bytes is None else f"{self.size_bytes:,}"
         return f"this service takes bodies of {self.most_bytes:,} bytes at most, and this one has {size}"
+
+
+class NotTheGateway(Fault):
+    """A request without the token of this replica's run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def __str__(self) -> str:
+        return "this replica answers its gateway alone; call the service at the gateway's address, with a key"
 
 
 class UnknownModel(Fault):
@@ -119,6 +130,10 @@ def refusal_of(wrong: Exception) -> Refusal:
             return Refusal(
                 status=400, sentence=sentence, code=wrong.code or "invalid_value", param=wrong.param
             )
+        case NotTheGateway():
+            # The body is not read, so the connection cannot be used again.
+            headers = ((b"www-authenticate", b"Bearer"), (b"connection", b"close"), *USELESS)
+            return Refusal(status=401, sentence=sentence, code="not_the_gateway", headers=headers)
         case UnknownModel():
             return Refusal(status=404, sentence=sentence, code="model_not_found", param="model")
         case NotOffered():

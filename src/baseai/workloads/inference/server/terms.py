@@ -3,7 +3,7 @@
 Invariant: nothing here is about the model itself; that the engine says. Made by the host from the service's spec.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +17,8 @@ class Terms:
     most_body_bytes: int = 8 << 20
     created_at_s: int = 0  # seconds since 1970; what `/v1/models` says
     owned_by: str = "baseai"
+    # What its gateway shows; None: whoever comes is answered.
+    token: str | None = field(default=None, repr=False)
 
     @property
     def names(self) -> frozenset[str]:
