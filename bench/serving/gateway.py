@@ -5,8 +5,9 @@
 
 Ours checks keys, counts limits, balances, meters and keeps its journal; nginx and HAProxy do none of it, LiteLLM checks
 its master key, Ray Serve is its own replica. Each is asked at 25, 50 and 80 % of its own greatest rate (a closed loop
-of 32 clients), by an open loop; "added" is the same quantile less that of the replica asked directly at the same rate.
-Rates beyond what the load and the replica carry on their one core are cut to `MOST_RATE`.
+of 32 clients, more where the replica waits), by an open loop; "added" is the same quantile less that of the replica
+asked directly at the same rate. Rates beyond what the load and the replica carry on their one core are cut to
+`MOST_RATE`.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from bench.serving.turn import LATE_MS, OWN, order, take, take_direct
 
 PEERS = ("nginx", "haproxy", "litellm", "ray", "ray-haproxy")
 SHARES = (0.25, 0.5, 0.8)
+CLIENTS, CLIENTS_A_MS = 32, 10
 MOST_RATE = 6000.0
 LEAST_REQUESTS = 150  # of a turn, so that a slow peer has a tail too
 LONGEST_S = 12.0
@@ -31,15 +33,24 @@ LEAST_RATE = 1500.0
 TIMES_LITELLM = 20.0
 
 
-def measured(here: Stage, called: str, direct_port: int, seconds: float) -> dict[str, float]:
+def measured(here: Stage, called: str, direct_port: int, seconds: float, wait_ms: float) -> dict[str, float]:
     """One turn: the greatest rate, then the three shares of it, each with the replica alone beside it."""
     front = here.fronts[called]
     body = (chat(),)
     # It stood still until now; what it catches up with is not counted.
     take(here, front, Load(port=0, seconds=min(0.5, seconds), bodies=body, connections=8))
-    closed = take(here, front, Load(port=0, seconds=seconds, bodies=body, connections=32))
+    closed = take(
+        here,
+        front,
+        Load(port=0, seconds=seconds, bodies=body, connections=round(CLIENTS + CLIENTS_A_MS * wait_ms)),
+    )
     own_rate = closed.result.rate
-    found = {"rate": own_rate, "bad": float(closed.not_served), "late": 0.0}
+    found = {
+        "rate": own_rate,
+        "cpu": closed.cpu_ms,
+        "bad": float(closed.not_served),
+        "late": 0.0,
+    }
     for share in SHARES:
         rate = max(1.0, min(own_rate * share, MOST_RATE))
         load = Load(
@@ -71,7 +82,8 @@ def told(
     target, reached = f"≥ {LEAST_RATE:,.0f}/s on one core", median(ours["rate"]) >= LEAST_RATE
     if peer_name == "LiteLLM":
         target, reached = f"{target}, ≥ {TIMES_LITELLM:g} × LiteLLM", reached and ratio >= TIMES_LITELLM
-    bad = f"not served {sum(ours['bad']):g} / {sum(peer['bad']):g}"
+    by_cpu = " / ".join(f"{1000 / max(0.001, median(side['cpu'])):,.0f}" for side in (ours, peer))
+    bad = f"by CPU alone {by_cpu} /s; not served {sum(ours['bad']):g} / {sum(peer['bad']):g}"
     late = max(*ours["late"], *peer["late"])
     note = f"{bad}; load late p99 {late:.1f} ms" + (", tails mean little" if late > LATE_MS else "")
     show(
@@ -139,7 +151,7 @@ def main() -> None:
                     )
                 found: dict[str, dict[str, list[float]]] = {side: defaultdict(list) for side in (OWN, peer)}
                 for called in order(asked.rounds, peer):
-                    for key, value in measured(here, called, port, asked.seconds).items():
+                    for key, value in measured(here, called, port, asked.seconds, wait_ms).items():
                         found[called][key].append(value)
                 told(found[OWN], found[peer], front.name, wait_ms)
                 here.close(peer)
