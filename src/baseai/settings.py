@@ -46,6 +46,8 @@ class PlatformSettings:
     pod: str | None = None  # the pod of the network that leaf is in, likewise
     run_user: str | None = None  # the user runs are started as; needs root
     gateway_port: int | None = None  # of the gateway to services; by default the server's next, or a free one
+    # Where clients elsewhere reach the gateway; by default where it listens.
+    public_gateway_url: str | None = None
     gateways: int = 1  # gateway processes that share that port; 0 serves no models
     shared_cache: str | None = None  # a Redis or Valkey in which gateways share kept answers, `redis://…`
     sample_every_s: float = 10.0  # how often this machine's accelerators are measured
@@ -81,6 +83,12 @@ class PlatformSettings:
         return f"{self.scheme}://{self._host}:{self.gateway_port}"
 
     @property
+    def shown_gateway_url(self) -> str | None:
+        """The gateway's address in examples and on pages; None where there is none."""
+        url = self.gateway_url and (self.public_gateway_url or self.gateway_url)
+        return url and url.rstrip("/")
+
+    @property
     def _host(self) -> str:
         reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.listen, self.listen)  # noqa: S104 - only compared
         return f"[{reached}]" if ":" in reached else reached
@@ -105,10 +113,12 @@ def checked(settings: PlatformSettings) -> PlatformSettings:
     for file in (settings.tls_cert, settings.tls_key):
         if file is not None and not file.is_file():
             raise Refused(f"there is no file {file}")
-    if settings.public_url is not None and not re.fullmatch(r"https?://[^\s/?#]+/?", settings.public_url):
-        raise Refused(
-            f"--public-url {settings.public_url} is not an address: write it like https://cloud.example"
-        )
+    for option, url in (
+        ("--public-url", settings.public_url),
+        ("--public-gateway-url", settings.public_gateway_url),
+    ):
+        if url is not None and not re.fullmatch(r"https?://[^\s/?#]+/?", url):
+            raise Refused(f"{option} {url} is not an address: write it like https://cloud.example")
     for port in (settings.port, settings.gateway_port or 0):
         if not 0 <= port <= 65_535:
             raise Refused(f"{port} is not a port")

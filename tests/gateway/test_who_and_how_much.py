@@ -31,10 +31,10 @@ HOLDER = replace(ANA, tenant_id=TenantId("ten"))
 
 
 @asynccontextmanager
-async def front(folder: Path, service: Route, **holders: Holder) -> AsyncIterator[httpx.AsyncClient]:
+async def front(folder: Path, *services: Route, **holders: Holder) -> AsyncIterator[httpx.AsyncClient]:
     """A gateway with everything real but whoever keeps the keys."""
     limits, journal = SharedLimits(folder / "limits"), Journal(folder, "gw_1")
-    async with gateway(service) as running, running.client() as client:
+    async with gateway(*services) as running, running.client() as client:
         door = running.app.door
         door.keys, door.limits, door.journal = Keys(Office(**holders), pepper=PEPPER), limits, journal
         yield client
@@ -104,10 +104,14 @@ async def test_a_key_for_one_service_does_not_see_another(tmp_path: Path) -> Non
             assert (await ask(client, "bai_other", f"/s/{service.service_id}{CHAT}")).status_code == 404
 
 
-async def test_a_key_of_the_platform_calls_a_service_by_its_id(tmp_path: Path) -> None:
+async def test_a_key_of_the_platform_calls_by_id_and_by_a_name_that_only_one_tenant_has(
+    tmp_path: Path,
+) -> None:
     operator = replace(HOLDER, tenant_id=None)
     async with replicas(1, completes) as [replica]:
         service = route(replica.backend())
-        async with front(tmp_path, service, op=operator) as client:
-            assert (await ask(client, "bai_op", f"/s/{service.service_id}{CHAT}")).status_code == 200
-            assert (await ask(client, "bai_op")).status_code == 404
+        other = replace(route(replica.backend(), name="other"), tenant_id="ten_2")
+        for services, by_name in (((service,), 200), ((service, other), 404)):
+            async with front(tmp_path, *services, op=operator) as client:
+                assert (await ask(client, "bai_op", f"/s/{service.service_id}{CHAT}")).status_code == 200
+                assert (await ask(client, "bai_op")).status_code == by_name

@@ -98,7 +98,7 @@ class Inquiry:
 
     def _named(self, model: str) -> Route | None:
         tenant_id = None if self.caller is None else self.caller.tenant_id
-        return None if tenant_id is None else self._door.routes.named(tenant_id, model)
+        return self._door.routes.named(tenant_id, model)
 
     def _may_see(self, route: Route) -> bool:
         return not route.terms.auth if self.caller is None else may_see(self.caller, route)

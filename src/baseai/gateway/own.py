@@ -70,7 +70,7 @@ async def _for_caller(door: Door, scope: Message, kind: Kind, name: str) -> Page
         seen = [route for route in door.routes.by_id.values() if may_see(caller, route)]
         models = [_model(route) for route in sorted(seen, key=lambda route: route.terms.model_name)]
         return _json(200, {"object": "list", "data": models})
-    route = None if caller.tenant_id is None else door.routes.named(caller.tenant_id, name)
+    route = door.routes.named(caller.tenant_id, name)
     if route is None or not may_see(caller, route):
         return _refused(NO_SERVICE, kind, incoming)
     if kind == "openai":

@@ -4,7 +4,6 @@ Invariant: a replica that answers is spared new requests only when others answer
 Pure: asked twice about the same crew it says the same. The keeper carries it out.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,7 +41,7 @@ def wanted_of(
     if candidate is None:
         return {current: wanted}
     ahead = max(share, next_share)
-    remains = wanted if share == 0 else max(1, math.ceil(wanted * (1.0 - share))) if wanted else 0
+    remains = wanted if share == 0 or not wanted else replicas_for(1.0 - share, wanted)
     return {current: remains, candidate: replicas_for(ahead, wanted)}
 
 

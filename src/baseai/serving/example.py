@@ -13,13 +13,17 @@ from urllib.parse import quote
 
 from baseai.workloads.service import Service
 
-Said = Literal["messages", "prompt", "input", "text_input"]  # the key of a body that takes what a person wrote
+Said = Literal[
+    "messages", "prompt", "input", "text_input"
+]  # the key of a body that takes what a person wrote
 
 JSON = "application/json"
 BYTES = "application/octet-stream"
 HELLO = "Say hello in one sentence."
 LINE = "Base A.I serves models where the accelerators stand."
-MOST_TOKENS = 48  # of an answer to try things with: fits, with its question, into the context of a GPT of `make demo`
+MOST_TOKENS = (
+    48  # of an answer to try things with: fits, with its question, into the context of a GPT of `make demo`
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

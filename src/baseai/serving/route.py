@@ -63,9 +63,13 @@ class Routes:
         tuple[str, str], str
     ]  # (tenant_id, model name clients say, or service name) -> service_id
 
-    def named(self, tenant_id: str, model: str) -> Route | None:
-        """The tenant's service of that model name."""
-        service_id = self.by_model.get((tenant_id, model))
+    def named(self, tenant_id: str | None, model: str) -> Route | None:
+        """The tenant's service of that model name; for the platform's own keys (None) the only one of that name."""
+        if tenant_id is not None:
+            service_id = self.by_model.get((tenant_id, model))
+        else:
+            found = {one for (_, name), one in self.by_model.items() if name == model}
+            service_id = found.pop() if len(found) == 1 else None
         return None if service_id is None else self.by_id.get(service_id)
 
 

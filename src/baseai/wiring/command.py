@@ -104,6 +104,9 @@ def up(
         int | None,
         typer.Option(help="Port of the gateway to services; the one after --port by default, 0 a free one."),
     ] = None,
+    public_gateway_url: Annotated[
+        str | None, typer.Option(help="Address that examples of calls name, https://models.cloud.example.")
+    ] = None,
     gateways: Annotated[
         int,
         typer.Option(help="Gateway processes on that port, about one a core that they may fill; 0 for none."),
@@ -147,6 +150,7 @@ def up(
             run_user=run_user,
             allow_repairs=allow_repairs,
             gateway_port=gateway_port,
+            public_gateway_url=public_gateway_url,
             gateways=gateways,
             shared_cache=shared_cache or os.environ.get("BASEAI_SHARED_CACHE"),
             sample_every_s=sample_every,

@@ -91,7 +91,7 @@ async def serve(
             services=rooms.services,
             service_views=rooms.service_views,
             service_money=rooms.service_money,
-            gateway_url=settings.gateway_url,
+            gateway_url=settings.shown_gateway_url,
             fleet_health=rooms.health,
             demo=settings.demo,
         )
@@ -113,7 +113,7 @@ async def serve(
                     views=rooms.service_views,
                     money=rooms.service_money,
                     calls=playground,
-                    gateway_url=settings.gateway_url,
+                    gateway_url=settings.shown_gateway_url,
                 ),
                 books=Books(
                     ledger=rooms.ledger,

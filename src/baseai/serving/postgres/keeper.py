@@ -70,7 +70,7 @@ SELECT extract(epoch FROM at)::float8 AS at_s, concurrency, held, arrivals FROM 
 WHERE service_id = %(id)s AND at > now() - make_interval(secs => %(back_s)s)
 """
 ANSWERED = """
-SELECT version_no, sum(requests)::bigint AS requests, sum(errors)::bigint AS errors, sum(slow)::bigint AS slow
+SELECT version_no, sum(requests - refused)::bigint AS requests, sum(errors)::bigint AS errors, sum(slow)::bigint AS slow
 FROM service_traffic WHERE service_id = %(id)s AND from_at >= %(since)s GROUP BY version_no
 """
 # Of each version, its replicas that ended since one of them last answered.
@@ -106,6 +106,7 @@ class _Seen:
     now: datetime
     specs: dict[int, RunSpec]
     files: dict[int, list[Row]]
+    began: dict[int, datetime]  # when each version came
     replicas: list[Row]
 
     @property
@@ -192,11 +193,13 @@ class Keeper:
         await session.execute(UNLISTED, key)
         specs: dict[int, RunSpec] = {}
         files: dict[int, list[Row]] = {}
+        began: dict[int, datetime] = {}
         for version in await fetch_all(session, VERSIONS, key):
             specs[version["version_no"]] = RunSpec.from_json(version["spec"])
             files[version["version_no"]] = version["files"]
+            began[version["version_no"]] = version["made_at"]
         replicas = [dict(each) for each in await fetch_all(session, REPLICAS, key)]
-        return _Seen(row=row, now=row["now"], specs=specs, files=files, replicas=replicas)
+        return _Seen(row=row, now=row["now"], specs=specs, files=files, began=began, replicas=replicas)
 
     # ---- deciding
 
@@ -253,6 +256,8 @@ class Keeper:
         rollout, following = work.rollout, _following(work.rollout, share)
         failed = await _failed(session, seen.service_id, candidate)
         answered = await _answered(session, seen.service_id, row["step_at"])
+        # Of the old version since the rollout began: in the last step it answers next to nothing.
+        before = await _answered(session, seen.service_id, seen.began[candidate])
         ready = sum(
             each["state"] == ReplicaState.READY and each["version_no"] == candidate for each in seen.replicas
         )
@@ -268,7 +273,7 @@ class Keeper:
                 failed_why=failed["sentence"],
             ),
             new=answered.get(candidate, Answered()),
-            old=answered.get(row["version_no"], Answered()),
+            old=before.get(row["version_no"], Answered()),
             wanted=wanted,
             now_s=seen.now.timestamp(),
             p99_ms=work.p99_ms,
@@ -424,7 +429,9 @@ async def _follow(session: Session, seen: _Seen, replica: Row) -> None:
     told, run_state = replica["told"], RunState(replica["run_state"])
     same = replica["attempt_no"] == replica["run_attempt_no"]
     if run_state in ENDED:
-        await _move(session, replica, ReplicaEvent.END, why=replica["run_sentence"] or replica["run_reason"])
+        drained = state is ReplicaState.DRAINING and replica["run_reason"] == Reason.SCALED_IN
+        why = None if drained else replica["run_sentence"] or replica["run_reason"]
+        await _move(session, replica, ReplicaEvent.END, why=why)
     elif state is ReplicaState.READY and (not same or run_state is not RunState.RUNNING):
         await _move(session, replica, ReplicaEvent.LOSE, why=None)
     elif state is ReplicaState.STARTING and told is not None and run_state is RunState.RUNNING:
@@ -453,7 +460,7 @@ async def _move(
         " address = CASE WHEN %(answers)s THEN %(address)s WHEN %(after)s = 'draining' THEN address END,"
         " port = CASE WHEN %(answers)s THEN %(port)s::integer WHEN %(after)s = 'draining' THEN port END,"
         " model_digest = coalesce(%(digest)s, model_digest),"
-        " ready_at = CASE WHEN %(answers)s THEN now() ELSE ready_at END,"
+        " ready_at = CASE WHEN %(answers)s THEN coalesce(ready_at, now()) ELSE ready_at END,"
         " draining_at = CASE WHEN %(after)s = 'draining' THEN now() ELSE draining_at END,"
         " gone_at = CASE WHEN %(after)s = 'gone' THEN now() ELSE gone_at END"
         " WHERE run_id = %(run)s AND state = %(before)s RETURNING state, attempt_no, port, draining_at",
