@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,18 @@ def test_a_model_that_is_not_there_is_the_spec_s_fault_and_says_what_to_do(
     )
 
 
+def test_a_replica_s_token_is_its_owner_s_alone_and_in_no_log(peer: Peer, join: Join, launch: Make) -> None:
+    agent = join()
+    tells = f"commands: ['echo \"it is $BASEAI_REPLICA_TOKEN.\"; {SERVER}']\n"
+    peer.want(launch("lease_1", **replica(tells, token="rpl_secret")))
+    told(peer, "lease_1", "ready")
+    peer.until(lambda: "it is ***." in peer.log_of("lease_1"), "the log")
+    (order,) = agent.folder.glob("runs/*/*/train/service.json")
+    assert stat.S_IMODE(order.stat().st_mode) == 0o600
+    for path in agent.folder.rglob("*"):
+        assert not path.is_file() or b"rpl_secret" not in path.read_bytes(), path
+
+
 def asked_of(*models: str, **other: Any) -> Launch:
     usual: dict[str, Any] = {
         "lease_id": "lea", "run_id": "run", "run_name": "shop-1", "tenant_id": "ten", "attempt_no": 2,
@@ -117,6 +130,7 @@ def test_the_lease_decides_what_a_replica_computes_with(
     assert (order["device"], order["accelerators"], order["threads"]) == (device, len(models), threads)
     assert (order["address"], order["version_no"]) == ("10.0.0.1", 2)
     assert (order["model_path"], order["model_run_id"]) == ("/o/run_7", "run_7")
+    assert order["token"] is None, "of a platform that knows of none"
     variables = variables_of(asked_of(*models), {})
     assert variables["OMP_NUM_THREADS"] == str(threads)
 

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from baseai.api.schemas import Launch
 from baseai.engine.order import Order
 from baseai.ground.identity import RunId, mint
+from baseai.tenancy.replica_token import replica_token
+from baseai.wiring.household import Household
 from baseai.workloads.service import Service
 from tests.engine.test_postgres import OPERATOR, Yard
 from tests.engine.test_postgres import yard as yard  # the fixture
@@ -102,3 +105,18 @@ async def test_a_training_run_that_goes_on_is_served_from_its_checkpoints(yard: 
         "gpt",
         2,
     )
+
+
+async def test_an_order_carries_the_token_that_gateways_show_and_nothing_else_does(
+    yard: Yard, tmp_path: Path
+) -> None:
+    await yard.join("one")
+    order = await replica(yard, "net.onnx")
+    assert order.service is not None
+    token = order.service["token"]
+    assert token == replica_token(Household(data=tmp_path / "home").key("replicas"), order.run_id)
+    assert token not in repr(order)
+    assert token not in repr(Launch.model_validate(order, from_attributes=True))
+    for table in ("runs", "attempts", "leases", "replicas", "events", "observations"):
+        assert token not in str(await yard.rows(f"SELECT * FROM {table}"))
+    assert token not in repr(await yard.rooms.views.run(OPERATOR, order.run_id))

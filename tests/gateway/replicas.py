@@ -106,13 +106,14 @@ class Replica:
         self.drop_connections()
         await self._server.shutdown()
 
-    def backend(self, *, version_no: int = 1, draining: bool = False) -> Backend:
+    def backend(self, *, version_no: int = 1, draining: bool = False, token: str | None = None) -> Backend:
         return Backend(
             run_id=self.run_id,
             version_no=version_no,
             address="127.0.0.1",
             port=self.port,
             draining=draining,
+            token=token,
         )
 
 

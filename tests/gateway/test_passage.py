@@ -141,6 +141,52 @@ async def test_a_replica_gets_no_key_and_nobodys_pretence() -> None:
     assert bad.headers["x-request-id"].startswith("req_")
 
 
+@pytest.mark.parametrize(
+    ("terms", "path", "key", "expected"),
+    [
+        pytest.param({}, "/v1/chat/completions", "good", ("Bearer rpl_0", None), id="in the place of the key"),
+        pytest.param({}, "/s/svc_chat/page", "good", ("Bearer rpl_0", None), id="also where anything goes through"),
+        pytest.param({"auth": False}, "/s/svc_chat/page", "own", ("Bearer own", "rpl_0"), id="beside a program's own"),
+        pytest.param({"auth": False}, "/s/svc_chat/v1/chat/completions", None, (None, "rpl_0"), id="beside none"),
+        pytest.param({"auth": False, "engine": "ray"}, "/s/svc_chat/x", "own", ("Bearer own", "rpl_0"), id="Ray's"),
+        pytest.param(
+            {"auth": False, "engine": "vllm"}, "/s/svc_chat/v1/chat/completions", "own", ("Bearer rpl_0", None),
+            id="an engine of the platform's knows no keys of clients",
+        ),
+    ],
+)  # fmt: skip
+async def test_a_replica_is_shown_its_token(
+    terms: dict[str, object], path: str, key: str | None, expected: tuple[str | None, str | None]
+) -> None:
+    spoof = {"x-baseai-replica-token": "mine"}
+    headers = spoof if key is None else {**spoof, "authorization": f"Bearer {key}"}
+    async with (
+        replicas(1, echoes) as [replica],
+        gateway(route(replica.backend(token="rpl_0"), **terms)) as door,
+        door.client() as client,
+    ):
+        answer = await client.post(path, json=CHAT, headers=headers)
+    assert answer.status_code == 200, answer.text
+    seen = replica.seen[0].headers
+    assert (seen.get("authorization"), seen.get("x-baseai-replica-token")) == expected
+    assert "rpl_0" not in str(answer.headers)
+
+
+async def test_each_replica_is_shown_its_own_token_also_when_another_failed() -> None:
+    async with replicas(2, echoes) as [first, second]:
+        await first.stop()
+        backends = first.backend(token="rpl_0"), second.backend(token="rpl_1")
+        async with gateway(route(*backends)) as door, door.client() as client:
+            for _ in range(4):
+                assert (await client.post("/v1/completions", json=CHAT, headers=KEY)).status_code == 200
+        await first.start()
+    assert {seen.headers["authorization"] for seen in second.seen} == {"Bearer rpl_1"}
+
+
+async def test_no_log_of_a_gateway_can_tell_a_token_by_telling_its_routes() -> None:
+    assert "rpl_0" not in repr(route(Replica(echoes, "run_0").backend(token="rpl_0")))
+
+
 async def test_a_client_gets_no_pretence_of_a_replica_either() -> None:
     async def pretends(replica: Replica, seen: Seen, send: Send) -> None:
         headers = {

@@ -8,6 +8,7 @@ import pytest
 from baseai.ground.fault import Conflict, NotFound, Refused
 from baseai.serving.postgres.routes import load_routes
 from baseai.truth.session import Truth
+from baseai.wiring.household import Household
 from baseai.workloads.service import Rollout
 from tests.serving.yard import OPERATOR, WORK, Yard, at_once, scaled, spec_of_service
 
@@ -35,6 +36,19 @@ async def test_a_spec_becomes_a_service_whose_replica_answers(yard: Yard) -> Non
     assert (run["kind"], run["state"], run["service_id"], run["version_no"]) == (
         "service", "running", applied.service_id, 1,
     )  # fmt: skip
+
+
+async def test_a_gateway_shows_the_token_that_the_replica_was_ordered_with(
+    yard: Yard, tmp_path: Path
+) -> None:
+    await yard.apply(spec_of_service())
+    await yard.turn()
+    [route] = (await load_routes(yard.rooms.truth, Household(data=tmp_path).key("replicas"))).by_id.values()
+    [order] = (await yard.rooms.engine.orders(yard.node_id)).orders
+    assert order.service is not None
+    assert [backend.token for backend in route.backends] == [order.service["token"]]
+    [elsewhere] = (await load_routes(yard.rooms.truth, KEY)).by_id.values()
+    assert elsewhere.backends[0].token != order.service["token"]
 
 
 async def test_the_same_spec_again_changes_nothing(yard: Yard) -> None:

@@ -31,6 +31,29 @@ def test_keys_are_made_once_and_for_their_owner_only(household: Household) -> No
     assert not mode(household.data) & 0o066, "others may pass through at most"
 
 
+def test_of_processes_that_want_a_key_at_once_all_get_the_same(household: Household) -> None:
+    program = (
+        "import sys; from pathlib import Path; from baseai.wiring.household import Household;"
+        "household = Household(data=Path(sys.argv[1])); print('here', flush=True); sys.stdin.readline();"
+        "print(*[household.key(f'key-{number}').hex() for number in range(200)])"
+    )
+    argv = [sys.executable, "-c", program, str(household.data)]
+    asking = [
+        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    for process in asking:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+    for process in asking:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert len({process.communicate(timeout=30)[0] for process in asking}) == 1
+    assert sorted(path.name for path in (household.data / "keys").iterdir()) == sorted(
+        f"key-{number}" for number in range(200)
+    )
+
+
 def test_one_holds_the_folder_at_a_time(household: Household) -> None:
     assert not household.is_held()
     with household.hold():

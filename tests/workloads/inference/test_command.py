@@ -1,5 +1,6 @@
 """A command as a replica: told where to listen, ready when it answers, ended with all that it started."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -65,6 +66,23 @@ def test_a_command_is_told_where_to_listen_and_stops_when_asked(tmp_path: Path) 
         replica.ask()
         assert replica.ended() == 0
         assert not lives(int(str(told["pid"])))
+
+
+def test_a_command_finds_its_token_and_is_ready_though_it_refuses_whoever_shows_none(tmp_path: Path) -> None:
+    answers = """
+    def do_GET(self):
+        known = self.headers["authorization"] == "Bearer " + os.environ["BASEAI_REPLICA_TOKEN"]
+        self.send_response(200 if known else 401)
+        self.send_header("content-length", "0")
+        self.end_headers()
+"""
+    write(tmp_path, "server.py", SERVER.replace("    def log_message", answers + "    def log_message"))
+    with hosted(tmp_path, COMMAND, token="rpl_secret") as replica:
+        assert httpx.get(replica.url).status_code == 401
+        assert httpx.get(replica.url, headers={"authorization": "Bearer rpl_secret"}).status_code == 200
+        for line in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                assert b"rpl_secret" not in line.read_bytes(), "everybody can read a command line"
 
 
 def test_the_tenant_s_own_path_of_python_reaches_its_command(tmp_path: Path) -> None:

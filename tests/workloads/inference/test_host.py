@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import stat
 import subprocess
 import sys
 import threading
@@ -159,3 +160,32 @@ def test_a_stop_while_it_loads_ends_it_at_once(tmp_path: Path) -> None:
         replica.ask()
         assert replica.ended() == 143
         assert replica.last_line() == "stopped before it was ready"
+
+
+def test_a_stranger_on_loopback_is_refused_and_the_token_is_found_nowhere(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", "import os\n\ndef answer(body):\n    return dict(os.environ)\n")
+    with hosted(tmp_path, "model: python:app.py:answer\n", token="rpl_secret") as replica:
+        assert replica.post("/json", 1).status_code == 401
+        assert httpx.get(replica.url + "/baseai/ready").status_code == 200
+        shown = {"authorization": "Bearer rpl_secret"}
+        answer = httpx.post(replica.url + "/json", json=1, headers=shown)
+        assert answer.status_code == 200
+        assert "rpl_secret" not in answer.text, "what computes has no use for it"
+        replica.ask()
+        assert replica.ended() == 0
+    assert stat.S_IMODE((tmp_path / "service.json").stat().st_mode) == 0o600
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"rpl_secret" not in path.read_bytes(), path
+
+
+def test_what_is_left_of_an_order_is_all_but_its_token(tmp_path: Path) -> None:
+    from baseai.workloads.inference.order import taken
+
+    path = tmp_path / "service.json"
+    text = json.dumps(order_of(tmp_path, MAGIKA, token="rpl_secret"))
+    path.write_text(text)
+    order = taken(path)
+    assert order.token == "rpl_secret"
+    assert "rpl_secret" not in repr(order)
+    assert json.loads(path.read_text()) == {**json.loads(text), "token": None}
+    assert taken(path).token is None

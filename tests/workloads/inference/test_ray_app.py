@@ -122,6 +122,15 @@ def test_the_head_stays_ours_and_the_application_is_the_tenant_s(tmp_path: Path)
     )
 
 
+def test_an_application_finds_the_token_that_its_gateway_shows(tmp_path: Path) -> None:
+    cluster = made(tmp_path)
+    asked = order(tmp_path, APP, token="rpl_secret")
+    found = ray_app.variables_of(asked, cluster, {}, host="127.0.0.1", port=20_001)
+    assert found["BASEAI_REPLICA_TOKEN"] == "rpl_secret"
+    words = (*ray_app.head_argv(asked, cluster), *ray_app.proxy_argv(cluster, host="127.0.0.1", port=1))
+    assert "rpl_secret" not in " ".join(words)
+
+
 def test_nothing_of_ours_ends_by_name() -> None:
     source = Path(ray_app.__file__).read_text() + (Path(ray_app.__file__).parent / "host.py").read_text()
     code = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(('"', "#")))

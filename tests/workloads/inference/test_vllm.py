@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +60,20 @@ def test_its_variables_keep_the_devices_and_tell_nobody(tmp_path: Path) -> None:
     assert (found["CUDA_VISIBLE_DEVICES"], found["RUN_SECRET"]) == ("2,3", "s")
     assert (found["VLLM_NO_USAGE_STATS"], found["VLLM_HOST_IP"]) == ("1", "127.0.0.1")
     assert "PYTHONPATH" not in found
+
+
+def test_its_key_and_its_guard_know_the_token_and_its_command_line_does_not(tmp_path: Path) -> None:
+    asked = order(tmp_path, LLAMA, token="rpl_secret", python_path="lib")
+    argv = argv_of(asked, host="127.0.0.1", port=1, model="/m", interpreter="/python")
+    assert options(argv)["--middleware"] == "baseai.workloads.inference.server.guard.VllmGuard"
+    assert not [word for word in argv if "rpl_secret" in word]
+    own = {"VLLM_API_KEY": "the tenant's, which no gateway would show"}
+    found = variables_of(asked, own, host="127.0.0.1", port=1, model="/m")
+    assert (found["VLLM_API_KEY"], found["BASEAI_REPLICA_TOKEN"]) == ("rpl_secret", "rpl_secret")
+    tenant, ours = found["PYTHONPATH"].split(os.pathsep)
+    assert tenant == "lib"
+    seen = [sys.executable, "-c", "import baseai.workloads.inference.server.guard"]
+    subprocess.run(seen, env={"PYTHONPATH": ours}, check=True)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="this node has vLLM")
