@@ -8,13 +8,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from baseai.tenancy.replica_token import replica_token
 from tests.scenarios.platform import Platform, platform
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -268,3 +269,36 @@ def test_what_was_served_is_metered_and_what_it_cost_is_told(home: Served) -> No
         [(True,)],
         100,
     )
+
+
+def test_a_replica_answers_the_gateway_and_nobody_who_finds_its_port(home: Served) -> None:
+    """Neither without a key nor with a good one; and what opens it lies nowhere, save the key that it follows from."""
+    home.apply(
+        "type: service\nname: kinds\nmodel: pkg:magika:models/standard_v3_3/model.onnx\nresources: {cpu: 1}\n"
+    )
+    found = (
+        "SELECT run_id, address, port FROM replicas JOIN services USING (service_id)"
+        " WHERE name = 'kinds' AND replicas.state = 'ready'"
+    )
+    home.until(f"SELECT count(*)::int FROM ({found}) AS ready", [(1,)])
+    [(run_id, address, port)] = home.sql(found)
+    place = urlsplit(home.gateway)
+    good = {"authorization": f"Bearer {home.key}"}
+
+    def asked(host: str | None, at: int | None, headers: dict[str, str]) -> int:
+        with closing(http.client.HTTPConnection(host or "", at, timeout=30)) as line:
+            line.request("GET", "/v2/models/kinds", headers=headers)
+            return line.getresponse().status
+
+    deadline = time.monotonic() + 10
+    while asked(place.hostname, place.port, good) != 200:
+        assert time.monotonic() < deadline, "the gateway has a replica and does not get through to it"
+        time.sleep(0.1)
+    assert [asked(address, port, headers) for headers in ({}, good)] == [401, 401]
+    token = replica_token((home.data / "keys" / "replicas").read_bytes(), run_id)
+    assert asked(address, port, {"authorization": f"Bearer {token}"}) == 200
+    assert token not in json.dumps(home.run(run_id))
+    for path in home.data.rglob("*"):
+        with suppress(FileNotFoundError):
+            assert not path.is_file() or token.encode() not in path.read_bytes(), path
+    home.ask("POST", "/services/kinds/stop", {})
