@@ -123,6 +123,8 @@ def test_usage_is_read_at_the_end_of_an_answer(tail: bytes, usage: Usage | None)
 def test_usage_in_a_header() -> None:
     assert usage_told(b"tokens_in=12, tokens_out=34") == Usage(12, 34)
     assert usage_told(b"tokens_in=x,other=3") == Usage(0, 0)
+    assert usage_told("tokens_in=\u00b2,tokens_out=3".encode("latin-1")) == Usage(0, 3)
+    assert usage_told(b"tokens_in=" + b"9" * 5000) == Usage(0, 0)
 
 
 def test_a_prompt_is_the_whole_conversation_after_its_tools() -> None:

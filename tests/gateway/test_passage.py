@@ -30,7 +30,8 @@ from tests.gateway.replicas import (
 pytestmark = pytest.mark.anyio
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Bom dia"}]}
-LONG = {**CHAT, "more": "x" * 5000}
+LONG = {**CHAT, "more": "x" * 6000}
+ENDLESS = b'{"model": "tiny", "max_tokens": ' + b"9" * 5000 + b"}"
 STREAM = {**CHAT, "stream": True}
 
 
@@ -219,6 +220,7 @@ async def test_a_client_gets_no_pretence_of_a_replica_either() -> None:
         pytest.param("/v1/completions", b"{", "Bearer good", 400, "invalid_json", id="no JSON"),
         pytest.param("/v1/completions", b"[1]", "Bearer good", 400, "invalid_json", id="no object"),
         pytest.param("/v1/completions", b"\xff", "Bearer good", 400, "invalid_json", id="no text"),
+        pytest.param("/v1/completions", ENDLESS, "Bearer good", 400, "invalid_json", id="endless number"),
         pytest.param("/v1/completions", {}, "Bearer good", 400, "missing_model", id="no model"),
         pytest.param("/v1/completions", {"model": 3}, "Bearer good", 400, "invalid_model", id="odd model"),
         pytest.param(
@@ -233,7 +235,7 @@ async def test_what_is_wrong_is_told_as_openai_tells_it(
 ) -> None:
     async with (
         replicas(1, completes) as [replica],
-        gateway(route(replica.backend(), most_body_bytes=2000)) as door,
+        gateway(route(replica.backend(), most_body_bytes=5100)) as door,
         door.client() as client,
     ):
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -401,6 +403,18 @@ async def test_time_ends_a_request_and_the_smaller_time_wins() -> None:
     assert told[0].latency_ms >= 980
     assert 90 <= told[1].latency_ms < 900
     assert [each.outcome for each in told] == ["lost", "lost"]
+
+
+async def test_a_time_that_is_no_number_of_milliseconds_is_the_service_s_own() -> None:
+    async with (
+        replicas(1, completes) as [replica],
+        gateway(route(replica.backend())) as door,
+        door.client() as client,
+    ):
+        for odd in ("9" * 5000, "-1", "soon", "0", "\u00b2"):
+            headers = [(b"authorization", b"Bearer good"), (b"x-baseai-timeout-ms", odd.encode("latin-1"))]
+            answer = await client.post("/v1/chat/completions", json=CHAT, headers=headers)
+            assert answer.status_code == 200
 
 
 async def test_a_stream_whose_time_is_over_ends_with_an_error_that_clients_see() -> None:

@@ -52,6 +52,18 @@ async def test_a_head_that_does_not_end_ends_the_connection() -> None:
         assert await said(door, b"GET /health HTTP/1.1\r\nx: ") == b""
 
 
+async def test_what_comes_behind_a_body_is_no_part_of_the_head() -> None:
+    async with replicas(1, completes) as [replica], gateway(route(replica.backend())) as door:
+        head = (
+            b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n"
+        )
+        body = b'\r\nf\r\n{"model":"tiny"\r\n1\r\n}\r\n0\r\nauthorization: Bearer %b\r\n\r\n'
+        stranger = await said(door, head + body % b"good")
+        customer = await said(door, head + b"authorization: Bearer good\r\n" + body % b"bad")
+    assert stranger.startswith(b"HTTP/1.1 401 ")
+    assert customer.startswith(b"HTTP/1.1 200 ")
+
+
 async def test_a_body_over_the_limit_is_refused_before_it_is_sent() -> None:
     async with gateway(route(most_body_bytes=1000)) as door:
         head = b"POST /s/svc_chat/x HTTP/1.1\r\nhost: x\r\nauthorization: Bearer good\r\n"
@@ -167,7 +179,12 @@ async def test_a_model_is_ready_when_a_replica_is_and_asking_wakes_none() -> Non
         door.hold(route(replica.backend()))
         there = await client.get("/v2/models/tiny/ready", headers=KEY)
         unknown = await client.get("/v2/models/none/ready", headers=KEY)
+        version = await client.get("/v2/models/tiny/versions/1/ready", headers=KEY)
         assert door.app.door.lobbies == {}
+        astray = await client.get("/v2/models/tiny/versions/1/more/ready", headers=KEY)
     assert (away.status_code, away.json()) == (503, {"name": "tiny", "ready": False})
     assert (there.status_code, there.json()["ready"]) == (200, True)
-    assert unknown.status_code == 404
+    assert (unknown.status_code, version.status_code) == (404, 200)
+    assert astray.request.url.path in [
+        seen.path for seen in replica.seen
+    ]  # no page of ours: its replica's to say

@@ -5,6 +5,7 @@ service and no tenant. Everything here is GET.
 """
 
 import json
+import re
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -19,6 +20,7 @@ from baseai.ground.identity import mint
 from baseai.serving.route import Route
 
 LISTS = "/v1/models"
+VERSION = re.compile("versions/[^/]+")
 
 
 class Page(NamedTuple):
@@ -47,7 +49,9 @@ async def own_page(door: Door, scope: Message) -> Page | None:
     if path == LISTS or path.startswith(LISTS + "/"):
         return await _for_caller(door, scope, "openai", unquote(path[len(LISTS) + 1 :]))
     if path.startswith(MODELS.decode()) and path.endswith("/ready"):
-        name = path[len(MODELS) : -len("/ready")].partition("/")[0]
+        name, _, version = path[len(MODELS) : -len("/ready")].partition("/")
+        if version and not VERSION.fullmatch(version):
+            return None
         return await _for_caller(door, scope, "oip", name)
     return None
 

@@ -182,7 +182,13 @@ class Passage:
 
     def _limit_time(self, seconds: float) -> None:
         offered = self._inquiry.incoming.timeout_ms
-        if offered is not None and offered.isdigit() and 0 < int(offered) < seconds * 1000:
+        # A number of more digits than these is longer than any service gives.
+        if (
+            offered is not None
+            and offered.isdigit()
+            and len(offered) <= 12
+            and 0 < int(offered) < seconds * 1000
+        ):
             self._hurried = True
             seconds = int(offered) / 1000
         self._deadline_s = self._at_s + seconds

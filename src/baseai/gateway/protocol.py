@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from baseai.gateway.address import Address, Kind
 from baseai.gateway.refusal import Refusal
 
+MOST_DIGITS = 12  # of a number of tokens; a longer one is none
 TAIL = 16 << 10  # bytes at an answer's end in which usage is looked for
 TELLS_USAGE = (b"/v1/chat/completions", b"/v1/completions")  # streams that know `stream_options`
 FORMS = (
@@ -105,7 +106,7 @@ def usage_told(value: bytes) -> Usage:
     amounts = dict.fromkeys(("tokens_in", "tokens_out"), 0)
     for piece in value.decode("latin-1").split(","):
         name, _, amount = piece.strip().partition("=")
-        if name in amounts and amount.isdigit():
+        if name in amounts and amount.isascii() and amount.isdigit() and len(amount) <= MOST_DIGITS:
             amounts[name] = int(amount)
     return Usage(amounts["tokens_in"], amounts["tokens_out"])
 
@@ -144,4 +145,10 @@ def _count(value: object) -> int:
 def _where(wrong: Exception) -> str:
     if isinstance(wrong, json.JSONDecodeError):
         return f"{wrong.msg} at line {wrong.lineno}, column {wrong.colno}"
-    return "it is no UTF-8 text" if isinstance(wrong, UnicodeDecodeError) else "it is nested too deeply"
+    if isinstance(wrong, UnicodeDecodeError):
+        return "it is no UTF-8 text"
+    return (
+        "it is nested too deeply"
+        if isinstance(wrong, RecursionError)
+        else "it has a number of too many digits"
+    )

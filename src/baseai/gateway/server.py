@@ -81,6 +81,7 @@ def _bounded(bounds: ServerSettings) -> type[asyncio.Protocol]:
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self._head_bytes = 0
+            self._head_read = False
             self._head_due = self.loop.call_later(bounds.head_s, self._head_late)
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -89,6 +90,7 @@ def _bounded(bounds: ServerSettings) -> type[asyncio.Protocol]:
 
         def on_message_begin(self) -> None:
             self._head_bytes = 0
+            self._head_read = False
             super().on_message_begin()
 
         def on_url(self, url: bytes) -> None:
@@ -97,10 +99,12 @@ def _bounded(bounds: ServerSettings) -> type[asyncio.Protocol]:
 
         def on_header(self, name: bytes, value: bytes) -> None:
             self._count(len(name) + len(value) + 4)
-            super().on_header(name, value)
+            if not self._head_read:  # what comes behind a body is no part of the head, and says nothing here
+                super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
             self._head_due.cancel()
+            self._head_read = True
             super().on_headers_complete()
 
         def send_400_response(self, msg: str) -> None:

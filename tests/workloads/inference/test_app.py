@@ -173,6 +173,49 @@ def test_each_protocol_is_refused_in_its_own_words(served: Served, patient: Pati
 
 
 @pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        pytest.param(rb'{"text": "\ud83d"}', "half of a surrogate pair", id="half a character"),
+        pytest.param(
+            b'{"n": ' + b"9" * 5000 + b"}", "a number of too many digits", id="a number without end"
+        ),
+        pytest.param(b"[" * 100_000, "nested too deeply", id="nested without end"),
+        pytest.param(b'"\xff"', "not UTF-8 from byte 1 on", id="no text"),
+    ],
+)
+def test_json_that_nothing_can_be_done_with_is_the_client_s_mistake(
+    patient: Patient, body: bytes, said: str
+) -> None:
+    patient.free = True
+    with serving(patient, model_name="patient", concurrency=2, most_body_bytes=1 << 20) as served:
+        refused = served.post("/json", content=body)
+        whole = served.post("/json", content=rb'"\ud83d\ude00 \\ud800"')
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_json")
+    assert said in refused.json()["detail"]
+    assert whole.json() == "\U0001f600 \\ud800"
+
+
+def test_an_answer_that_is_no_json_is_the_callable_s_failure(patient: Patient) -> None:
+    async def strange(body: Any, call: Call) -> Any:
+        return {"nan": float("nan"), "object": object()}[body]
+
+    patient.call = strange  # type: ignore[method-assign]
+    with serving(patient, model_name="patient", concurrency=2) as served:
+        for body, said in (("nan", "not JSON compliant"), ("object", "holds a object")):
+            answer = served.post("/json", json=body)
+            assert (answer.status_code, answer.json()["code"]) == (500, "callable_failed")
+            assert said in answer.json()["detail"]
+
+
+def test_a_route_that_is_not_there_names_those_that_are(served: Served) -> None:
+    detail = served.post("/other", json=1).json()["detail"]
+    assert detail == (
+        "POST /other is not offered for this model; there are /json, /v1/chat/completions, /v1/completions, "
+        "/v2/models/patient/generate, /v2/models/patient/generate_stream"
+    )
+
+
+@pytest.mark.parametrize(
     ("how", "said"),
     [
         pytest.param("ours", "the callable failed with KeyError: 'x'", id="the tenant's own code"),

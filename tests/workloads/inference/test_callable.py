@@ -24,6 +24,8 @@ def answer(body):
         raise KeyError("shoes")
     if body == "exit":
         sys.exit(9)
+    if body == "interrupt":
+        raise KeyboardInterrupt
     return {"doubled": double(body)}
 
 async def later(body):
@@ -91,6 +93,8 @@ def test_what_it_raises_is_told_by_name_and_ends_nothing_else(app: Path) -> None
         run(answering.call("fail", CALL))
     with pytest.raises(CallableFailed, match="SystemExit"):
         run(answering.call("exit", CALL))
+    with pytest.raises(CallableFailed, match="KeyboardInterrupt"):
+        run(answering.call("interrupt", CALL))
     with pytest.raises(WrongValue, match="nothing came"):
         run(engine(app, "later").call(None, CALL))
     assert run(answering.call(1, CALL)) == {"doubled": 2}

@@ -136,7 +136,7 @@ class CallableEngine:
             raise WrongValue(
                 str(wrong)[:MESSAGE_CHARACTERS] or "the callable does not take this value"
             ) from wrong
-        except (Exception, SystemExit) as wrong:
+        except (Exception, SystemExit, KeyboardInterrupt) as wrong:
             raise CallableFailed(type(wrong).__name__, str(wrong)[:MESSAGE_CHARACTERS]) from wrong
 
 
@@ -144,8 +144,8 @@ def _without_exit(function: Callable[[Any], Any], argument: Any) -> Any:
     """A wish to end the process, which would end the replica, is one more failure of the callable."""
     try:
         return function(argument)
-    except SystemExit as wrong:
-        raise CallableFailed("SystemExit", str(wrong)) from wrong
+    except (SystemExit, KeyboardInterrupt) as wrong:
+        raise CallableFailed(type(wrong).__name__, str(wrong)) from wrong
 
 
 def _imported(path: Path, model: str) -> ModuleType:

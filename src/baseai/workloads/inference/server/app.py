@@ -142,7 +142,13 @@ class App:
         else:
             openai.refuse_other_models(exchange.path, self.terms)
             oip.refuse_other_models(exchange.path, self.terms)
-            raise NotOffered(exchange.method, exchange.path, tuple(sorted({*self._free, *self._work})))
+            raise NotOffered(exchange.method, exchange.path, self._offered())
+
+    def _offered(self) -> tuple[str, ...]:
+        """What does something here, under the name that clients know; not the run's own, nor each version's."""
+        own = oip.MODELS + self.terms.model_name + "/"
+        named = [path for path in self._work if path.startswith(own) or not path.startswith(oip.MODELS)]
+        return tuple(sorted(path for path in named if not path.startswith(own + "versions/")))
 
     def _ready(self) -> tuple[int, Any]:
         described = self.engine.describe()

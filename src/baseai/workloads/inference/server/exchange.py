@@ -198,7 +198,13 @@ def json_of(body: bytes) -> Any:
     if not body:
         raise BadInput("the body is empty; send JSON", code="invalid_json")
     try:
-        return json.loads(body)
+        value = json.loads(body)
+        if b"\\ud" in body.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError:
+        wrong_text = "the body's JSON has half of a surrogate pair, which is no text; send both halves"
+        raise BadInput(wrong_text, code="invalid_json") from None
     except UnicodeDecodeError as wrong:
         raise BadInput(f"the body is not UTF-8 from byte {wrong.start} on", code="invalid_json") from None
     except json.JSONDecodeError as wrong:
@@ -206,6 +212,8 @@ def json_of(body: bytes) -> Any:
         raise BadInput(f"the body is not JSON at {where}: {wrong.msg}", code="invalid_json") from None
     except RecursionError:
         raise BadInput("the body's JSON is nested too deeply", code="invalid_json") from None
+    except ValueError:
+        raise BadInput("the body's JSON has a number of too many digits", code="invalid_json") from None
 
 
 def kind_of(value: object) -> str:

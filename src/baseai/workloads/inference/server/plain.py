@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from baseai.workloads.inference.engine import Calls
+from baseai.workloads.inference.engine import CallableFailed, Calls
 from baseai.workloads.inference.server.exchange import JSON, Exchange, json_of
 
 BYTES = ((b"content-type", b"application/octet-stream"),)
@@ -21,9 +21,17 @@ def routes(engine: Calls) -> dict[str, Callable[[Exchange, bytes], Awaitable[Non
         if isinstance(answer, bytes):
             await exchange.answer(200, answer, BYTES)
         else:
-            await exchange.answer(200, json.dumps(answer, default=_plain).encode(), JSON)
+            await exchange.answer(200, _written(answer), JSON)
 
     return {"/json": call}
+
+
+def _written(answer: Any) -> bytes:
+    """An answer as JSON. Raises CallableFailed where JSON has no form for what is in it."""
+    try:
+        return json.dumps(answer, default=_plain, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as wrong:
+        raise CallableFailed(type(wrong).__name__, f"its answer is no JSON: {wrong}") from wrong
 
 
 def _plain(value: Any) -> Any:
