@@ -687,7 +687,7 @@ class TrafficSum(Wire):
 
 class TrafficPoint(TrafficSum):
     at: datetime  # when the step began
-    concurrency: float  # requests under way, counted over the last minutes, before that reckoned from latencies
+    concurrency: float  # requests under way: counted of late, before that reckoned from latencies
     wanted: int | None = None
     ready: int
 
