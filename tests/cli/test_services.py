@@ -89,7 +89,7 @@ def test_a_service_is_followed_until_it_serves(platform: Loopback, baseai: Basea
         "chat: idle, 0 of 0 ready (it rests until the first request)",
         "chat: starting, 0 of 1 ready",
         "chat-1: waits in the queue: first in the queue, waits for 1 accelerator",
-        "chat-1: loads the model on n1",
+        "chat-1: gets ready on n1",
         "chat: serving, 1 of 1 ready",
     ]
 

@@ -155,5 +155,5 @@ def replica_text(replica: "ReplicaView") -> str:
     if replica.run_state == "queued":
         return f"waits in the queue: {plain(replica.waits or 'it has just come')}"
     if replica.run_state == "running":
-        return f"loads the model on {plain(replica.node or 'its node')}"
+        return f"gets ready on {plain(replica.node or 'its node')}"
     return f"{replica.run_state}" + (f": {plain(replica.run_sentence)}" if replica.run_sentence else "")

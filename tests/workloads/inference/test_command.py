@@ -1,5 +1,6 @@
 """A command as a replica: told where to listen, ready when it answers, ended with all that it started."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from baseai.workloads.inference.command import NeverReady, until_ready
 from tests.workloads.inference.hosted import Hosted, hosted, write
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sessions and /proc are Linux's")
@@ -172,3 +174,34 @@ def test_one_that_listens_inside_alone_is_told_so(tmp_path: Path) -> None:
             assert time.monotonic() < deadline_s
             time.sleep(0.05)
         assert replica.told("ready") is None
+
+
+async def _hint(path: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the log says of a program that is asked at `path` and does not get ready."""
+    server = await asyncio.start_server(_fails, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        with pytest.raises(NeverReady):
+            await until_ready("127.0.0.1", port, path, most_s=0.5, hint_s=0.1)
+    return capsys.readouterr().err
+
+
+async def _fails(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    silent = b"/silent" in await reader.readline()
+    writer.write(b"" if silent else b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n")
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        pytest.param("/health", "after 0.1 s 500 is the answer to GET /health at 127.0.0.1:", id="it fails"),
+        pytest.param("/silent", "after 0.1 s nobody answers to GET /silent at 127.0.0.1:", id="it is silent"),
+    ],
+)
+def test_one_that_does_not_get_ready_hears_once_what_is_waited_for(
+    path: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = asyncio.run(_hint(path, capsys))
+    assert told.count(said) == 1
+    assert "`probes.ready`" in told

@@ -23,6 +23,7 @@ LINUX = sys.platform == "linux"
 LOOK_S = 0.1
 PROBE_S = 2.0
 ANSWER_BYTES = 65_536
+HINT_S = 30.0  # until the log says what is still waited for
 START_MOST_S = 1800.0  # until it answers; a large model takes minutes
 
 
@@ -206,10 +207,13 @@ def _groups() -> list[tuple[int, str]]:
     return found
 
 
-async def until_ready(address: str, port: int, path: str, *, most_s: float = START_MOST_S) -> None:
-    """Until a GET of the path is answered below 500. Raises NeverReady."""
-    deadline_s = time.monotonic() + most_s
-    told = False
+async def until_ready(
+    address: str, port: int, path: str, *, most_s: float = START_MOST_S, hint_s: float = HINT_S
+) -> None:
+    """Until a GET of the path is answered below 500; once it takes long, the log says what it is. Raises NeverReady."""
+    began_s = time.monotonic()
+    deadline_s = began_s + most_s
+    told = hinted = False
     while time.monotonic() < deadline_s:
         status = await status_of(address, port, path)
         if status is not None and status < 500:
@@ -220,6 +224,13 @@ async def until_ready(address: str, port: int, path: str, *, most_s: float = STA
                 told = True
                 sentence = f"the command listens at 127.0.0.1:{port} alone, where the gateway does not come"
                 print(f"{sentence}; let it listen at $HOST", file=sys.stderr, flush=True)
+        if not hinted and time.monotonic() - began_s >= hint_s:
+            hinted = True
+            seen = "nobody answers" if status is None else f"{status} is the answer"
+            sentence = (
+                f"after {hint_s:g} s {seen} to GET {path} at {address}:{port}; the replica is ready below 500"
+            )
+            print(f"{sentence}, at $HOST:$PORT and the path `probes.ready`", file=sys.stderr, flush=True)
         await asyncio.sleep(LOOK_S)
     raise NeverReady(f"{address}:{port}", path, most_s)
 
