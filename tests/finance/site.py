@@ -2,8 +2,10 @@
 
 from datetime import datetime, timedelta
 
+from baseai.finance.period import period_of
 from baseai.truth.session import Truth, fetch_one
 
+SIX_HOURS = timedelta(hours=6)
 SEED = """
 INSERT INTO tenants (tenant_id, name) VALUES ('ten_1', 'one'), ('ten_2', 'two');
 INSERT INTO projects (project_id, tenant_id, name) VALUES ('prj_1', 'ten_1', 'main'), ('prj_2', 'ten_2', 'main');
@@ -16,16 +18,19 @@ INSERT INTO accelerators (accelerator_id, node_id, model, serial, device_index, 
 
 
 async def seeded(truth: Truth) -> datetime:
-    """Fill the database; the start of the hour six hours before the database's present."""
+    """Fill the database; the start of six whole hours that are over and lie in one month of the books.
+
+    They are the newest such hours by the database's clock: where a month began less than six hours ago, the last six
+    of the month before.
+    """
     async with truth.transaction() as session:
         await session.execute(SEED)
-        row = await fetch_one(
-            session, "SELECT date_trunc('hour', now(), 'UTC') - interval '6 hours' AS start"
-        )
+        row = await fetch_one(session, "SELECT date_trunc('hour', now(), 'UTC') AS hour")
     assert row is not None
-    start = row["start"]
-    assert isinstance(start, datetime)
-    return start
+    hour = row["hour"]
+    assert isinstance(hour, datetime)
+    began = period_of(hour).starts_at()
+    return (hour if hour - SIX_HOURS >= began else began) - SIX_HOURS
 
 
 async def lease(

@@ -12,7 +12,7 @@ HOUR_US = 3_600_000_000
 
 
 async def site(truth: Truth) -> datetime:
-    """Four slots that were installed six hours before this one, on a node that is ready."""
+    """Four slots that stand from the first of six hours that are over, on a node that is ready."""
     start = await seeded(truth)
     async with truth.transaction() as session:
         await session.execute("UPDATE accelerators SET installed_at = %s", (start,))
@@ -22,6 +22,12 @@ async def site(truth: Truth) -> datetime:
             (start,),
         )
     return start
+
+
+async def hours_over(truth: Truth, start: datetime) -> int:
+    """How many hours since `start` are over by the database's clock; the newest of them may be in its grace."""
+    hours: int = (await one(truth, "SELECT now()") - start) // HOUR
+    return hours
 
 
 async def told(truth: Truth, start: datetime, accelerator_no: int = 1) -> list[Mapping[str, float]]:

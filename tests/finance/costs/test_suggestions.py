@@ -7,6 +7,7 @@ import pytest
 
 from baseai.catalog.catalog import load_catalog
 from baseai.finance.hours.postgres import TimeLedger
+from baseai.finance.period import period_of
 from baseai.finance.price_list import Term
 from baseai.ground.clock import hour_of, now_utc
 from baseai.ground.fault import Conflict, NotFound, Refused
@@ -14,7 +15,7 @@ from baseai.truth.session import Scope, Truth
 from baseai.wiring.agreements import Desk
 from baseai.wiring.costing import Costing, price_held
 from tests.finance.costs.assume import keeper
-from tests.finance.stood import site
+from tests.finance.stood import one, site
 
 pytestmark = pytest.mark.anyio
 
@@ -88,20 +89,24 @@ async def test_a_newer_suggestion_takes_the_place_of_the_older_one(truth: Truth)
 
 async def test_economics_are_asked_by_name_and_wrong_names_are_told_with_the_right_ones(truth: Truth) -> None:
     ours = await costing(truth)
+    month = str(period_of(await one(truth, "SELECT min(hour) FROM time_buckets")))
     asked = {"by": "model", "case": "default", "currency": "USD", "simulated": False, "taxes": None}
-    told = await ours.economics(None, **asked)
+    told = await ours.economics(month, **asked)
     (row,) = [one for one in told["rows"] if one["part"] == "subject"]
     assert row["subject"] == "cpu-slot"
     assert row["depreciation"] > 0
-    taxed = await ours.economics(None, **(asked | {"taxes": "redata_icms"}))
+    taxed = await ours.economics(month, **(asked | {"taxes": "redata_icms"}))
     assert taxed["total"]["capital_recovery"] < told["total"]["capital_recovery"]
+    before = now_utc()
+    unnamed = await ours.economics(None, **asked)  # is of this month
+    assert unnamed["period"] in {str(period_of(before)), str(period_of(now_utc()))}
     for wrong in ({"by": "colour"}, {"case": "best"}, {"currency": "EUR"}):
         with pytest.raises(Refused, match="it is one of"):
             await ours.economics(None, **(asked | wrong))
     with pytest.raises(NotFound):
         await ours.economics(None, **(asked | {"taxes": "none"}))
     hours, more = await ours.behind(
-        None, "available", by="model", subject="cpu-slot", simulated=False, limit=3, cursor=None
+        month, "available", by="model", subject="cpu-slot", simulated=False, limit=3, cursor=None
     )
     assert len(hours) == 3
     assert more is not None
