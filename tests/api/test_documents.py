@@ -19,7 +19,6 @@ from tests.api.platform import Platform
 pytestmark = pytest.mark.anyio
 
 CUSTOMER = {"tenant": "alpha", "legal_name": "Alfa S.A.", "tax_id": "12.ABC.345/01DE-35", "currency": "USD"}
-NOW = str(period_of(datetime.now(UTC)))
 
 
 def files_of(archive: bytes) -> dict[str, str]:
@@ -33,6 +32,10 @@ def held_to_the_rules(files: dict[str, str]) -> Report:
 
 def charges_of(files: dict[str, str]) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(files["CostAndUsage.csv"])))
+
+
+def this_month() -> str:
+    return str(period_of(datetime.now(UTC)))
 
 
 async def ran(platform: Platform) -> str:
@@ -59,7 +62,7 @@ async def test_an_export_of_a_month_without_anything_passes_the_check(platform: 
 
 async def test_a_run_stands_in_the_export_with_its_lease_and_serial(platform: Platform) -> None:
     run_id = await ran(platform)
-    files = await exported(platform, period=NOW)
+    files = await exported(platform, period=this_month())
     assert [str(one) for one in held_to_the_rules(files).findings] == []
     (charge,) = charges_of(files)
     assert (charge["x_Run"], charge["BillingAccountName"], charge["InvoiceId"]) == (run_id, "Alfa S.A.", "")
@@ -71,13 +74,15 @@ async def test_a_run_stands_in_the_export_with_its_lease_and_serial(platform: Pl
 
 async def test_a_tenant_gets_its_own_charges_and_nobody_elses(platform: Platform) -> None:
     await ran(platform)
-    own, other = [charges_of(await exported(platform, period=NOW, key=key)) for key in ("alpha", "beta")]
+    own, other = [
+        charges_of(await exported(platform, period=this_month(), key=key)) for key in ("alpha", "beta")
+    ]
     assert (len(own), other) == (1, [])
 
 
 async def test_a_month_that_runs_has_a_draft_and_no_invoice(platform: Platform) -> None:
     run_id = await ran(platform)
-    asked = {"customer": "alpha", "period": NOW}
+    asked = {"customer": "alpha", "period": this_month()}
     (draft,) = (await platform.ask("GET", "/invoices/draft", params=asked, key="alpha")).json()["items"]
     assert (draft["invoice_id"], draft["customer"]["legal_name"]) == (None, "Alfa S.A.")
     assert draft["lines"][0]["behind"][0]["run_id"] == run_id
@@ -120,7 +125,7 @@ async def test_parquet_has_the_same_rows_with_types(platform: Platform, tmp_path
     import duckdb
 
     await ran(platform)
-    answer = await platform.ask("GET", "/exports/focus", params={"period": NOW, "parquet": "true"})
+    answer = await platform.ask("GET", "/exports/focus", params={"period": this_month(), "parquet": "true"})
     with zipfile.ZipFile(io.BytesIO(answer.content)) as packed:
         packed.extractall(tmp_path)
     rows = charges_of({"CostAndUsage.csv": (tmp_path / "CostAndUsage.csv").read_text()})
@@ -135,9 +140,9 @@ async def test_what_the_operator_says_of_the_issuer_stands_on_the_documents(plat
     await ran(platform)
     platform.household.issuer.write_text('name = "Base A.I Infraestrutura S.A."\n', encoding="utf-8")
     assert (
-        charges_of(await exported(platform, period=NOW))[0]["InvoiceIssuerName"]
+        charges_of(await exported(platform, period=this_month()))[0]["InvoiceIssuerName"]
         == "Base A.I Infraestrutura S.A."
     )
     platform.household.issuer.write_text('cnpj = "11.222.333/0001-82"\n', encoding="utf-8")
-    wrong = await platform.ask("GET", "/exports/focus", params={"period": NOW})
+    wrong = await platform.ask("GET", "/exports/focus", params={"period": this_month()})
     assert (wrong.status_code, "issuer.toml: cnpj: " in wrong.json()["detail"]) == (422, True)

@@ -136,51 +136,33 @@ async def test_months_close_in_their_order(truth: Truth) -> None:
 
 
 async def test_a_month_with_something_unfinished_stays_closing_and_says_what(truth: Truth) -> None:
-    start = await seeded(truth)
-    month = period_of(start)
-    lease_id = await lease(truth, "run_1", (start, start + timedelta(hours=2)))
-    await move_back(truth, days=62)
-    month = period_of(start - timedelta(days=62))
+    await seeded(truth)
+    end = IN_OCTOBER + timedelta(hours=2)
+    lease_id = await lease(truth, "run_1", (IN_OCTOBER, end))
     meter = Meter(truth, FlatRates())
-    refused = await Closing(truth).close(month, FINANCE)
+    refused = await Closing(truth).close(OCTOBER, FINANCE)
     assert isinstance(refused, NotClosed)
     assert [finding.check for finding in refused.findings] == ["metered"]
     assert lease_id in refused.findings[0].sentence
-    await over(
-        truth, lease_id, start + timedelta(hours=2) - timedelta(days=62), "finished", run_state="succeeded"
-    )
+    await over(truth, lease_id, end, "finished", run_state="succeeded")
     await meter.meter()
-    refused = await Closing(truth).close(month, FINANCE)
+    refused = await Closing(truth).close(OCTOBER, FINANCE)
     assert isinstance(refused, NotClosed)
     assert [finding.check for finding in refused.findings] == ["posted"]
     assert (await meter.post()).transfers == 8  # a closing month takes its own facts
-    assert isinstance(await Closing(truth).close(month, FINANCE), Closed)
-
-
-async def move_back(truth: Truth, *, days: int) -> None:
-    """All leases, and what was seen of them, were that much earlier."""
-    async with truth.transaction() as session:
-        shift = f"- interval '{days} days'"
-        await session.execute(
-            f"UPDATE leases SET granted_at = granted_at {shift}, ends_at = ends_at {shift}, observed_from ="  # type: ignore[arg-type]
-            f" observed_from {shift}, observed_until = observed_until {shift}, released_at = released_at {shift}"
-        )
-        await session.execute(
-            f"UPDATE lease_accelerators SET during = tstzrange(lower(during) {shift}, upper(during) {shift})"  # type: ignore[arg-type]
-        )
+    assert isinstance(await Closing(truth).close(OCTOBER, FINANCE), Closed)
 
 
 async def test_a_late_hour_of_a_closed_month_is_posted_in_the_open_one(truth: Truth) -> None:
-    start = await seeded(truth)
-    month = period_of(start - timedelta(days=62))
-    await closed(truth, month)  # nothing was known of the lease then: it was reported too late
-    await lease(truth, "run_1", (start, start + timedelta(hours=1)), ended="finished", run_state="succeeded")
-    await move_back(truth, days=62)
+    await seeded(truth)
+    await closed(truth)  # nothing was known of the lease then: it was reported too late
+    seen = IN_OCTOBER, IN_OCTOBER + timedelta(hours=1)
+    await lease(truth, "run_1", seen, ended="finished", run_state="succeeded")
     meter = Meter(truth, FlatRates())
     await meter.meter()
     assert (await meter.post()).transfers == 4
-    assert {str(one.booked_in) for one in await load_transfers(truth)} == {str(month.next())}
-    assert {period_of(one.effective_at) for one in await load_transfers(truth)} == {month}
+    assert {str(one.booked_in) for one in await load_transfers(truth)} == {str(NOVEMBER)}
+    assert {period_of(one.effective_at) for one in await load_transfers(truth)} == {OCTOBER}
     assert (await meter.recompute()).missing == ()
 
 
