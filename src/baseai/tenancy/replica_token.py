@@ -7,12 +7,14 @@ token, whoever routes requests shows it: both ask here.
 
 import hashlib
 import hmac
+from functools import lru_cache
 
 from baseai.tenancy.key import key_text
 
 ABOUT = b"baseai replica token 1\0"  # what else is ever signed under the same key begins otherwise
 
 
+@lru_cache(maxsize=8192)  # gateways ask for those of all replicas whenever they read their routes
 def replica_token(key: bytes, run_id: str) -> str:
     """The token of that run's replica, in letters that a header takes. `key`: at least 32 secret bytes."""
     if len(key) < 32:
