@@ -1,6 +1,8 @@
 """The server around the path: what bounds a connection, how it ends, and the gateway's own pages."""
 
 import asyncio
+import signal
+import sys
 
 import httpx
 import openai
@@ -23,6 +25,35 @@ from tests.gateway.replicas import (
 pytestmark = pytest.mark.anyio
 
 CHAT = {"model": "tiny", "messages": []}
+
+# A process that would end at SIGTERM by ending its work, as children of the platform do.
+CHILD = """
+import asyncio, signal, socket
+from types import SimpleNamespace
+from baseai.gateway.server import serve_gateway
+
+async def app(scope, receive, send):
+    print("asked", flush=True)
+    await asyncio.sleep(0.4)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
+
+app.door = SimpleNamespace(close=lambda: None)
+
+async def work():
+    listening = socket.create_server(("127.0.0.1", 0))
+    print(listening.getsockname()[1], flush=True)
+    await serve_gateway(listening, app)
+    await asyncio.sleep(0.05)
+    print("shipped", flush=True)
+
+async def main():
+    task = asyncio.ensure_future(work())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await task
+
+asyncio.run(main())
+"""
 
 
 async def said(door: Gateway, sent: bytes) -> bytes:
@@ -80,6 +111,25 @@ async def test_a_client_that_sends_all_the_same_can_read_why_not() -> None:
     async with gateway(route(most_body_bytes=1000)) as door, door.client() as client:
         answer = await client.post("/s/svc_chat/x", content=b"x" * (4 << 20), headers=KEY)
     assert answer.status_code == 413
+
+
+async def test_the_signal_to_end_drains_whoever_else_would_hear_it() -> None:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CHILD, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    assert child.stdout is not None
+    port = int(await child.stdout.readline())
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert await child.stdout.readline() == b"asked\n"
+    child.send_signal(signal.SIGTERM)
+    child.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+        rest, wrong = await child.communicate()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert (child.returncode, rest, wrong) == (0, b"shipped\n", b"")
 
 
 async def test_told_to_end_it_takes_nothing_new_and_finishes_what_it_has() -> None:

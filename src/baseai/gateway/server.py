@@ -5,9 +5,12 @@ before any request exists; at SIGTERM nothing new is accepted and what is under 
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
+import signal
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import uvicorn
@@ -36,7 +39,7 @@ def gateway_server(app: GatewayApp, settings: ServerSettings | None = None) -> u
     """A server that `serve_gateway` runs; setting its `should_exit` ends it like SIGTERM."""
     bounds = settings or ServerSettings()
     logging.getLogger("uvicorn.error").addFilter(_not_on_purpose)
-    return uvicorn.Server(
+    return _Drained(
         uvicorn.Config(
             app,
             http=_bounded(bounds),
@@ -60,11 +63,30 @@ def gateway_server(app: GatewayApp, settings: ServerSettings | None = None) -> u
 async def serve_gateway(
     listening: socket.socket, app: GatewayApp, settings: ServerSettings | None = None
 ) -> None:
-    """Serve on `listening` until told to end, then drain."""
+    """Serve on `listening` until told to end by SIGTERM or SIGINT, then drain.
+
+    From here on these signals are heard here alone: whoever heard them before would cut short what is under way, or
+    what the caller still has to do.
+    """
     gc.collect()
     gc.freeze()  # what stands at the start stays: looking through it again would make some request wait
-    await gateway_server(app, settings).serve(sockets=[listening])
+    server = gateway_server(app, settings)
+
+    def end() -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end)
+    await server.serve(sockets=[listening])
     app.door.close()
+
+
+class _Drained(uvicorn.Server):
+    """A server that hears no signals itself: it would raise them again once it has drained."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 def _not_on_purpose(record: logging.LogRecord) -> bool:

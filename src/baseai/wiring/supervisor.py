@@ -35,7 +35,7 @@ READY_WITHIN_S = 60.0
 LOG_BYTES_MAX = 8 * 1024 * 1024
 END_WITHIN_S = {
     "agent": 40.0,
-    "gateway": 15.0,
+    "gateway": 35.0,  # it drains for 30 s
     "controller": 5.0,
     "server": 5.0,
     "metrics": 15.0,
@@ -146,7 +146,11 @@ class Supervisor:
     def end(self) -> None:
         """End the children in order: the runs first, PostgreSQL last; samples are taken in until nobody sends any."""
         self._told = True
-        # Agents take their replicas along, so gateways first: what they were given they answer.
+        # Agents take their replicas along, so gateways first, all at once: what they were given they answer.
+        for name in self._gateways():
+            child = self.children.get(name)
+            if child is not None and child.process is not None and child.alive():
+                child.process.send_signal(signal.SIGTERM)
         for name in (*self._gateways(), "agent", "controller", "server", "metrics", "postgres"):
             child = self.children.get(name)
             if child is None or child.process is None or not child.alive():
