@@ -389,8 +389,13 @@ async def test_a_month_is_closed_for_a_contract_once_with_its_credit(truth: Trut
     events = await Agreements(truth).seat_events("alfa")
     ours = availability(events, subjects=sorted({one.subject for one in events}), period=Period(2026, 3))
     assert ours.ratio == Decimal("0.903225806")
+
+
+async def test_a_month_that_goes_on_is_not_closed_for_a_contract(truth: Truth) -> None:
+    await seeded(truth)
+    await agreed(truth)
     with pytest.raises(Refused, match="is not over for contract alfa"):
-        await desk.close_month("alfa", Period(2026, 12))
+        await rater(truth, LIST).close_month("alfa", Period(2125, 12))
 
 
 async def test_a_tenant_sees_only_its_own_lines(truth: Truth) -> None:
