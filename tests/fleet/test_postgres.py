@@ -146,7 +146,8 @@ async def test_a_move_keeps_who_and_why(yard: Yard) -> None:
 
 async def test_a_move_that_is_none_is_refused_and_leaves_no_event(yard: Yard) -> None:
     await yard.join(machine())
-    with pytest.raises(Conflict, match="one is ready, and a node in that state cannot uncordon"):
+    wrong = "one is ready, and a node in that state cannot uncordon; it can cordon, drain, quarantine, retire"
+    with pytest.raises(Conflict, match=wrong):
         await yard.steer("one", "uncordon")
     with pytest.raises(NotFound):
         await yard.steer("none", "cordon")

@@ -219,6 +219,22 @@ async def test_the_official_client_lists_models_and_learns_what_is_wrong() -> No
             await client.with_options(api_key="bad").models.list()
 
 
+async def test_before_its_first_routes_nobody_is_told_that_a_model_does_not_exist() -> None:
+    async with gateway(route()) as door, door.client() as client:
+        door.app.door.routes_at_s = None
+        answers = [
+            await client.post("/v1/completions", json=CHAT, headers=KEY),
+            await client.get("/v1/models", headers=KEY),
+            await client.get("/v2/models/tiny/ready", headers=KEY),
+            await client.post("/s/svc_chat/x"),
+        ]
+        assert (await client.get("/v2/health/live")).status_code == 200
+    for answer in answers:
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert "x-should-retry" not in answer.headers
+    assert answers[0].json()["error"]["code"] == "starting"
+
+
 async def test_a_model_is_ready_when_a_replica_is_and_asking_wakes_none() -> None:
     async with (
         replicas(1, completes) as [replica],

@@ -1,5 +1,6 @@
 """Children are ended in an order in which nobody misses what they still need."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,10 +23,13 @@ signal.pause()
 def test_samples_are_taken_in_until_nobody_sends_any_and_the_truth_ends_last(tmp_path: Path) -> None:
     household = Household(data=tmp_path / "data")
     household.make()
-    supervisor = Supervisor(PlatformSettings(data=tmp_path), household, tmp_path, lambda _: None)
+    sockets = tmp_path / "sockets"
+    sockets.mkdir()
+    supervisor = Supervisor(PlatformSettings(data=tmp_path, gateways=1), household, sockets, lambda _: None)
+    supervisor._gateway = gate = socket.create_server(("127.0.0.1", 0))
     ended = tmp_path / "ended"
     started = []
-    for name in ("postgres", "metrics", "server", "controller", "agent"):
+    for name in ("postgres", "metrics", "server", "controller", "agent", "gateway-1"):
         command = [sys.executable, "-c", WAITS, str(ended), name]
         process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert process.stdout is not None
@@ -34,5 +38,7 @@ def test_samples_are_taken_in_until_nobody_sends_any_and_the_truth_ends_last(tmp
         supervisor.children[name] = Child(name, lambda process=process: process, process=process)  # type: ignore[misc]
         started.append(process)
     supervisor.end()
-    assert ended.read_text().split() == ["agent", "controller", "server", "metrics", "postgres"]
-    assert [process.returncode for process in started] == [0] * 5
+    assert ended.read_text().split() == ["gateway-1", "agent", "controller", "server", "metrics", "postgres"]
+    assert [process.returncode for process in started] == [0] * 6
+    assert gate.fileno() == -1  # no connection waits for a gateway that is gone
+    assert not sockets.exists()

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from baseai.catalog.accelerator import CPU_SLOT
 from baseai.fleet.fabric.mount import Mount
 from baseai.fleet.machine import MachineFacts
-from baseai.fleet.node import NodeEvent, NodeState, moved
+from baseai.fleet.node import TRANSITIONS, NodeEvent, NodeState, moved
 from baseai.ground.fault import Conflict, NotFound, Refused
 from baseai.ground.identity import NodeId, mint
 from baseai.truth.history import record
@@ -137,7 +137,10 @@ class Fleet:
             raise NotFound("node", node_id)
         target = moved(NodeState(row["state"]), event)
         if target is None:
-            raise Conflict(f"{row['name']} is {row['state']}, and a node in that state cannot {event.value}")
+            can = ", ".join(each.value for state, each in TRANSITIONS if state.value == row["state"])
+            raise Conflict(
+                f"{row['name']} is {row['state']}, and a node in that state cannot {event.value}; it can {can}"
+            )
         await session.execute(
             "UPDATE nodes SET state = %s, desired_version = desired_version + 1 WHERE node_id = %s AND state = %s",
             (target.value, node_id, row["state"]),

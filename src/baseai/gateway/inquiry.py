@@ -30,6 +30,12 @@ NO_SERVICE = Refusal(
 NO_PATH = NO_SERVICE._replace(
     sentence="nothing is here; there are /v1/…, /v2/models/NAME/…, /json/NAME and /s/SERVICE_ID/…"
 )
+NO_ROUTES = Refusal(
+    503,
+    "starting",
+    "this gateway has just started and does not know its services yet; try again in a second",
+    retry_after_s=1.0,
+)
 NO_MODEL = Refusal(
     400, "missing_model", "`model` is missing; GET /v1/models lists the models", hopeless=True, param="model"
 )
@@ -75,6 +81,8 @@ class Inquiry:
         address = self.address
         if address is None:
             return NO_PATH
+        if self._door.routes_at_s is None:
+            return NO_ROUTES
         by_id = None if address.service_id is None else self._door.routes.by_id.get(address.service_id)
         if by_id is None or by_id.terms.auth:
             caller = await known_caller(self._door, self.incoming)

@@ -13,7 +13,7 @@ from baseai.gateway.address import MODELS, Kind
 from baseai.gateway.door import Door, steady_s
 from baseai.gateway.figures import exposition
 from baseai.gateway.head import Incoming, request_id_of
-from baseai.gateway.inquiry import NO_SERVICE, Message, Send, known_caller, may_see, no_of
+from baseai.gateway.inquiry import NO_ROUTES, NO_SERVICE, Message, Send, known_caller, may_see, no_of
 from baseai.gateway.refusal import JSON, Refusal, body_of, headers_of
 from baseai.gateway.seams import Denied
 from baseai.ground.identity import mint
@@ -67,6 +67,8 @@ def health(door: Door) -> dict[str, Any]:
 async def _for_caller(door: Door, scope: Message, kind: Kind, name: str) -> Page:
     """What only a caller may see: OpenAI's models, or whether one of OIP's is ready."""
     incoming = Incoming(scope["headers"])
+    if door.routes_at_s is None:
+        return _refused(NO_ROUTES, kind, incoming)
     caller = await known_caller(door, incoming)
     if isinstance(caller, Denied):
         return _refused(no_of(caller), kind, incoming)

@@ -5,6 +5,7 @@ its children (Linux), and the runs go on until the next supervisor's agent adopt
 started ever more slowly, never given up.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -148,20 +149,31 @@ class Supervisor:
         self._told = True
         # Agents take their replicas along, so gateways first, all at once: what they were given they answer.
         for name in self._gateways():
-            child = self.children.get(name)
-            if child is not None and child.process is not None and child.alive():
-                child.process.send_signal(signal.SIGTERM)
-        for name in (*self._gateways(), "agent", "controller", "server", "metrics", "postgres"):
-            child = self.children.get(name)
-            if child is None or child.process is None or not child.alive():
-                continue
-            child.process.send_signal(signal.SIGINT if name == "postgres" else signal.SIGTERM)
-            try:
-                child.process.wait(END_WITHIN_S[name.partition("-")[0]])
-            except subprocess.TimeoutExpired:
-                child.process.kill()
-                child.process.wait(5)
+            if (child := self._living(name)) is not None:
+                child.send_signal(signal.SIGTERM)
+        self._end(*self._gateways())
+        if self._gateway is not None:
+            self._gateway.close()  # whoever comes now is refused, and does not wait for nobody
+        self._end("agent", "controller", "server", "metrics", "postgres")
         self.household.running.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something else lies there
+            self.sockets.rmdir()
+
+    def _living(self, name: str) -> "subprocess.Popen[bytes] | None":
+        child = self.children.get(name)
+        return child.process if child is not None and child.alive() else None
+
+    def _end(self, *names: str) -> None:
+        for name in names:
+            process = self._living(name)
+            if process is None:
+                continue
+            process.send_signal(signal.SIGINT if name == "postgres" else signal.SIGTERM)
+            try:
+                process.wait(END_WITHIN_S[name.partition("-")[0]])
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(5)
 
     @property
     def told_to_end(self) -> bool:
