@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 
 from baseai.gateway.balance import (
     BLOCK_BYTES,
+    LAST_REQUESTS,
+    SLACK,
+    Popularity,
     Trail,
     bearable,
+    bearable_most,
     blocks_of,
     by_prefix,
     by_session,
@@ -85,7 +89,7 @@ def test_a_session_stays_where_it_is_while_that_is_bearable(under_way: list[int]
     assert by_session(list(reversed(seats)), session) is chosen  # every gateway finds the same
     idle = chairs(*[0] * len(seats))
     home = by_session(idle, session)
-    if bearable(seats[int(home.run_id[4:])], seats):
+    if bearable(seats[int(home.run_id[4:])], bearable_most(seats)):
         assert chosen.run_id == home.run_id
 
 
@@ -98,11 +102,22 @@ def test_a_replica_that_goes_moves_only_its_own_sessions(sessions: set[bytes]) -
             assert by_session(after, session).run_id == home
 
 
+@pytest.mark.parametrize("count", [2, 4, 16])
+def test_sessions_are_at_home_evenly_and_so_are_those_of_a_replica_that_goes(count: int) -> None:
+    seats = chairs(*[0] * count)
+    sessions = [str(number).encode() for number in range(1000 * count)]
+    homes = {session: by_session(seats, session).run_id for session in sessions}
+    assert max(Counter(homes.values()).values()) <= 1.2 * 1000
+    moved = [session for session in sessions if homes[session] == "run_0"]
+    after = Counter(by_session(seats[1:], session).run_id for session in moved)
+    assert max(after.values()) <= 1.5 * len(moved) / (count - 1)
+
+
 def test_sessions_do_not_overload_a_replica() -> None:
     seats = chairs(0, 0, 0, 0)
     for _ in range(400):
         by_session(seats, b"everybody").under_way += 1
-    assert max(seat.under_way for seat in seats) <= 1.25 * 400 / 4 + 3
+    assert max(seat.under_way for seat in seats) <= 1.25 * 400 / 4 + SLACK + 1
 
 
 @given(st.binary(max_size=2000), st.binary(max_size=2000), st.integers(0, 6))
@@ -124,57 +139,77 @@ def test_a_trail_forgets_ends_before_beginnings() -> None:
     assert trail.reach(long) == 5
 
 
-def test_a_known_beginning_goes_where_it_is_known() -> None:
-    seats, rng = chairs(1, 0, 0, 0), random.Random(5)
+@given(st.lists(st.lists(st.sampled_from([b"a", b"b"]), max_size=6), max_size=30), st.integers(1, 12))
+def test_with_a_beginning_all_that_it_begins_with_is_known(prompts: list[list[bytes]], most: int) -> None:
+    trail = Trail(most)
+    every = [blocks_of(b"".join(letter * BLOCK_BYTES for letter in prompt)) for prompt in prompts]
+    for walked in every:
+        trail.walk(walked)
+        for blocks in every:
+            known = [trail.reach(blocks[: count + 1]) == count + 1 for count in range(len(blocks))]
+            assert known == sorted(known, reverse=True)
+            assert trail.reach(blocks) == sum(known)
+
+
+QUESTION = b"system" * 200
+
+
+def known_by(seats: list[Chair], *knowing: int, prompt: bytes = QUESTION) -> dict[str, Trail]:
     trails = {seat.run_id: Trail() for seat in seats}
-    prompt = b"system" * 200
-    trails["run_0"].walk(blocks_of(prompt))
-    assert by_prefix(seats, blocks_of(prompt + b"question" * 60), trails, rng.random) is seats[0]
+    for number in knowing:
+        trails[f"run_{number}"].walk(blocks_of(prompt))
+    return trails
+
+
+def test_a_known_beginning_goes_where_it_is_known() -> None:
+    seats = chairs(1, 0, 0, 0)
+    longer = blocks_of(QUESTION + b"question" * 60)
+    assert by_prefix(seats, longer, known_by(seats, 0), Popularity()) is seats[0]
 
 
 def test_affinity_ends_where_one_replica_would_carry_all() -> None:
-    seats, rng = chairs(30, 0, 0, 0), random.Random(5)
-    trails = {"run_0": Trail()}
-    blocks = blocks_of(b"system" * 200)
-    trails["run_0"].walk(blocks)
-    assert by_prefix(seats, blocks, trails, rng.random) is not seats[0]
+    seats = chairs(30, 0, 0, 0)
+    assert by_prefix(seats, blocks_of(QUESTION), known_by(seats, 0), Popularity()) is not seats[0]
 
 
-def test_a_slow_replica_loses_its_prompts() -> None:
-    seats, rng = chairs(0, 0, 0, 0), random.Random(5)
-    seats[0].slowness = 5.0
-    trails = {"run_0": Trail()}
-    blocks = blocks_of(b"system" * 200)
-    trails["run_0"].walk(blocks)
-    assert by_prefix(seats, blocks, trails, rng.random) is not seats[0]
+def test_a_slow_replica_loses_its_prompts_and_one_that_read_some_anew_does_not() -> None:
+    seats = chairs(0, 0, 0, 0)
+    seats[0].slowness = 6.0
+    assert by_prefix(seats, blocks_of(QUESTION), known_by(seats, 0), Popularity()) is not seats[0]
+    seats[0].slowness = 2.5
+    assert by_prefix(seats, blocks_of(QUESTION), known_by(seats, 0), Popularity()) is seats[0]
 
 
-def test_shared_beginnings_hit_at_least_twice_as_often_as_in_turn() -> None:
-    """32 beginnings over 4 replicas whose memory holds 10 each, one request at a time, as in the bench."""
-    rng, seats = random.Random(11), chairs(0, 0, 0, 0)
-    beginnings = [bytes([number]) * 4 * BLOCK_BYTES for number in range(32)]
-    questions = [
-        beginnings[rng.randrange(32)] + rng.randbytes(rng.randrange(BLOCK_BYTES)) for _ in range(2000)
-    ]
+@given(st.binary(min_size=BLOCK_BYTES, max_size=BLOCK_BYTES), st.permutations(range(4)))
+def test_a_beginning_that_all_know_has_one_home_for_every_gateway_and_one_beside_it(
+    prompt: bytes, order: list[int]
+) -> None:
+    seats, blocks = chairs(0, 0, 0, 0), blocks_of(prompt)
+    home = by_prefix(seats, blocks, known_by(seats, *range(4), prompt=prompt), Popularity())
+    others = [seats[number] for number in order]  # another gateway, with queues of its own
+    for seat in others:
+        seat.under_way = 0 if seat is home else 1
+    assert by_prefix(others, blocks, known_by(others, *range(4), prompt=prompt), Popularity()) is home
+    home.under_way = 30
+    trails = known_by(others, *range(4), prompt=prompt)
+    beside = by_prefix(others, blocks, trails, Popularity())
+    assert beside is not home
+    beside.under_way = 3  # though others are idle
+    for seat in others:
+        seat.under_way = seat.under_way if seat in (home, beside) else 0
+    assert by_prefix(others, blocks, trails, Popularity()) is beside
 
-    def hits(choose: object) -> int:
-        memories: dict[str, list[bytes]] = {seat.run_id: [] for seat in seats}
-        count = 0
-        for turn, question in enumerate(questions):
-            chosen: Chair = choose(turn, question)  # type: ignore[operator]
-            memory, beginning = memories[chosen.run_id], question[: 4 * BLOCK_BYTES]
-            count += beginning in memory
-            memories[chosen.run_id] = [beginning, *(each for each in memory if each != beginning)][:10]
-        return count
 
-    trails = {seat.run_id: Trail() for seat in seats}
-
-    def affine(_: int, question: bytes) -> Chair:
-        chosen = by_prefix(seats, blocks_of(question), trails, rng.random)
-        trails[chosen.run_id].walk(blocks_of(question))
-        return chosen
-
-    assert hits(affine) >= 2 * hits(lambda turn, _: seats[turn % 4])
+def test_popularity_is_a_part_of_the_last_requests_and_small_while_there_were_few() -> None:
+    popularity = Popularity()
+    assert popularity.counted(b"hot") == 1 / LAST_REQUESTS
+    for _ in range(2 * LAST_REQUESTS):
+        part = popularity.counted(b"hot")
+        popularity.counted(b"cold")
+    assert part == 0.5
+    for _ in range(LAST_REQUESTS):
+        popularity.counted(b"cold")
+    assert popularity.counted(b"hot") == 1 / LAST_REQUESTS
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=4), st.floats(0, 0.999))

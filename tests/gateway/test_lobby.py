@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from baseai.gateway.balance import blocks_of
 from baseai.gateway.desk import FORGET_S, TRIAL_S
 from baseai.gateway.lobby import Lobby, Wish
 from baseai.serving.route import Backend
@@ -58,8 +59,12 @@ def loaded(
     seconds: float,
     least: bool = False,
     count: int = 4,
+    wished: Callable[[random.Random], tuple[bytes | None, tuple[bytes, ...]]] = lambda _: (None, ()),
 ) -> list[Served]:
-    """An open load on so many replicas. least: chosen by least connections in turn, as HAProxy does."""
+    """An open load on so many replicas. least: chosen by least connections in turn, as HAProxy does.
+
+    wished: session and blocks of the prompt of one more request.
+    """
     clock, rng = Clock(), random.Random(17)
     lobby = Lobby(
         route(*(backend(number) for number in range(count)), concurrency=64),
@@ -91,7 +96,7 @@ def loaded(
             desk = min(desks[turn % count :] + desks[: turn % count], key=lambda each: each.under_way)
             desk.take(ticket, at_s)
         else:
-            found = lobby.desk_now(Wish(ticket, 1, None, (), frozenset()))
+            found = lobby.desk_now(Wish(ticket, 1, *wished(rng), frozenset()))
             assert found is not None
             desk = found
         took_s = pace(desk.run_id, at_s)
@@ -146,6 +151,71 @@ def test_one_that_is_well_again_has_its_part_again(loop: asyncio.AbstractEventLo
     served = loaded(loop, recovers, per_s=200, seconds=20)
     after = Counter(each.run_id for each in served if each.at_s > 1005 + TRIAL_S + 2)
     assert after["run_3"] > 0.15 * sum(after.values())
+
+
+def by_load(_: random.Random) -> tuple[None, tuple[bytes, ...]]:
+    return None, ()
+
+
+def by_session(rng: random.Random) -> tuple[bytes, tuple[bytes, ...]]:
+    return b"%d" % rng.randrange(400), ()
+
+
+def by_prefix(rng: random.Random) -> tuple[None, tuple[bytes, ...]]:
+    return None, blocks_of(b"department %03d. " % rng.randrange(400) * 40)
+
+
+@pytest.mark.parametrize("per_s", [40, 200, 500])
+@pytest.mark.parametrize("wished", [by_load, by_session, by_prefix])
+def test_one_that_was_slow_for_ten_seconds_has_half_of_an_even_part_within_five_more(
+    loop: asyncio.AbstractEventLoop,
+    wished: Callable[[random.Random], tuple[bytes | None, tuple[bytes, ...]]],
+    per_s: int,
+) -> None:
+    def recovers(run_id: str, now_s: float) -> float:
+        return 0.1 if run_id == "run_3" and 1005 < now_s < 1015 else 0.02
+
+    served = loaded(loop, recovers, per_s=per_s, seconds=20, wished=wished)
+    slow = Counter(each.run_id for each in served if 1006 < each.at_s < 1015)
+    after = Counter(each.run_id for each in served if 1015 < each.at_s < 1020)
+    assert slow["run_3"] <= 1.2 / TRIAL_S * 9
+    assert slow["run_3"] >= 4
+    assert after["run_3"] >= 0.5 / 4 * sum(after.values())
+
+
+@pytest.mark.parametrize("per_s", [4, 40, 200])
+def test_one_long_answer_costs_a_replica_its_part_for_two_seconds_at_most(
+    loop: asyncio.AbstractEventLoop, per_s: int
+) -> None:
+    late: list[float] = []
+
+    def once(run_id: str, now_s: float) -> float:
+        if run_id == "run_3" and now_s > 1005 and not late:
+            late.append(now_s + 1.0)
+            return 1.0
+        return 0.02
+
+    served = loaded(loop, once, per_s=per_s, seconds=40)
+    back_s = late[0] + 2 + 1 / per_s
+    after = Counter(each.run_id for each in served if each.at_s > back_s)
+    assert after["run_3"] > 0.15 * sum(after.values())
+
+
+def test_an_answer_that_goes_on_for_long_puts_no_trial_off(loop: asyncio.AbstractEventLoop) -> None:
+    lobby = Lobby(route(backend(0), backend(1)), loop=loop, clock=Clock(), chance=lambda: 0.0, processes=1)
+    desk = lobby.desks["run_0"]
+    desk.take(1, 1000.0)
+    desk.first_byte(1, well=True, now_s=1000.1)  # and its stream goes on
+    desk.compare(5.0, 1000.2)
+    assert desk.slowness == 5.0
+    desk.compare(5.0, 1000.1 + TRIAL_S)
+    assert desk.slowness == 1.0
+    desk.take(2, 1001.2)  # the trial, and one is enough
+    assert desk.slowness == 5.0
+    desk.compare(5.0, 1003.0)
+    assert desk.slowness == 5.0
+    desk.first_byte(2, well=True, now_s=1003.0)
+    assert desk.latency_ms(1003.0) == pytest.approx(1800)
 
 
 def test_equal_replicas_have_equal_parts(loop: asyncio.AbstractEventLoop) -> None:

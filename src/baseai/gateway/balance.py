@@ -2,11 +2,14 @@
 
 Invariant: a choice is made from its arguments alone; among equals chance decides, so that several gateways do not all
 send to one replica. A replica slow beside its peers counts as one with a longer queue, by the square of its slowness.
+Where a session or a prompt belongs follows from its name alone, so that several gateways agree.
 """
 
 import hashlib
-from collections import OrderedDict
+from bisect import bisect_left
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Protocol, TypeVar
 
 TOLERATED = 1.5  # times the peers' latency that is still chance
@@ -15,8 +18,12 @@ LEAST_MS = 1.0  # faster than this is equally fast: differences below it are our
 BLOCK_BYTES = 256
 BLOCKS_MOST = 512  # of one prompt; what lies beyond does not part prompts any more
 TRAIL_BLOCKS = 8192  # of one replica: 2 MiB of text, about half a million tokens
+LAST_REQUESTS = 256  # by which a beginning's part of all is judged
 BOUND = 1.25  # times the mean queue that affinity may make one replica's
-SLACK = 2  # requests beyond the bound, so that affinity holds while little is under way
+BEARABLE_SLOWNESS = 3.0
+SLACK = 4  # requests beyond the bound, so that affinity holds while little is under way
+MIXER = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio, odd: spreads what differs in few bits over all
+WORD = (1 << 64) - 1
 
 
 class Seat(Protocol):
@@ -69,19 +76,36 @@ def lighter(seats: Sequence[S], chance: Chance) -> S:
     return one if cost(one) <= cost(other) else other
 
 
-def bearable(seat: Seat, seats: Sequence[Seat]) -> bool:
-    """Affinity may send one more there: its queue is not far beyond the mean, and it is not slow."""
-    total = sum(each.under_way for each in seats) + 1
-    return cost(seat) <= BOUND * total / len(seats) + SLACK
+def bearable_most(seats: Sequence[Seat]) -> float:
+    """How long a queue affinity may make: not far beyond the mean, the new request counted."""
+    return BOUND * (sum([each.under_way for each in seats]) + 1) / len(seats) + SLACK
+
+
+def bearable(seat: Seat, most: float) -> bool:
+    """Affinity may send one more there, `most` being the longest queue it may make.
+
+    Slowness counts once here, and up to an end: a replica that had to read a few prompts anew looks slow, and would
+    lose its own to others, who would have to read those anew.
+    """
+    return seat.slowness <= BEARABLE_SLOWNESS and (seat.under_way + 1) * seat.slowness <= most
 
 
 def by_session(seats: Sequence[S], session: bytes) -> S:
     """The same replica for one session as long as it is there and bearable; every gateway finds the same one.
 
-    Highest random weight: when a replica comes or goes, only its own sessions move. O(n) hashes.
+    Highest random weight: when a replica comes or goes, only its own sessions move. O(n log n).
     """
-    ranked = sorted(seats, key=lambda seat: _weight(session, seat.run_id), reverse=True)
-    return next((seat for seat in ranked if bearable(seat, seats)), min(ranked, key=cost))
+    name = _word(session)
+    ranked = sorted(seats, key=lambda seat: _weight(name, seat.run_id), reverse=True)
+    return _first_bearable(ranked, seats)
+
+
+def _first_bearable(ranked: Sequence[S], seats: Sequence[S]) -> S:
+    most = bearable_most(seats)
+    for seat in ranked:
+        if bearable(seat, most):
+            return seat
+    return min(ranked, key=cost)
 
 
 def blocks_of(prompt: bytes) -> tuple[bytes, ...]:
@@ -96,7 +120,10 @@ def blocks_of(prompt: bytes) -> tuple[bytes, ...]:
 
 
 class Trail:
-    """Which beginnings of prompts one replica has seen lately, and so probably still holds in its memory of keys."""
+    """Which beginnings of prompts one replica has seen lately, and so perhaps still holds in its memory of keys.
+
+    With a beginning all that it begins with is known too. How much a replica really holds nobody tells.
+    """
 
     __slots__ = ("_blocks", "_most")
 
@@ -108,12 +135,11 @@ class Trail:
         return len(self._blocks)
 
     def reach(self, blocks: Sequence[bytes]) -> int:
-        """How many blocks of the prompt are known from its beginning on."""
+        """How many blocks of the prompt are known from its beginning on. O(log n)."""
         known = self._blocks
-        for count, block in enumerate(blocks):
-            if block not in known:
-                return count
-        return len(blocks)
+        if not blocks or blocks[0] not in known:
+            return 0
+        return bisect_left(blocks, True, key=lambda block: block not in known)
 
     def walk(self, blocks: Sequence[bytes]) -> None:
         """The replica gets this prompt. Its end is forgotten before its beginning, which more prompts share."""
@@ -124,26 +150,66 @@ class Trail:
             self._blocks.popitem(last=False)
 
 
-def by_prefix(seats: Sequence[S], blocks: Sequence[bytes], trails: Mapping[str, Trail], chance: Chance) -> S:
+class Popularity:
+    """How many of a service's last requests had one beginning in common."""
+
+    __slots__ = ("_counts", "_last")
+
+    def __init__(self) -> None:
+        self._last: deque[bytes] = deque()
+        self._counts: dict[bytes, int] = {}
+
+    def counted(self, beginning: bytes) -> float:
+        """Its part of the last requests, with one more; small while there were few."""
+        last, counts = self._last, self._counts
+        if len(last) == LAST_REQUESTS:
+            oldest = last.popleft()
+            counts[oldest] -= 1
+            if not counts[oldest]:
+                del counts[oldest]
+        last.append(beginning)
+        counts[beginning] = count = counts.get(beginning, 0) + 1
+        return count / LAST_REQUESTS
+
+
+def by_prefix(
+    seats: Sequence[S], blocks: Sequence[bytes], trails: Mapping[str, Trail], popularity: Popularity
+) -> S:
     """The replica that knows most of the prompt from its beginning on, while that is bearable.
 
-    A beginning that nobody knows goes where its first block points for every gateway alike, if that replica is as
-    light as the lighter of two; prompts shorter than a block, and what nobody can bear, go by load alone.
+    blocks: at least one. Its first block ranks replicas that know equally much, for every gateway alike. A beginning
+    has as many homes, from the first in this order on, as its part of the requests is worth, and the lightest of them
+    gets it. What is not bearable there goes to the next in the order: so a beginning is in the memory of few replicas,
+    though all have seen it once. One that nobody knows has two homes, which keeps queues as even as two choices by
+    chance do. The request is counted in `popularity`.
     """
-    light = lighter(seats, chance)
-    if not blocks:
-        return light
-    reaches = [trails[seat.run_id].reach(blocks) if seat.run_id in trails else 0 for seat in seats]
+    reaches = [trails[seat.run_id].reach(blocks) for seat in seats]
     best = max(reaches)
-    if best == 0:
-        pointed = max(seats, key=lambda seat: _weight(blocks[0], seat.run_id))
-        return pointed if cost(pointed) <= cost(light) else light
-    knowing = min((seat for seat, reach in zip(seats, reaches, strict=True) if reach == best), key=cost)
-    return knowing if bearable(knowing, seats) else light
+    homes = 2 if best == 0 else round(popularity.counted(blocks[best - 1]) * len(seats))
+    if homes < 2 and reaches.count(best) == 1:
+        home = seats[reaches.index(best)]
+        if bearable(home, bearable_most(seats)):
+            return home
+    name = int.from_bytes(blocks[0], "big")
+    weights = [_weight(name, seat.run_id) for seat in seats]
+    ranking = sorted(zip(reaches, weights, range(len(seats)), strict=True), reverse=True)
+    ranked = [seats[at] for _, _, at in ranking]
+    home = ranked[0] if homes < 2 else min(ranked[:homes], key=cost)
+    return home if best == 0 else _first_bearable((home, *ranked), seats)
 
 
-def _weight(key: bytes, run_id: str) -> bytes:
-    return hashlib.blake2b(key + b"\0" + run_id.encode(), digest_size=8).digest()
+def _word(key: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")
+
+
+@lru_cache(maxsize=4096)
+def _word_of_run(run_id: str) -> int:
+    return _word(run_id.encode())
+
+
+def _weight(name: int, run_id: str) -> int:
+    """How much the name, a word that is a digest, is drawn to the replica. Cheaper than a digest of both."""
+    return (name ^ _word_of_run(run_id)) * MIXER & WORD
 
 
 def point_of(session: bytes) -> float:

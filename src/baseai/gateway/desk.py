@@ -12,8 +12,8 @@ from baseai.gateway.upstream import Pool
 from baseai.serving.route import Backend
 
 MEMORY_S = 0.5  # how far back latency is remembered: a replica that turns slow loses traffic within a second
-TRIAL_S = 5.0  # a slow replica that nobody sends to is tried once in so long, to see whether it still is
-FORGET_S = 2 * TRIAL_S  # without an answer for so long its speed is not known any more
+TRIAL_S = 1.0  # a slow replica that nobody sends to is tried once in so long, to see whether it still is
+FORGET_S = 10.0  # without an answer for so long its speed is not known any more
 FULL_S = 0.1  # a replica that said it is full is left alone for so long
 
 End = Literal["answered", "full", "gone"] | Failing
@@ -24,6 +24,7 @@ class Desk:
 
     __slots__ = (
         "_answered_at_s",
+        "_found_slowness",
         "_full_until_s",
         "_latency_ms",
         "_taken_at_s",
@@ -48,7 +49,8 @@ class Desk:
         self.token = (backend.token or "").encode()
         self.breaker = Breaker()
         self.under_way = 0
-        self.slowness = 1.0  # beside its peers; its lobby keeps it fresh
+        self.slowness = 1.0  # beside its peers, as choices are to see it
+        self._found_slowness = 1.0
         self._latency_ms: float | None = None
         self._answered_at_s = 0.0
         self._taken_at_s = 0.0
@@ -66,13 +68,20 @@ class Desk:
             and now_s >= self._full_until_s
         )
 
-    def due_for_trial(self, now_s: float) -> bool:
-        """It is slow as far as we know, idle, and was not asked for a while."""
-        return self.slowness > 1.0 and self.under_way == 0 and now_s - self._taken_at_s >= TRIAL_S
+    def compare(self, slowness: float, now_s: float) -> None:
+        """Its lobby has compared the replicas: this one is so slow beside its peers.
+
+        One that has been silent for a while, with no first byte waited for, counts as one of them until a request
+        goes there: that is its trial. Long answers under way do not put it off.
+        """
+        silent_s = now_s - max(self._taken_at_s, self._answered_at_s)
+        self._found_slowness = slowness
+        self.slowness = 1.0 if silent_s >= TRIAL_S and not self._waiting else slowness
 
     def take(self, ticket: int, now_s: float) -> None:
         """A place for the request called `ticket`."""
         self.under_way += 1
+        self.slowness = self._found_slowness
         self._taken_at_s = now_s
         self._waiting[ticket] = now_s
         self.breaker.sent()
@@ -88,10 +97,11 @@ class Desk:
         if since_s is None:
             return
         latency_ms = (now_s - since_s) * 1000
-        if self._latency_ms is None:
+        silent_s = now_s - self._answered_at_s
+        if self._latency_ms is None or silent_s >= TRIAL_S:  # what a trial finds replaces what was known
             self._latency_ms = latency_ms
         else:
-            part = 1 - math.exp(-(now_s - self._answered_at_s) / MEMORY_S)
+            part = 1 - math.exp(-silent_s / MEMORY_S)
             self._latency_ms += max(part, 0.05) * (latency_ms - self._latency_ms)
         self._answered_at_s = now_s
 

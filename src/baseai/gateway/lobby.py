@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from baseai.gateway.balance import Trail, by_prefix, by_session, lighter, slownesses
+from baseai.gateway.balance import Popularity, Trail, by_prefix, by_session, lighter, slownesses
 from baseai.gateway.desk import Desk, End
 from baseai.gateway.hold import Hold
 from baseai.gateway.tally import Tally
@@ -49,6 +49,7 @@ class Lobby:
         self.route = route
         self.desks: dict[str, Desk] = {}
         self._trails: dict[str, Trail] = {}
+        self._popularity = Popularity()
         self.hold: Hold[Wish, tuple[Desk, int]] = Hold(loop)
         self.tally = Tally(clock())
         self._compared_at_s = 0.0
@@ -141,11 +142,11 @@ class Lobby:
             return None
         if now_s - self._compared_at_s > FRESH_S:
             self._compare(now_s)
-        chosen = self._choice(able, wish, now_s)
+        chosen = self._choice(able, wish)
         chosen.take(wish.ticket, now_s)
         return chosen
 
-    def _choice(self, able: list[Desk], wish: Wish, now_s: float) -> Desk:
+    def _choice(self, able: list[Desk], wish: Wish) -> Desk:
         if wish.tried:
             able = [desk for desk in able if desk.run_id not in wish.tried] or able
         if len(self.route.versions) > 1:
@@ -153,20 +154,17 @@ class Lobby:
             # Its share's replicas are busy or gone: another version's answer is better than none.
             able = own or able
         if wish.blocks:
-            chosen = by_prefix(able, wish.blocks, self._trails, self._chance)
+            chosen = by_prefix(able, wish.blocks, self._trails, self._popularity)
             self._trails[chosen.run_id].walk(wish.blocks)
             return chosen
         if wish.session is not None:
             return by_session(able, wish.session)
-        if len(able) == 1:
-            return able[0]
-        due = next((desk for desk in able if desk.due_for_trial(now_s)), None)
-        return due or lighter(able, self._chance)
+        return lighter(able, self._chance)
 
     def _compare(self, now_s: float) -> None:
         desks = list(self.desks.values())
         for desk, slowness in zip(desks, slownesses([desk.latency_ms(now_s) for desk in desks]), strict=True):
-            desk.slowness = slowness
+            desk.compare(slowness, now_s)
         self._compared_at_s = now_s
 
     def _may_eject(self, desk: Desk, now_s: float) -> bool:
