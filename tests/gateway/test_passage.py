@@ -1,6 +1,7 @@
 """One request's way through the gateway, over real sockets: who asks, what the replica gets, what comes back."""
 
 import asyncio
+import contextlib
 import json
 from dataclasses import replace
 
@@ -415,6 +416,34 @@ async def test_a_time_that_is_no_number_of_milliseconds_is_the_service_s_own() -
             headers = [(b"authorization", b"Bearer good"), (b"x-baseai-timeout-ms", odd.encode("latin-1"))]
             answer = await client.post("/v1/chat/completions", json=CHAT, headers=headers)
             assert answer.status_code == 200
+
+
+async def test_a_stream_of_the_open_inference_protocol_is_metered_as_its_events_tell() -> None:
+    async def generates(replica: Replica, seen: Seen, send: Send) -> None:
+        head = [(b"content-type", b"text/event-stream"), (b"x-baseai-usage", b"tokens_in=7,tokens_out=0")]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        first = b'data: {"text_output": "um", "done": false}\n\n'
+        await send({"type": "http.response.body", "body": first, "more_body": True})
+        await asyncio.sleep(30 if b"long" in seen.body else 0.02)
+        last = b'data: {"text_output": "", "done": true, "usage": {"prompt_tokens": 7, "completion_tokens": 2}}\n\n'
+        await send({"type": "http.response.body", "body": last})
+
+    async with (
+        replicas(1, generates) as [replica],
+        gateway(route(replica.backend(), timeout_s=0.6)) as door,
+        door.client() as client,
+    ):
+        path = "/v2/models/tiny/generate_stream"
+        whole = await client.post(path, json={"text_input": "a"}, headers=KEY)
+        late = await client.post(path, json={"text_input": "long"}, headers=KEY)
+        with contextlib.suppress(httpx.ReadTimeout):
+            await client.post(path, json={"text_input": "long"}, headers=KEY, timeout=0.2)
+        told = await door.told(3)
+    assert b'"usage"' in whole.content
+    assert b'data: {"error": "the time' in late.content
+    assert [(each.outcome, each.tokens_in, each.tokens_out) for each in told] == [
+        ("served", 7, 2), ("failed", 7, 1), ("gone", 7, 1),
+    ]  # fmt: skip
 
 
 async def test_a_stream_whose_time_is_over_ends_with_an_error_that_clients_see() -> None:

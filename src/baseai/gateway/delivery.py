@@ -5,7 +5,6 @@ out. An answer that breaks off after its first byte is never mended or ended as 
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ from baseai.gateway.address import Kind
 from baseai.gateway.door import steady_s
 from baseai.gateway.head import Pairs, head_for_client
 from baseai.gateway.protocol import TAIL, Asked, Usage, usage_in, usage_told
-from baseai.gateway.refusal import Refusal, body_of, error_of, headers_of
+from baseai.gateway.refusal import Refusal, body_of, headers_of
 from baseai.gateway.seams import Answer, Headers, Kept, Lead
 from baseai.gateway.stream import Stream
 from baseai.gateway.upstream import Wire
@@ -32,6 +31,7 @@ class Delivery:
     """The answer of one request, going out."""
 
     __slots__ = (
+        "_kind",
         "_request_id",
         "_send",
         "_stream",
@@ -50,6 +50,7 @@ class Delivery:
     def __init__(self, send: Callable[[Message], Awaitable[None]], request_id: str) -> None:
         self._send = send
         self._request_id = request_id
+        self._kind: Kind = "raw"
         self._stream: Stream | None = None
         self._usage = Usage(0, 0)
         self.begun = False
@@ -80,7 +81,8 @@ class Delivery:
         headers, content_type, told = head_for_client(wire.headers)
         if told:
             self._usage = usage_told(told)
-        events = kind == "openai" and content_type.startswith(b"text/event-stream")
+        self._kind = kind
+        events = kind in ("openai", "oip") and content_type.startswith(b"text/event-stream")
         if lead is not None and not events and wire.status < 500:
             await self._shared_answer(wire, headers, kind, bool(told), limits, lead)
             return
@@ -142,8 +144,8 @@ class Delivery:
         if self._stream.ended:
             await self._body(b"", more=False)
             return
-        wrong = error_of(Refusal(502, "answer_broken_off", why))
-        await self._body(b"data: " + json.dumps({"error": wrong}).encode() + b"\n\n", more=False)
+        wrong = body_of(Refusal(502, "answer_broken_off", why), self._kind, self._request_id)
+        await self._body(b"data: " + wrong + b"\n\n", more=False)
 
     async def _shared_answer(
         self, wire: Wire, headers: Pairs, kind: Kind, told: bool, limits: Headers, lead: Lead

@@ -76,6 +76,11 @@ def test_the_lines_of_a_stream_are_events_and_end_with_done(gpt: Served) -> None
         "/v1/chat/completions", json={"model": "gpt", "messages": HELLO, "stream": True, "max_tokens": 3}
     )
     assert answer.headers["content-type"].startswith("text/event-stream")
+    read, _, made = answer.headers["x-baseai-usage"].partition(",")
+    assert int(read.removeprefix("tokens_in=")) > 0
+    assert (
+        made == "tokens_out=0"
+    )  # nothing yet: who leaves early has had the model read his prompt all the same
     *events, done, rest = answer.text.split("\n\n")
     assert (done, rest) == ("data: [DONE]", "")
     assert {json.loads(event.removeprefix("data: "))["object"] for event in events} == {

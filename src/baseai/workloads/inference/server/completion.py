@@ -109,7 +109,7 @@ async def _streamed(
     async for index, piece in pieces:
         if not exchange.began:
             # Only now: what was refused before the first piece still has a status of its own.
-            await exchange.begin_events()
+            await exchange.begin_events(asked.tokens_in)
         answer = told[index]
         answer.grow(piece)
         deltas = _deltas(piece, form, first=index not in begun)

@@ -164,10 +164,11 @@ class Exchange:
         )
         await self._send({"type": "http.response.body", "body": body})
 
-    async def begin_events(self) -> None:
-        """The head of a stream of server-sent events."""
+    async def begin_events(self, tokens_in: int) -> None:
+        """The head of a stream of server-sent events, which says what was read already: not all stay to its end."""
         self.began = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": self._own(EVENTS, None)})
+        headers = self._own((*EVENTS, usage_header(tokens_in)), None)
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def events(self, text: str) -> None:
         """One event or several; each is on the wire when this returns."""

@@ -42,7 +42,7 @@ def routes(engine: Generates, terms: Terms) -> dict[str, Callable[[Exchange, byt
                         made += piece.text
                         continue
                     if not exchange.began:
-                        await exchange.begin_events()
+                        await exchange.begin_events(len(prompt))
                     done = piece.finish_reason is not None
                     event = {"text_output": piece.text, **head, **echoed, "done": done}
                     if done:
