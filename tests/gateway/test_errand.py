@@ -101,7 +101,7 @@ def renamed(replica: Replica, run_id: str) -> Backend:
     return replica.backend()
 
 
-async def test_no_more_than_three_replicas_are_sent_one_request() -> None:
+async def test_no_more_than_two_replicas_are_sent_one_request() -> None:
     async with (
         replicas(5, dies) as sick,
         gateway(route(*(each.backend() for each in sick))) as door,
@@ -110,8 +110,8 @@ async def test_no_more_than_three_replicas_are_sent_one_request() -> None:
         answer = await asked(client)
         [told] = await door.told()
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "replica_lost")
-    assert sum(len(each.seen) for each in sick) == 3
-    assert (told.outcome, told.tokens_in, told.retries) == ("lost", 0, 2)
+    assert sum(len(each.seen) for each in sick) == 2
+    assert (told.outcome, told.tokens_in, told.retries) == ("lost", 0, 1)
 
 
 async def test_an_answer_that_broke_off_is_cut_and_never_sent_again() -> None:

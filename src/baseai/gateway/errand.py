@@ -18,7 +18,7 @@ from baseai.gateway.refusal import Refusal
 from baseai.gateway.upstream import BrokenOff, NotReached, Wire
 from baseai.serving.route import RoutedVersion
 
-SENT_MOST = 3  # replicas that are sent one request
+SENT_MOST = 2  # replicas that are sent one request: what broke two would break a third
 SOON_S = 5  # `retry-after` of a replica that is only full
 FULL_MOST = 16  # answers "I am full" that are taken before one goes to the client
 
