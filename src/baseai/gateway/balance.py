@@ -186,6 +186,8 @@ def by_prefix(
     reaches = [trails[seat.run_id].reach(blocks) for seat in seats]
     best = max(reaches)
     homes = 2 if best == 0 else round(popularity.counted(blocks[best - 1]) * len(seats))
+    if best and homes >= len(seats):
+        return min(seats, key=cost)
     if homes < 2 and reaches.count(best) == 1:
         home = seats[reaches.index(best)]
         if bearable(home, bearable_most(seats)):
