@@ -108,9 +108,9 @@ STORY = """
 5:00  own starts: reserved
 5:30  own is done
 5:30  c1 starts: spot
-5:30  c2 starts: spot
 5:41  a6 is done
 5:41  late starts: in_turn
+5:41  c2 starts: spot
 5:45  wide is done
 6:01  late is done
 """
