@@ -71,11 +71,13 @@ def of_platform(asked: argparse.Namespace) -> None:
     runs = ask(f"{url}/api/v1/runs?all=true", key)["items"]
     run = asked.run or next(one["run_id"] for one in runs if one["kind"] == "train")  # type: ignore[index,union-attr]
     nodes: Sequence[dict[str, str]] = ask(f"{url}/api/v1/nodes", key)["items"]  # type: ignore[assignment]
+    services: Sequence[dict[str, str]] = ask(f"{url}/api/v1/services", key)["items"]  # type: ignore[assignment]
     name, value = session_of(str(ask(f"{url}/api/v1/sign-in-links", key, "POST")["url"]))
     pictures = (
         ("run", f"/runs/{run}", "en", 1800), ("run.pt-BR", f"/runs/{run}", "pt-BR", 1800),
         ("fleet", "/fleet", "en", 900), ("node", f"/nodes/{nodes[0]['name']}", "en", 1300),
         ("queue", "/queue", "en", 620), ("books", "/books", "en", 1000),
+        *(("service", f"/services/{one['service_id']}", "en", 1500) for one in services[:1]),  # type: ignore[index]
     )  # fmt: skip
     with Chromium() as browser:
         browser.ask("Network.setCookie", name=name, value=value, url=url, httpOnly=True)
