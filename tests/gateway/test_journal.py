@@ -30,7 +30,7 @@ sys.stdin.read()
 anything = st.builds(
     told,
     run_id=st.none() | st.just("run_9"),
-    at_s=st.integers(0, 10**13).map(lambda ms: NOON_S + ms / 1000),
+    at_s=st.integers(0, 10**13).map(lambda ms: round(NOON_S + ms / 1000, 3)),
     status=st.sampled_from([200, 400, 429, 499, 503]),
     outcome=st.sampled_from(["served", "failed", "lost", "refused", "gone"]),
     latency_ms=st.integers(0, 10**8).map(lambda us: us / 1000),
