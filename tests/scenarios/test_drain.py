@@ -35,7 +35,7 @@ def state(home: Platform) -> str:
 
 def training(home: Platform, name: str) -> str:
     """A training run that has done some steps and has no checkpoint yet."""
-    run_id = home.submit(TINY_GPT.format(name=name, steps=6000, slots=1, nodes=1, every=EVERY))
+    run_id = home.submit(TINY_GPT.format(name=name, steps=60_000, slots=1, nodes=1, every=EVERY))
     home.wait(run_id, lambda run: int(run["progress"].get("step") or 0) > 50, 120)
     assert home.run(run_id)["checkpoints"] == []
     return run_id

@@ -149,9 +149,9 @@ class Supervisor:
         self._told = True
         # Agents take their replicas along, so gateways first, all at once: what they were given they answer.
         for name in self._gateways():
-            if (child := self._living(name)) is not None:
-                child.send_signal(signal.SIGTERM)
-        self._end(*self._gateways())
+            self._tell_to_end(name)
+        for name in self._gateways():
+            self._see_end(name)
         if self._gateway is not None:
             self._gateway.close()  # whoever comes now is refused, and does not wait for nobody
         self._end("agent", "controller", "server", "metrics", "postgres")
@@ -165,15 +165,22 @@ class Supervisor:
 
     def _end(self, *names: str) -> None:
         for name in names:
-            process = self._living(name)
-            if process is None:
-                continue
+            self._tell_to_end(name)
+            self._see_end(name)
+
+    def _tell_to_end(self, name: str) -> None:
+        """Once: a second signal would meet a process that is ending already."""
+        if (process := self._living(name)) is not None:
             process.send_signal(signal.SIGINT if name == "postgres" else signal.SIGTERM)
-            try:
-                process.wait(END_WITHIN_S[name.partition("-")[0]])
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(5)
+
+    def _see_end(self, name: str) -> None:
+        if (process := self._living(name)) is None:
+            return
+        try:
+            process.wait(END_WITHIN_S[name.partition("-")[0]])
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(5)
 
     @property
     def told_to_end(self) -> bool:
