@@ -121,7 +121,9 @@ def test_tokens_are_held_by_estimate_and_counted_by_what_was_taken(bench: Bench)
 def test_what_was_not_served_is_given_back_as_a_whole(bench: Bench) -> None:
     limits = (per("key", requests=1), per("key", tokens=10))
     for _ in range(5):
-        bench.settle(bench.ask(ANA, *limits, tokens=10), None)
+        asked = bench.ask(ANA, *limits, tokens=10)
+        assert isinstance(asked, Admitted)
+        bench.settle(asked, None)
 
 
 def test_the_nearest_limit_is_the_one_that_is_told(bench: Bench) -> None:

@@ -162,8 +162,7 @@ class Passage:
                 429,
                 "rate_limited",
                 verdict.sentence,
-                retry_after_s=None if verdict.hopeless else verdict.retry_after_s,
-                hopeless=verdict.hopeless,
+                retry_after_s=verdict.retry_after_s,
                 headers=verdict.headers,
             )
         self._admitted = verdict

@@ -72,7 +72,6 @@ class Limited:
     retry_after_s: float
     headers: Headers  # x-ratelimit-*; retry-after is added by the path
     sentence: str  # which limit, how much it is, when to come back
-    hopeless: bool = False  # a request larger than the whole limit: repeating never helps
 
 
 class Limits(Protocol):
